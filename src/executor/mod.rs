@@ -1,0 +1,78 @@
+//! The executor port: who does the work of a kind, and the router that knows.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::inference::TextSink;
+use crate::job::{Estimate, Failure, JobKind, JobRequest, Outcome, Refusal};
+
+/// Work made ready: inputs fetched, parameters checked, size known. Kept with the job, so that what runs after payment is
+/// exactly what was quoted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// What it can take at most.
+    pub estimate: Estimate,
+    /// Whether the customer wants `partial` feedback.
+    pub stream: bool,
+    /// The executor's own description of the work.
+    pub work: serde_json::Value,
+}
+
+/// Does the work of one kind of job.
+#[async_trait]
+pub trait Executor: Send + Sync + 'static {
+    /// Checks the request, fetches its inputs and finds its size, before anything is promised. The refusal is for the
+    /// customer.
+    async fn prepare(&self, request: &JobRequest) -> Result<Prepared, Refusal>;
+
+    /// Does the work. New text goes to `partial` as it is written. Ends soon after `cancel`. Safe to do again: a process
+    /// that dies in a run runs it again.
+    async fn run(
+        &self,
+        prepared: &Prepared,
+        partial: Option<TextSink>,
+        cancel: &CancellationToken,
+    ) -> Result<Outcome, Failure>;
+}
+
+/// Which executor does which kind.
+#[derive(Clone, Default)]
+pub struct Router {
+    routes: Vec<(JobKind, Arc<dyn Executor>)>,
+}
+
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.kinds()).finish()
+    }
+}
+
+impl Router {
+    /// An empty router.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds or replaces a kind's executor.
+    #[must_use]
+    pub fn with(mut self, kind: JobKind, executor: Arc<dyn Executor>) -> Self {
+        self.routes.retain(|(known, _)| *known != kind);
+        self.routes.push((kind, executor));
+        self
+    }
+
+    /// The executor of a kind.
+    pub fn get(&self, kind: JobKind) -> Option<&Arc<dyn Executor>> {
+        self.routes.iter().find(|(known, _)| *known == kind).map(|(_, executor)| executor)
+    }
+
+    /// The kinds served.
+    pub fn kinds(&self) -> impl Iterator<Item = JobKind> + '_ {
+        self.routes.iter().map(|(kind, _)| *kind)
+    }
+}
+
+pub mod inference;

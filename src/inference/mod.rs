@@ -1,0 +1,150 @@
+//! The inference port: a model that continues a conversation.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::job::outcome::{FinishReason, Usage};
+
+pub mod echo;
+#[cfg(feature = "mistralrs")]
+pub mod mistral_rs;
+
+/// Who says a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The instructions.
+    System,
+    /// The customer.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// A message of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Who says it.
+    pub role: Role,
+    /// What.
+    pub content: String,
+}
+
+/// How the next token is chosen. `None` leaves it to the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Sampling {
+    /// Zero is greedy; 0 to 2.
+    pub temperature: Option<f64>,
+    /// Nucleus, above 0 to 1.
+    pub top_p: Option<f64>,
+    /// The most likely so many; at least 1.
+    pub top_k: Option<u32>,
+    /// OpenAI's frequency penalty, −2 to 2.
+    pub frequency_penalty: Option<f64>,
+    /// OpenAI's presence penalty, −2 to 2.
+    pub presence_penalty: Option<f64>,
+    /// llama.cpp's repeat penalty, above 1 (a `frequency_penalty` above 1 in NIP-90 requests means this).
+    pub repeat_penalty: Option<f64>,
+    /// For repeatable sampling.
+    pub seed: Option<u64>,
+}
+
+/// What to generate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Generate {
+    /// The model, or `None` for the backend's default.
+    pub model: Option<String>,
+    /// The conversation, at least one message.
+    pub messages: Vec<Message>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Texts that end the answer; they are not part of it.
+    pub stop: Vec<String>,
+    /// The most tokens to write. At least 1.
+    pub max_tokens: u32,
+}
+
+/// A finished generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generation {
+    /// The whole text.
+    pub text: String,
+    /// Why it ended.
+    pub finish: FinishReason,
+    /// Tokens, from the backend's own count.
+    pub usage: Usage,
+    /// The model's name.
+    pub model: String,
+    /// Its parameter count when known.
+    pub parameters: Option<u64>,
+}
+
+/// A model on offer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// The name customers ask for.
+    pub name: String,
+    /// Tokens of prompt and answer together.
+    pub context_tokens: Option<u32>,
+    /// Parameters, exact, when known.
+    pub parameters: Option<u64>,
+}
+
+/// What can go wrong with a backend. The words are for the operator; customers get a [`crate::job::Failure`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InferenceError {
+    /// No model of that name.
+    #[error("no model '{wanted}'; on offer: {}", offered.join(", "))]
+    UnknownModel {
+        /// What was asked.
+        wanted: String,
+        /// What there is.
+        offered: Vec<String>,
+    },
+    /// Prompt and answer do not fit.
+    #[error("{prompt_tokens} prompt tokens leave no room in a context of {context_tokens}")]
+    ContextOverflow {
+        /// Tokens of the prompt.
+        prompt_tokens: u32,
+        /// The model's context.
+        context_tokens: u32,
+    },
+    /// The request can't be served as it is.
+    #[error("{0}")]
+    BadRequest(String),
+    /// Stopped as asked.
+    #[error("cancelled")]
+    Cancelled,
+    /// The backend failed or broke off; trying again may help.
+    #[error("the backend failed: {0}")]
+    Backend(String),
+    /// The backend can't be used until somebody changes something.
+    #[error("the backend is not usable: {0}")]
+    Unusable(String),
+}
+
+/// Where new text goes while it is written. Unbounded on purpose: the engine must never wait for a slow reader, and what
+/// can pile up is bounded by `max_tokens`.
+pub type TextSink = mpsc::UnboundedSender<String>;
+
+/// A model server.
+#[async_trait]
+pub trait Inference: Send + Sync + 'static {
+    /// The models on offer, the default first.
+    async fn models(&self) -> Result<Vec<ModelInfo>, InferenceError>;
+
+    /// Tokens the conversation takes in that model's own tokenizer and template.
+    async fn count_prompt_tokens(&self, model: Option<&str>, messages: &[Message]) -> Result<u32, InferenceError>;
+
+    /// Writes the answer, sending each new piece of text to `sink` (a closed sink is fine). Ends with
+    /// [`InferenceError::Cancelled`] soon after `cancel`.
+    async fn generate(
+        &self,
+        request: &Generate,
+        sink: Option<TextSink>,
+        cancel: &CancellationToken,
+    ) -> Result<Generation, InferenceError>;
+}

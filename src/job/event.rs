@@ -1,0 +1,90 @@
+//! What can happen to a job: facts, in the past tense, each reported by the part of coinop that saw it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::effect::EffectKey;
+use super::id::PaymentHash;
+use super::outcome::{Failure, Usage};
+use crate::money::Msat;
+
+/// An invoice the wallet made for a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invoice {
+    /// The BOLT 11 string.
+    pub bolt11: String,
+    /// What a payment is matched by.
+    pub payment_hash: PaymentHash,
+    /// The amount asked.
+    pub amount: Msat,
+    /// When it can no longer be paid.
+    pub expires_at: Timestamp,
+}
+
+/// Who cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Canceller {
+    /// The customer, by a deletion (kind 5).
+    Customer,
+    /// The operator, by `coinop jobs cancel`.
+    Operator,
+}
+
+/// A fact about a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobEvent {
+    /// The wallet made the invoice.
+    InvoiceIssued(Invoice),
+    /// The wallet will not make one, and said so for certain.
+    InvoiceRefused,
+    /// The invoice is paid and the money is ours.
+    PaymentSettled {
+        /// What arrived.
+        amount: Msat,
+    },
+    /// The money is committed to a hold invoice but not ours yet.
+    PaymentHeld {
+        /// What is held.
+        amount: Msat,
+    },
+    /// The held money went back: we cancelled, or the deadline passed.
+    HoldReleased,
+    /// The time to pay, or the request's own time, is over and nothing was paid.
+    Lapsed,
+    /// The work is done; the result event is signed, so that whatever is published later is this and nothing else.
+    RunFinished {
+        /// What was used.
+        usage: Usage,
+    },
+    /// The work failed.
+    RunFailed(Failure),
+    /// Customer or operator no longer want it.
+    Cancelled(Canceller),
+    /// Enough relays have the result.
+    ResultPublished,
+    /// No relay took the result for so long that we gave up.
+    ResultUndeliverable,
+    /// Feedback is out, or too old to matter. Changes nothing but the outbox.
+    NoticeDone(EffectKey),
+}
+
+impl JobEvent {
+    /// The name used in logs and in the record of the job.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::InvoiceIssued(_) => "invoice-issued",
+            Self::InvoiceRefused => "invoice-refused",
+            Self::PaymentSettled { .. } => "payment-settled",
+            Self::PaymentHeld { .. } => "payment-held",
+            Self::HoldReleased => "hold-released",
+            Self::Lapsed => "lapsed",
+            Self::RunFinished { .. } => "run-finished",
+            Self::RunFailed(_) => "run-failed",
+            Self::Cancelled(_) => "cancelled",
+            Self::ResultPublished => "result-published",
+            Self::ResultUndeliverable => "result-undeliverable",
+            Self::NoticeDone(_) => "notice-done",
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! A job from request to delivery, as pure functions: nothing here waits, reads a clock or speaks to anybody.
+//!
+//! [`request`] is what a customer asked, [`quote`] what we ask for it, [`state`] where it stands, [`event`] what can
+//! happen to it, [`effect`] what must be done about it, and [`transition`] the one function that ties them together.
+
+pub mod admission;
+pub mod effect;
+pub mod event;
+pub mod id;
+pub mod kind;
+pub mod outcome;
+pub mod pricing;
+pub mod quote;
+pub mod refusal;
+pub mod request;
+pub mod state;
+pub mod text;
+pub mod transition;
+
+pub use effect::{Effect, EffectKey, Notice};
+pub use event::{Canceller, JobEvent};
+pub use id::{CustomerId, JobId};
+pub use kind::JobKind;
+pub use outcome::{Failure, FinishReason, Outcome, Usage};
+pub use pricing::Rates;
+pub use quote::{Estimate, Quote, QuoteDraft, Terms};
+pub use refusal::{Code, Refusal};
+pub use request::{Encryption, Input, InputKind, JobRequest, Params};
+pub use state::{Job, PaymentState, WorkState};
+pub use transition::{Context, IllegalMove, Transition};

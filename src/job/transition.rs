@@ -1,0 +1,566 @@
+//! The heart: what a fact makes of a job. Pure: same job, same fact, same time, same answer.
+//!
+//! | fact | when | work | payment | money | to do |
+//! |---|---|---|---|---|---|
+//! | opened | free | Running | Free | | run |
+//! | | credit covers it | Running | Covered | credit → escrow | run |
+//! | | postpay | Running | Deferred | credit → escrow | run |
+//! | | prepay, hold | Waiting | Invoicing | credit → escrow | issue invoice |
+//! | invoice-issued | Invoicing | | Awaiting | | publish payment-required |
+//! | invoice-refused | Invoicing | Failed | Void | escrow → credit | publish error |
+//! | payment-settled | Waiting | Running | Settled | wallet → escrow | run |
+//! | | Waiting, too little or too late | Failed, Expired | Settled | wallet → escrow → credit | publish error |
+//! | | Expired by the invoice, still wanted | Running | Settled | wallet → escrow | run |
+//! | | Finished | | Settled | wallet → escrow → income, rest → credit | publish result |
+//! | | Running (the wallet settled a hold early) | | Settled | wallet → escrow | |
+//! | | over | | Settled | wallet → escrow → credit | |
+//! | payment-held | Waiting | Running | Held | | run |
+//! | | Waiting, too little or too late | Failed, Expired | Releasing | escrow → credit | cancel hold, publish error |
+//! | | over | | Releasing | | cancel hold |
+//! | hold-released | Releasing | | Released | | |
+//! | | Held, Settling | Failed | Released | escrow → credit | stop run, publish error |
+//! | lapsed | Waiting | Expired | Void | escrow → credit | |
+//! | | Finished, postpay | Expired | Void | escrow → credit | |
+//! | run-finished | Free, Covered, Settled | Finished | | escrow → income, rest → credit | publish result |
+//! | | Held | Finished | Settling | | settle hold |
+//! | | Deferred, credit covers it | Finished | Covered | escrow → income, rest → credit | publish result |
+//! | | Deferred | Finished | Invoicing | | issue invoice |
+//! | run-failed | Free | Failed | | | publish error |
+//! | | Covered, Settled, Deferred | Failed | (Deferred: Void) | escrow → credit | publish error |
+//! | | Held | Failed | Releasing | escrow → credit | cancel hold, publish error |
+//! | cancelled | Waiting, Running, Finished and not yet settled | Cancelled | as run-failed | escrow → credit | stop run, publish error |
+//! | result-published | Finished | Delivered | | | |
+//! | result-undeliverable | Finished | Failed | | income → credit | |
+//!
+//! A fact that comes again, or too late to matter, changes nothing. A fact that cannot be (a run finishing that was never
+//! begun) is an [`IllegalMove`]: a defect, or a wallet that lies.
+
+use jiff::Timestamp;
+
+use super::effect::{Effect, EffectKey, Notice};
+use super::event::{Canceller, Invoice, JobEvent};
+use super::outcome::{Failure, Usage};
+use super::quote::{Quote, QuoteDraft, Terms};
+use super::refusal::{Code, Refusal};
+use super::request::JobRequest;
+use super::state::{Job, PaymentState, WorkState};
+use crate::ledger::{Account, Entry, Reason};
+use crate::money::Msat;
+
+/// What a decision needs to know besides the job: read in the same transaction that stores it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Context {
+    /// The time.
+    pub now: Timestamp,
+    /// The customer's credit.
+    pub credit: Msat,
+    /// Free jobs the customer had today.
+    pub free_jobs_today: u32,
+}
+
+/// A move: the job afterwards, the money moved, and what is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// The job afterwards.
+    pub job: Job,
+    /// To be done, in order.
+    pub effects: Vec<Effect>,
+    /// No longer to be done: done, or overtaken.
+    pub settled_effects: Vec<EffectKey>,
+    /// Money moved.
+    pub entries: Vec<Entry>,
+    /// Whether the fact changed the job. A repeated fact changes nothing.
+    pub changed: bool,
+}
+
+/// A fact that cannot be true of a job in that state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{event}' cannot happen to a job whose work is {} and whose payment is {}", work.word(), payment.word())]
+pub struct IllegalMove {
+    /// How far the work was.
+    pub work: WorkState,
+    /// Where the money was.
+    pub payment: PaymentState,
+    /// The fact's name.
+    pub event: &'static str,
+}
+
+impl Job {
+    /// Opens a job from a draft quote: the first row of the table.
+    pub fn open(request: &JobRequest, draft: &QuoteDraft, context: &Context) -> Transition {
+        let quote = Quote::from_draft(draft, context.credit, context.free_jobs_today, context.now);
+        let (work, payment) = match quote.terms {
+            Terms::Free => (WorkState::Running, PaymentState::Free),
+            _ if quote.due.is_zero() => (WorkState::Running, PaymentState::Covered),
+            Terms::Postpay => (WorkState::Running, PaymentState::Deferred),
+            Terms::Prepay | Terms::Hold => (WorkState::Waiting, PaymentState::Invoicing),
+        };
+        let reserved = quote.credit;
+        let due = quote.due;
+        let job = Self {
+            id: request.id,
+            customer: request.customer,
+            kind: request.kind,
+            work,
+            payment,
+            quote,
+            expires_at: request.expires_at,
+            invoice: None,
+            escrow: Msat::ZERO,
+            paid: Msat::ZERO,
+            cost: None,
+            credited: Msat::ZERO,
+            usage: None,
+            failure: None,
+            cancelled_by: None,
+            opened_at: context.now,
+            changed_at: context.now,
+        };
+        let mut next = Move::of(job, context.now);
+        next.reserve(reserved);
+        match work {
+            WorkState::Waiting => next.then(Effect::IssueInvoice { amount: due }),
+            _ => next.begin(),
+        }
+        next.done()
+    }
+
+    /// What `event` makes of this job at `now`.
+    ///
+    /// # Errors
+    /// [`IllegalMove`] for a fact that cannot be true of a job in this state.
+    pub fn apply(&self, event: &JobEvent, now: Timestamp) -> Result<Transition, IllegalMove> {
+        let mut next = Move::of(self.clone(), now);
+        let legal = match event {
+            JobEvent::InvoiceIssued(invoice) => next.invoice_issued(invoice),
+            JobEvent::InvoiceRefused => next.invoice_refused(),
+            JobEvent::PaymentSettled { amount } => next.payment_settled(*amount),
+            JobEvent::PaymentHeld { amount } => next.payment_held(*amount),
+            JobEvent::HoldReleased => next.hold_released(),
+            JobEvent::Lapsed => next.lapsed(),
+            JobEvent::RunFinished { usage } => next.run_finished(*usage),
+            JobEvent::RunFailed(failure) => next.run_failed(failure),
+            JobEvent::Cancelled(by) => next.cancelled(*by),
+            JobEvent::ResultPublished => next.result_published(),
+            JobEvent::ResultUndeliverable => next.result_undeliverable(),
+            JobEvent::NoticeDone(key) => {
+                next.settled_effects.push(*key);
+                true
+            }
+        };
+        if legal {
+            let mut transition = next.done();
+            transition.changed = transition.job != *self;
+            if transition.changed {
+                transition.job.changed_at = now;
+            }
+            Ok(transition)
+        } else {
+            Err(IllegalMove { work: self.work, payment: self.payment, event: event.name() })
+        }
+    }
+}
+
+/// A move in the making. Each method is a row of the table and answers whether the fact was possible.
+struct Move {
+    job: Job,
+    now: Timestamp,
+    effects: Vec<Effect>,
+    settled_effects: Vec<EffectKey>,
+    entries: Vec<Entry>,
+}
+
+impl Move {
+    fn of(job: Job, now: Timestamp) -> Self {
+        Self { job, now, effects: Vec::new(), settled_effects: Vec::new(), entries: Vec::new() }
+    }
+
+    fn done(self) -> Transition {
+        Transition {
+            job: self.job,
+            effects: self.effects,
+            settled_effects: self.settled_effects,
+            entries: self.entries,
+            changed: true,
+        }
+    }
+
+    fn then(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    fn no_longer(&mut self, key: EffectKey) {
+        self.settled_effects.push(key);
+    }
+
+    fn tell(&mut self, code: Code, text: impl Into<String>) {
+        self.then(Effect::Publish(Notice::Error(Refusal::new(code, text))));
+    }
+
+    // Facts about the invoice.
+
+    fn invoice_issued(&mut self, invoice: &Invoice) -> bool {
+        self.no_longer(EffectKey::IssueInvoice);
+        match self.job.payment {
+            PaymentState::Invoicing => {
+                self.job.payment = PaymentState::Awaiting;
+                self.job.invoice = Some(invoice.clone());
+                self.then(Effect::Publish(Notice::PaymentRequired));
+                true
+            }
+            // Given up while the wallet was asked: nobody has seen this invoice, so nobody can pay it.
+            PaymentState::Void => true,
+            // Issued twice by a restart: the first one counts.
+            _ => self.job.invoice.is_some(),
+        }
+    }
+
+    fn invoice_refused(&mut self) -> bool {
+        self.no_longer(EffectKey::IssueInvoice);
+        match self.job.payment {
+            PaymentState::Invoicing => {
+                self.job.payment = PaymentState::Void;
+                self.fail(Failure::backend("the provider's wallet could not make an invoice; try again later"));
+                self.return_escrow(Reason::CreditReleased);
+                true
+            }
+            PaymentState::Void => true,
+            _ => self.job.invoice.is_some(),
+        }
+    }
+
+    fn lapsed(&mut self) -> bool {
+        let unpaid = matches!(self.job.payment, PaymentState::Invoicing | PaymentState::Awaiting);
+        if unpaid && matches!(self.job.work, WorkState::Waiting | WorkState::Finished) {
+            self.job.work = WorkState::Expired;
+            self.job.payment = PaymentState::Void;
+            self.no_longer(EffectKey::IssueInvoice);
+            self.no_longer(EffectKey::PublishPaymentRequired);
+            self.return_escrow(Reason::CreditReleased);
+        }
+        true
+    }
+
+    // Facts about the money.
+
+    fn payment_settled(&mut self, amount: Msat) -> bool {
+        if self.job.invoice.is_none() {
+            return false;
+        }
+        match self.job.payment {
+            // The same payment, reported again.
+            PaymentState::Settled => return true,
+            PaymentState::Free | PaymentState::Covered | PaymentState::Deferred | PaymentState::Invoicing => {
+                return false;
+            }
+            _ => {}
+        }
+        let enough = self.job.invoice.as_ref().is_some_and(|invoice| amount >= invoice.amount);
+        let was_lapsed = self.job.payment == PaymentState::Void && self.job.work == WorkState::Expired;
+        self.job.payment = PaymentState::Settled;
+        self.no_longer(EffectKey::SettleHold);
+        self.no_longer(EffectKey::CancelHold);
+        self.no_longer(EffectKey::PublishPaymentRequired);
+        self.receive(amount);
+        match self.job.work {
+            WorkState::Waiting if !enough => self.underpaid(amount),
+            WorkState::Waiting if self.is_too_late() => {
+                self.job.work = WorkState::Expired;
+                self.credit_late_payment();
+            }
+            WorkState::Waiting => {
+                self.job.work = WorkState::Running;
+                self.begin();
+            }
+            // A run whose time came and went unpaid starts after all when the payment covers it alone: credit set
+            // aside for it was given back.
+            WorkState::Expired
+                if was_lapsed
+                    && enough
+                    && self.job.usage.is_none()
+                    && self.job.quote.credit.is_zero()
+                    && !self.is_too_late() =>
+            {
+                self.job.work = WorkState::Running;
+                self.begin();
+            }
+            WorkState::Running => {}
+            WorkState::Finished if enough => self.earn_and_deliver(),
+            WorkState::Finished => self.underpaid(amount),
+            WorkState::Expired => self.credit_late_payment(),
+            WorkState::Delivered | WorkState::Failed | WorkState::Cancelled => self.return_escrow(Reason::Returned),
+        }
+        true
+    }
+
+    fn payment_held(&mut self, amount: Msat) -> bool {
+        if self.job.quote.terms != Terms::Hold || self.job.invoice.is_none() {
+            return false;
+        }
+        match self.job.payment {
+            PaymentState::Awaiting | PaymentState::Void => {}
+            // Reported again, or overtaken.
+            _ => return true,
+        }
+        self.no_longer(EffectKey::PublishPaymentRequired);
+        let enough = self.job.invoice.as_ref().is_some_and(|invoice| amount >= invoice.amount);
+        if self.job.work == WorkState::Waiting && enough && !self.is_too_late() {
+            self.job.payment = PaymentState::Held;
+            self.job.work = WorkState::Running;
+            self.begin();
+            return true;
+        }
+        self.job.payment = PaymentState::Releasing;
+        self.then(Effect::CancelHold);
+        if self.job.work == WorkState::Waiting {
+            self.return_escrow(Reason::CreditReleased);
+            if enough {
+                self.job.work = WorkState::Expired;
+                self.tell(Code::Expired, "the payment came after the request expired and is given back");
+            } else {
+                self.fail(Failure {
+                    code: Code::Price,
+                    text: format!("{amount} is less than the invoice's amount and is given back"),
+                });
+            }
+        }
+        true
+    }
+
+    fn hold_released(&mut self) -> bool {
+        self.no_longer(EffectKey::CancelHold);
+        match self.job.payment {
+            PaymentState::Releasing => {
+                self.job.payment = PaymentState::Released;
+                true
+            }
+            // The network gave it back before we took it: nothing was paid, so nothing goes out.
+            PaymentState::Held | PaymentState::Settling => {
+                self.no_longer(EffectKey::SettleHold);
+                self.job.payment = PaymentState::Released;
+                self.stop_run();
+                self.return_escrow(Reason::CreditReleased);
+                self.fail(Failure {
+                    code: Code::Expired,
+                    text: "the held payment went back before the job was done; nothing was charged".into(),
+                });
+                true
+            }
+            PaymentState::Released => true,
+            PaymentState::Awaiting => self.lapsed(),
+            _ => self.job.quote.terms == Terms::Hold && self.job.invoice.is_some(),
+        }
+    }
+
+    // Facts about the work.
+
+    fn run_finished(&mut self, usage: Usage) -> bool {
+        self.no_longer(EffectKey::Run);
+        match self.job.work {
+            WorkState::Running => {}
+            // Cancelled or failed while the last token was written.
+            _ => return self.job.usage.is_some() || self.job.work.is_over(),
+        }
+        self.job.usage = Some(usage);
+        self.job.work = WorkState::Finished;
+        let cost = self.job.quote.cost(usage);
+        match self.job.payment {
+            PaymentState::Free | PaymentState::Covered | PaymentState::Settled => self.earn_and_deliver(),
+            PaymentState::Held => {
+                self.job.payment = PaymentState::Settling;
+                self.then(Effect::SettleHold);
+            }
+            PaymentState::Deferred if cost <= self.job.escrow => {
+                self.job.payment = PaymentState::Covered;
+                self.earn_and_deliver();
+            }
+            PaymentState::Deferred => {
+                self.job.payment = PaymentState::Invoicing;
+                let rest = cost.saturating_sub(self.job.escrow);
+                let amount = if self.job.quote.whole_sats { rest.round_up_to_sat() } else { rest };
+                self.then(Effect::IssueInvoice { amount });
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn run_failed(&mut self, failure: &Failure) -> bool {
+        self.no_longer(EffectKey::Run);
+        if self.job.work != WorkState::Running {
+            return self.job.usage.is_some() || self.job.work.is_over();
+        }
+        let mut failure = failure.clone();
+        self.give_back();
+        if !self.job.credited.is_zero() {
+            failure.text = format!("{}; {} became credit for your next job", failure.text, self.job.credited);
+        }
+        self.fail(failure);
+        true
+    }
+
+    fn cancelled(&mut self, by: Canceller) -> bool {
+        let stoppable = match self.job.work {
+            WorkState::Waiting | WorkState::Running => true,
+            WorkState::Finished => matches!(self.job.payment, PaymentState::Invoicing | PaymentState::Awaiting),
+            _ => false,
+        };
+        if !stoppable {
+            return true;
+        }
+        self.stop_run();
+        self.no_longer(EffectKey::IssueInvoice);
+        self.no_longer(EffectKey::PublishPaymentRequired);
+        self.give_back();
+        self.job.work = WorkState::Cancelled;
+        self.job.cancelled_by = Some(by);
+        let mut text = match by {
+            Canceller::Customer => "cancelled as you asked".to_owned(),
+            Canceller::Operator => "cancelled by the provider".to_owned(),
+        };
+        if !self.job.credited.is_zero() {
+            text = format!("{text}; {} became credit for your next job", self.job.credited);
+        }
+        self.tell(Code::Cancelled, text);
+        true
+    }
+
+    fn result_published(&mut self) -> bool {
+        self.no_longer(EffectKey::PublishResult);
+        match self.job.work {
+            WorkState::Finished if self.job.payment.allows_publishing() => {
+                self.job.work = WorkState::Delivered;
+                true
+            }
+            WorkState::Delivered => true,
+            // Given up as undeliverable, and a relay answered after all.
+            WorkState::Failed => self.job.usage.is_some(),
+            _ => false,
+        }
+    }
+
+    fn result_undeliverable(&mut self) -> bool {
+        self.no_longer(EffectKey::PublishResult);
+        match self.job.work {
+            WorkState::Finished if self.job.payment.allows_publishing() => {
+                let earned = self.job.cost.take().unwrap_or(Msat::ZERO);
+                self.post(
+                    Reason::Undelivered,
+                    Account::Income(self.job.kind),
+                    Account::Customer(self.job.customer),
+                    earned,
+                );
+                self.job.credited = self.job.credited.saturating_add(earned);
+                self.job.work = WorkState::Failed;
+                self.job.failure = Some(Failure::backend("no relay accepted the result"));
+                true
+            }
+            WorkState::Delivered | WorkState::Failed => true,
+            _ => false,
+        }
+    }
+
+    // What several rows have in common.
+
+    /// Starts the work and says so.
+    fn begin(&mut self) {
+        self.then(Effect::Run);
+        self.then(Effect::Publish(Notice::Processing));
+    }
+
+    /// Ends the work with a reason the customer hears.
+    fn fail(&mut self, failure: Failure) {
+        self.job.work = WorkState::Failed;
+        self.tell(failure.code, failure.text.clone());
+        self.job.failure = Some(failure);
+    }
+
+    fn stop_run(&mut self) {
+        self.no_longer(EffectKey::Run);
+        if self.job.work == WorkState::Running {
+            self.then(Effect::StopRun);
+        }
+    }
+
+    /// Undoes the payment of a job that will not be done, whatever its state.
+    fn give_back(&mut self) {
+        match self.job.payment {
+            PaymentState::Held => {
+                self.job.payment = PaymentState::Releasing;
+                self.then(Effect::CancelHold);
+                self.return_escrow(Reason::CreditReleased);
+            }
+            PaymentState::Deferred | PaymentState::Invoicing | PaymentState::Awaiting => {
+                self.job.payment = PaymentState::Void;
+                self.return_escrow(Reason::CreditReleased);
+            }
+            PaymentState::Covered | PaymentState::Settled => self.return_escrow(Reason::Returned),
+            _ => {}
+        }
+    }
+
+    fn underpaid(&mut self, amount: Msat) {
+        self.return_escrow(Reason::Returned);
+        self.fail(Failure {
+            code: Code::Price,
+            text: format!("{amount} is less than the invoice's amount; it became credit for your next job"),
+        });
+    }
+
+    fn credit_late_payment(&mut self) {
+        self.return_escrow(Reason::Returned);
+        self.tell(
+            Code::Expired,
+            format!("the payment came too late for this job; {} became credit for your next one", self.job.credited),
+        );
+    }
+
+    fn is_too_late(&self) -> bool {
+        self.job.expires_at.is_some_and(|at| at <= self.now)
+    }
+
+    /// Books the income, returns the rest, and sends the result off.
+    fn earn_and_deliver(&mut self) {
+        let cost = self.job.usage.map_or(Msat::ZERO, |usage| self.job.quote.cost(usage)).min(self.job.escrow);
+        self.post(Reason::Earned, Account::Escrow(self.job.id), Account::Income(self.job.kind), cost);
+        self.job.escrow = self.job.escrow.saturating_sub(cost);
+        self.job.cost = Some(cost);
+        self.return_escrow(Reason::Earned);
+        self.then(Effect::Publish(Notice::Result));
+    }
+
+    // Money.
+
+    fn post(&mut self, reason: Reason, debit: Account, credit: Account, amount: Msat) {
+        if !amount.is_zero() {
+            self.entries.push(Entry::transfer(self.now, self.job.id, reason, debit, credit, amount));
+        }
+    }
+
+    fn reserve(&mut self, credit: Msat) {
+        self.post(
+            Reason::CreditReserved,
+            Account::Customer(self.job.customer),
+            Account::Escrow(self.job.id),
+            credit,
+        );
+        self.job.escrow = self.job.escrow.saturating_add(credit);
+    }
+
+    fn receive(&mut self, amount: Msat) {
+        self.post(Reason::Payment, Account::Wallet, Account::Escrow(self.job.id), amount);
+        self.job.escrow = self.job.escrow.saturating_add(amount);
+        self.job.paid = self.job.paid.saturating_add(amount);
+    }
+
+    /// Everything in escrow goes to the customer's credit.
+    fn return_escrow(&mut self, reason: Reason) {
+        let rest = self.job.escrow;
+        self.post(reason, Account::Escrow(self.job.id), Account::Customer(self.job.customer), rest);
+        self.job.escrow = Msat::ZERO;
+        // Credit set aside and given back unused is not worth telling; returned payments are.
+        if reason != Reason::CreditReleased {
+            self.job.credited = self.job.credited.saturating_add(rest);
+        }
+    }
+}

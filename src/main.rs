@@ -1,0 +1,3 @@
+//! The `coinop` program: dispatch only.
+
+fn main() {}
