@@ -67,7 +67,9 @@ impl fmt::Display for JobKind {
 
 /// A word that names no kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no kind of job; the kinds are text-generation (5050), sandbox-run (5930), repo-index (5931), patch-gen (5932) and code-review (5933)")]
+#[error(
+    "'{0}' is no kind of job; the kinds are text-generation (5050), sandbox-run (5930), repo-index (5931), patch-gen (5932) and code-review (5933)"
+)]
 pub struct UnknownKind(pub String);
 
 impl FromStr for JobKind {

@@ -27,4 +27,4 @@ pub use quote::{Estimate, Quote, QuoteDraft, Terms};
 pub use refusal::{Code, Refusal};
 pub use request::{Encryption, Input, InputKind, JobRequest, Params};
 pub use state::{Job, PaymentState, WorkState};
-pub use transition::{Context, IllegalMove, Transition};
+pub use transition::{Context, IllegalMove, TooDear, Transition};

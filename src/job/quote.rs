@@ -123,10 +123,8 @@ impl Quote {
     /// customer's credit first. Pure: same inputs, same quote.
     pub fn from_draft(draft: &QuoteDraft, credit: Msat, free_jobs_today: u32, now: Timestamp) -> Self {
         let price = draft.price();
-        let free = draft.on_the_house
-            || draft.terms == Terms::Free
-            || price.is_zero()
-            || free_jobs_today < draft.free_per_day;
+        let free =
+            draft.on_the_house || draft.terms == Terms::Free || price.is_zero() || free_jobs_today < draft.free_per_day;
         let (terms, price, credit) =
             if free { (Terms::Free, Msat::ZERO, Msat::ZERO) } else { (draft.terms, price, credit.min(price)) };
         let rest = price.saturating_sub(credit);

@@ -111,7 +111,7 @@ impl Params {
 
     /// The first value of the first parameter of that (normal) key.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.all(key).next().and_then(|values| values.first()).map(String::as_str)
+        self.0.iter().find(|(name, _)| name == key).and_then(|(_, values)| values.first()).map(String::as_str)
     }
 
     /// The values of every parameter of that (normal) key, in order.

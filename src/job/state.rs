@@ -45,15 +45,8 @@ pub enum WorkState {
 
 impl WorkState {
     /// Every state.
-    pub const ALL: [Self; 7] = [
-        Self::Waiting,
-        Self::Running,
-        Self::Finished,
-        Self::Delivered,
-        Self::Failed,
-        Self::Cancelled,
-        Self::Expired,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Waiting, Self::Running, Self::Finished, Self::Delivered, Self::Failed, Self::Cancelled, Self::Expired];
 
     /// Whether nothing more is done for the job unless money arrives.
     pub const fn is_over(self) -> bool {

@@ -85,10 +85,24 @@ pub struct IllegalMove {
     pub event: &'static str,
 }
 
+/// The job costs more than the customer bid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the price is {price}, above the bid")]
+pub struct TooDear {
+    /// What it costs.
+    pub price: Msat,
+}
+
 impl Job {
-    /// Opens a job from a draft quote: the first row of the table.
-    pub fn open(request: &JobRequest, draft: &QuoteDraft, context: &Context) -> Transition {
+    /// Opens a job from a draft quote: the first rows of the table.
+    ///
+    /// # Errors
+    /// [`TooDear`] when the job costs more than the customer bid.
+    pub fn open(request: &JobRequest, draft: &QuoteDraft, context: &Context) -> Result<Transition, TooDear> {
         let quote = Quote::from_draft(draft, context.credit, context.free_jobs_today, context.now);
+        if request.bid.is_some_and(|bid| bid < quote.price) {
+            return Err(TooDear { price: quote.price });
+        }
         let (work, payment) = match quote.terms {
             Terms::Free => (WorkState::Running, PaymentState::Free),
             _ if quote.due.is_zero() => (WorkState::Running, PaymentState::Covered),
@@ -122,7 +136,7 @@ impl Job {
             WorkState::Waiting => next.then(Effect::IssueInvoice { amount: due }),
             _ => next.begin(),
         }
-        next.done()
+        Ok(next.done())
     }
 
     /// What `event` makes of this job at `now`.
@@ -538,12 +552,7 @@ impl Move {
     }
 
     fn reserve(&mut self, credit: Msat) {
-        self.post(
-            Reason::CreditReserved,
-            Account::Customer(self.job.customer),
-            Account::Escrow(self.job.id),
-            credit,
-        );
+        self.post(Reason::CreditReserved, Account::Customer(self.job.customer), Account::Escrow(self.job.id), credit);
         self.job.escrow = self.job.escrow.saturating_add(credit);
     }
 

@@ -101,14 +101,8 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 6] = [
-        Self::CreditReserved,
-        Self::CreditReleased,
-        Self::Payment,
-        Self::Earned,
-        Self::Returned,
-        Self::Undelivered,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::CreditReserved, Self::CreditReleased, Self::Payment, Self::Earned, Self::Returned, Self::Undelivered];
 
     /// The word in the books.
     pub const fn word(self) -> &'static str {
@@ -221,12 +215,8 @@ mod tests {
 
     #[test]
     fn an_unbalanced_entry_cannot_be_made() {
-        let lopsided = Entry::new(
-            Timestamp::UNIX_EPOCH,
-            JOB,
-            Reason::Payment,
-            [(Account::Wallet, MsatDelta::plus(Msat::sat(1)))],
-        );
+        let lopsided =
+            Entry::new(Timestamp::UNIX_EPOCH, JOB, Reason::Payment, [(Account::Wallet, MsatDelta::plus(Msat::sat(1)))]);
         assert!(matches!(lopsided, Err(LedgerError::Unbalanced { .. })));
     }
 

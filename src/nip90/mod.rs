@@ -291,11 +291,28 @@ mod stub {
     #![allow(unused_variables, clippy::unimplemented, missing_docs)]
     use super::*;
     impl Codec {
-        pub fn read(&self, event: &nostr::Event) -> Result<Incoming, Unreadable> { unimplemented!() }
-        pub fn read_answer(&self, event: &nostr::Event) -> Result<Answer, Unreadable> { unimplemented!() }
-        pub fn feedback(&self, to: &ReplyTo, feedback: &Feedback, at: Timestamp) -> Result<SignedEvent, EncodeError> { unimplemented!() }
-        pub fn result(&self, request: &JobRequest, result: &JobResult, at: Timestamp) -> Result<SignedEvent, EncodeError> { unimplemented!() }
-        pub fn request(&self, order: &Order, at: Timestamp) -> Result<SignedEvent, EncodeError> { unimplemented!() }
-        pub fn cancellation(&self, job: JobId, kind: JobKind, at: Timestamp) -> Result<SignedEvent, EncodeError> { unimplemented!() }
+        pub fn read(&self, event: &nostr::Event) -> Result<Incoming, Unreadable> {
+            unimplemented!()
+        }
+        pub fn read_answer(&self, event: &nostr::Event) -> Result<Answer, Unreadable> {
+            unimplemented!()
+        }
+        pub fn feedback(&self, to: &ReplyTo, feedback: &Feedback, at: Timestamp) -> Result<SignedEvent, EncodeError> {
+            unimplemented!()
+        }
+        pub fn result(
+            &self,
+            request: &JobRequest,
+            result: &JobResult,
+            at: Timestamp,
+        ) -> Result<SignedEvent, EncodeError> {
+            unimplemented!()
+        }
+        pub fn request(&self, order: &Order, at: Timestamp) -> Result<SignedEvent, EncodeError> {
+            unimplemented!()
+        }
+        pub fn cancellation(&self, job: JobId, kind: JobKind, at: Timestamp) -> Result<SignedEvent, EncodeError> {
+            unimplemented!()
+        }
     }
 }
