@@ -573,3 +573,6 @@ impl Move {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,263 @@
+//! Sells: takes requests, quotes, is paid, does the work, delivers, keeps the books.
+//!
+//! One file a verb: [`intake`](Provider::receive), quoting, settlement, running, publishing, recovery. Each tells the store
+//! a fact and does what the store answers; the state itself lives in [`crate::job`]. Traits in, no concrete wallet, backend
+//! or relay.
 
+mod census;
+mod clock;
+mod hold;
+mod intake;
+mod publishing;
+mod quoting;
+mod recovery;
+mod running;
+mod settings;
+mod settlement;
+mod witness;
+
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use lru::LruCache;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, error, info, info_span};
+
+pub use clock::Clock;
+pub use hold::HoldKey;
+pub use settings::{Offer, Settings};
+pub use witness::{Moment, Witness};
+
+use crate::executor::{Prepared, Router};
+use crate::job::{CustomerId, Effect, EffectKey, Job, JobEvent, JobId, Notice};
+use crate::nip90::{Codec, ReplyTo, SignedEvent};
+use crate::relays::Publisher;
+use crate::store::{Advanced, Store, StoreError};
+use crate::wallet::Wallet;
+use census::Census;
+
+/// Jobs whose request is kept in memory between two steps; any other is read from the store again.
+const LIVE_JOBS: NonZeroUsize = NonZeroUsize::new(4_096).expect("not zero");
+
+/// Bytes of a request's prepared work above which it is not kept in memory.
+const LIVE_JOB_BYTES: usize = 16 * 1024;
+
+/// Cancellations remembered for requests we have not seen yet.
+const EARLY_CANCELLATIONS: NonZeroUsize = NonZeroUsize::new(4_096).expect("not zero");
+
+/// What a provider is made of.
+#[derive(Clone)]
+#[allow(missing_debug_implementations)] // Made of traits; a provider shows its settings.
+pub struct Parts {
+    /// Jobs, money, acts.
+    pub store: Store,
+    /// Our key and the wire.
+    pub codec: Codec,
+    /// The way out.
+    pub publisher: Arc<dyn Publisher>,
+    /// How we are paid; without one only free work is done.
+    pub wallet: Option<Arc<dyn Wallet>>,
+    /// For hold invoices.
+    pub hold_key: Option<HoldKey>,
+    /// Who does what.
+    pub router: Router,
+    /// The time.
+    pub clock: Clock,
+    /// Told of each step; see [`Witness`].
+    pub witness: Arc<dyn Witness>,
+}
+
+/// A provider at work. Cloned by `Arc`; see [`Provider::shut_down`] for its end.
+pub struct Provider {
+    parts: Parts,
+    settings: Settings,
+    census: Census,
+    tasks: TaskTracker,
+    /// Ends waiting (for a retry, for a turn); work under way goes on.
+    closing: CancellationToken,
+    /// Ends work under way.
+    stop: CancellationToken,
+    preparing: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
+    running: Mutex<HashMap<JobId, CancellationToken>>,
+    live: Mutex<LruCache<JobId, Arc<Live>>>,
+    in_flight: Mutex<HashSet<(JobId, EffectKey)>>,
+    cancelled_early: Mutex<LruCache<(JobId, CustomerId), ()>>,
+    /// An act could not be recorded and has to be found in the outbox again.
+    stranded: AtomicBool,
+}
+
+impl std::fmt::Debug for Provider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Provider").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// What is needed of a request between two steps.
+#[derive(Debug)]
+struct Live {
+    reply_to: ReplyTo,
+    expires_at: Option<Timestamp>,
+    prepared: Prepared,
+    request: Arc<crate::job::JobRequest>,
+    result: Mutex<Option<SignedEvent>>,
+}
+
+/// How busy a provider is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Busy {
+    /// Jobs running or waiting their turn.
+    pub queued: usize,
+    /// Quotes waiting for payment.
+    pub quoted: usize,
+}
+
+impl Provider {
+    /// A provider; it does nothing until it is handed requests or asked to recover.
+    pub fn new(parts: Parts, settings: Settings) -> Arc<Self> {
+        Arc::new(Self {
+            preparing: Arc::new(Semaphore::new(settings.preparing.max(1))),
+            turns: Arc::new(Semaphore::new(settings.jobs_running.max(1))),
+            parts,
+            settings,
+            census: Census::default(),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            running: Mutex::default(),
+            live: Mutex::new(LruCache::new(LIVE_JOBS)),
+            in_flight: Mutex::default(),
+            cancelled_early: Mutex::new(LruCache::new(EARLY_CANCELLATIONS)),
+            stranded: AtomicBool::new(false),
+        })
+    }
+
+    /// How busy we are.
+    pub fn busy(&self) -> Busy {
+        let (queued, quoted) = self.census.totals();
+        Busy { queued, quoted }
+    }
+
+    /// The store, for reports.
+    pub fn store(&self) -> &Store {
+        &self.parts.store
+    }
+
+    /// Ends: takes nothing new, lets runs finish for `grace`, then parks them (they run again after a restart), and leaves
+    /// what could not be sent in the outbox. Returns whether everything under way was finished.
+    pub async fn shut_down(&self, grace: Duration) -> bool {
+        self.closing.cancel();
+        self.preparing.close();
+        self.turns.close();
+        self.tasks.close();
+        let finished = tokio::time::timeout(grace, self.tasks.wait()).await.is_ok();
+        if !finished {
+            info!(grace_s = grace.as_secs(), "Parking the jobs still running after the grace period");
+            self.stop.cancel();
+            // Runs answer to `stop` at once; only a publisher's own deadline is left to wait for.
+            self.tasks.wait().await;
+        }
+        finished
+    }
+
+    /// Tells the store a fact and does what it answers.
+    async fn tell(self: &Arc<Self>, job: JobId, event: JobEvent) -> Result<Job, StoreError> {
+        let name = event.name();
+        let advanced = self.parts.store.advance(job, event, self.parts.clock.now()).await?;
+        Ok(self.follow_up(advanced, name).await)
+    }
+
+    /// Does what the store answered to a fact.
+    async fn follow_up(self: &Arc<Self>, advanced: Advanced, fact: &'static str) -> Job {
+        let Advanced { job, effects, changed } = advanced;
+        self.parts.witness.at(Moment::Told(fact), job.id).await;
+        if changed {
+            self.census.note(&job);
+            info!(job.id = %job.id, work = job.work.word(), payment = job.payment.word(), "Job {}: {fact}", job.id);
+        }
+        self.act(&job, effects);
+        job
+    }
+
+    /// Starts acts. One that is under way already is not started again.
+    fn act(self: &Arc<Self>, job: &Job, effects: Vec<Effect>) {
+        if effects.is_empty() {
+            return;
+        }
+        let job = Arc::new(job.clone());
+        for effect in effects {
+            let key = (job.id, effect.key());
+            if !lock(&self.in_flight).insert(key) {
+                continue;
+            }
+            let (this, job) = (Arc::clone(self), Arc::clone(&job));
+            let span = info_span!("job", id = %job.id, act = effect.key().word());
+            self.tasks.spawn(
+                async move {
+                    this.parts.witness.at(Moment::Before(key.1), job.id).await;
+                    let done = this.perform(&job, effect).await;
+                    lock(&this.in_flight).remove(&key);
+                    if let Err(problem) = done {
+                        error!(%problem, "The act stays in the outbox");
+                        this.stranded.store(true, Ordering::Relaxed);
+                    }
+                }
+                .instrument(span),
+            );
+        }
+    }
+
+    async fn perform(self: &Arc<Self>, job: &Job, effect: Effect) -> Result<(), StoreError> {
+        match effect {
+            Effect::IssueInvoice { amount } => self.issue_invoice(job, amount).await,
+            Effect::Run => self.run(job).await,
+            Effect::StopRun => self.stop_run(job.id).await,
+            Effect::SettleHold => self.settle_hold(job).await,
+            Effect::CancelHold => self.cancel_hold(job).await,
+            Effect::Publish(Notice::Result) => self.publish_result(job).await,
+            Effect::Publish(Notice::PaymentRequired) => self.publish_payment_required(job).await,
+            Effect::Publish(Notice::Processing) => self.publish_processing(job).await,
+            Effect::Publish(Notice::Error(refusal)) => self.publish_error(job, &refusal).await,
+        }
+    }
+
+    /// What is needed of a job's request, from memory or the store. `None` when it has been forgotten.
+    async fn live(&self, job: JobId) -> Result<Option<Arc<Live>>, StoreError> {
+        if let Some(live) = lock(&self.live).get(&job) {
+            return Ok(Some(Arc::clone(live)));
+        }
+        let Some(stored) = self.parts.store.job(job).await? else { return Ok(None) };
+        let (Some(request), Some(prepared)) = (stored.request, stored.prepared) else { return Ok(None) };
+        Ok(Some(self.remember(request, prepared, stored.result)))
+    }
+
+    fn remember(&self, request: crate::job::JobRequest, prepared: Prepared, result: Option<SignedEvent>) -> Arc<Live> {
+        let small = request.event_json.len() <= LIVE_JOB_BYTES;
+        let live = Arc::new(Live {
+            reply_to: ReplyTo::from(&request),
+            expires_at: request.expires_at,
+            prepared,
+            request: Arc::new(request),
+            result: Mutex::new(result),
+        });
+        if small {
+            lock(&self.live).put(live.reply_to.job, Arc::clone(&live));
+        }
+        live
+    }
+
+    fn forget(&self, job: JobId) {
+        lock(&self.live).pop(&job);
+    }
+}
+
+/// Locks a mutex nobody panics under half-way.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -16,6 +16,7 @@ use crate::money::Msat;
 pub mod error;
 pub mod fake;
 pub mod nwc;
+pub mod watch;
 
 pub use error::WalletError;
 

@@ -1,0 +1,342 @@
+//! Every state a job can reach is reached here, and every fact is tried on it.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+use super::*;
+use crate::job::id::PaymentHash;
+use crate::job::{CustomerId, Estimate, JobId, JobKind, Params, Rates};
+use crate::money::MsatDelta;
+
+const QUOTED: Timestamp = Timestamp::UNIX_EPOCH;
+const CUSTOMER: CustomerId = CustomerId([7; 32]);
+const JOB: JobId = JobId([1; 32]);
+
+fn in_time() -> Timestamp {
+    QUOTED + SignedDuration::from_secs(1)
+}
+
+fn too_late() -> Timestamp {
+    QUOTED + SignedDuration::from_secs(1_000)
+}
+
+fn request(bid: Option<Msat>) -> JobRequest {
+    JobRequest {
+        id: JOB,
+        customer: CUSTOMER,
+        kind: JobKind::TextGeneration,
+        created_at: QUOTED,
+        expires_at: Some(QUOTED + SignedDuration::from_secs(500)),
+        inputs: vec![],
+        params: Params::default(),
+        output: None,
+        bid,
+        addressed: true,
+        relays: vec![],
+        encryption: None,
+        event_json: String::new(),
+    }
+}
+
+/// 1 sat + 1 sat a token read or written; at most 10 + 10 tokens: 21 sat.
+fn draft(terms: Terms, whole_sats: bool) -> QuoteDraft {
+    QuoteDraft {
+        rates: Rates { base: Msat::sat(1), per_1k_prompt: Msat::sat(1_000), per_1k_generated: Msat::sat(1_000) },
+        estimate: Estimate { prompt_tokens: 10, max_generated_tokens: 10 },
+        terms,
+        on_the_house: false,
+        free_per_day: 0,
+        whole_sats,
+        payment_window: SignedDuration::from_secs(60),
+    }
+}
+
+fn open(terms: Terms, credit: Msat) -> Transition {
+    let context = Context { now: QUOTED, credit, free_jobs_today: 0 };
+    Job::open(&request(None), &draft(terms, false), &context).unwrap()
+}
+
+fn invoice(amount: Msat) -> Invoice {
+    Invoice {
+        bolt11: "lnbcrt".into(),
+        payment_hash: PaymentHash([9; 32]),
+        amount,
+        expires_at: QUOTED + SignedDuration::from_secs(60),
+    }
+}
+
+fn used(tokens: u32) -> JobEvent {
+    JobEvent::RunFinished { usage: Usage { prompt_tokens: 10, generated_tokens: tokens } }
+}
+
+/// Every fact, with the amounts that make a difference.
+fn facts(job: &Job) -> Vec<JobEvent> {
+    let asked = job.invoice.as_ref().map_or(Msat::sat(21), |invoice| invoice.amount);
+    let less = asked.saturating_sub(Msat::msat(1));
+    let more = asked.saturating_add(Msat::msat(1));
+    let mut facts = vec![
+        JobEvent::InvoiceIssued(invoice(invoice_amount(job))),
+        JobEvent::InvoiceRefused,
+        JobEvent::HoldReleased,
+        JobEvent::Lapsed,
+        used(0),
+        used(10),
+        JobEvent::RunFailed(Failure::timeout(Duration::from_secs(1))),
+        JobEvent::Cancelled(Canceller::Customer),
+        JobEvent::Cancelled(Canceller::Operator),
+        JobEvent::ResultPublished,
+        JobEvent::ResultUndeliverable,
+    ];
+    for amount in [less, asked, more] {
+        facts.push(JobEvent::PaymentSettled { amount });
+        facts.push(JobEvent::PaymentHeld { amount });
+    }
+    facts.extend(EffectKey::ALL.map(JobEvent::NoticeDone));
+    facts
+}
+
+/// What the job asked the wallet for: the due amount before the work, the rest of the cost after it.
+fn invoice_amount(job: &Job) -> Msat {
+    match job.usage {
+        None => job.quote.due,
+        Some(usage) => job.quote.cost(usage).saturating_sub(job.escrow),
+    }
+}
+
+/// Balances after a job's moves; the customer's starting credit is a debt of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+struct Books(Vec<(Account, MsatDelta)>);
+
+impl Books {
+    fn owing(credit: Msat) -> Self {
+        Self(vec![(Account::Customer(CUSTOMER), MsatDelta::minus(credit))])
+    }
+
+    fn post(&mut self, entries: &[Entry]) {
+        let mut sums: BTreeMap<Account, MsatDelta> = self.0.iter().copied().collect();
+        for posting in entries.iter().flat_map(Entry::postings) {
+            let balance = sums.entry(posting.account).or_default();
+            *balance = balance.checked_add(posting.amount).unwrap();
+        }
+        self.0 = sums.into_iter().filter(|(_, balance)| *balance != MsatDelta::ZERO).collect();
+    }
+
+    fn of(&self, account: Account) -> MsatDelta {
+        self.0.iter().find(|(known, _)| *known == account).map_or(MsatDelta::ZERO, |(_, balance)| *balance)
+    }
+}
+
+/// The rules no reachable state may break.
+fn check(job: &Job, effects: &[Effect], books: &Books, start: Msat, story: &str) {
+    assert_eq!(books.of(Account::Escrow(job.id)), MsatDelta::minus(job.escrow), "escrow and books differ\n{story}");
+    if job.work.is_over() {
+        assert_eq!(job.escrow, Msat::ZERO, "a job that is over holds money\n{story}");
+    }
+    assert_eq!(books.of(Account::Wallet), MsatDelta::plus(job.paid), "money out of nowhere\n{story}");
+    let owed = books.of(Account::Customer(CUSTOMER)).negated();
+    let income = books.of(Account::Income(job.kind)).negated();
+    let escrow = MsatDelta::plus(job.escrow);
+    let total = owed.checked_add(income).and_then(|sum| sum.checked_add(escrow)).unwrap();
+    assert_eq!(
+        total,
+        MsatDelta::plus(start).checked_add(MsatDelta::plus(job.paid)).unwrap(),
+        "credit + income + escrow is not what was paid\n{story}"
+    );
+    assert!(owed >= MsatDelta::ZERO, "a customer owes us\n{story}");
+    assert!(income <= MsatDelta::plus(job.quote.price), "earned more than quoted\n{story}");
+    if matches!(job.work, WorkState::Failed | WorkState::Cancelled | WorkState::Expired) {
+        assert_eq!(income, MsatDelta::ZERO, "earned from a job that was not done\n{story}");
+    }
+    for effect in effects {
+        if *effect == Effect::Publish(Notice::Result) {
+            assert!(job.payment.allows_publishing() && job.work == WorkState::Finished, "unpaid result out\n{story}");
+        }
+        if *effect == Effect::Run {
+            assert_eq!(job.work, WorkState::Running, "{story}");
+            assert!(
+                job.payment.allows_publishing() || matches!(job.payment, PaymentState::Held | PaymentState::Deferred),
+                "ran without a promise of payment\n{story}"
+            );
+        }
+    }
+}
+
+/// Walks every state reachable from `first` by any order of facts at either time, checking each. Returns the pairs seen.
+fn walk(first: Transition, start: Msat) -> HashSet<(WorkState, PaymentState)> {
+    let mut books = Books::owing(start);
+    books.post(&first.entries);
+    check(&first.job, &first.effects, &books, start, "opened");
+    let mut pairs = HashSet::from([(first.job.work, first.job.payment)]);
+    let mut seen: HashMap<String, ()> = HashMap::new();
+    let mut todo = VecDeque::from([(first.job, books, String::from("opened"))]);
+    while let Some((job, books, story)) = todo.pop_front() {
+        for fact in facts(&job) {
+            for now in [in_time(), too_late()] {
+                let Ok(next) = job.apply(&fact, now) else { continue };
+                let mut after = books.clone();
+                after.post(&next.entries);
+                let story = format!("{story}\n{} at {now}: {fact:?}", fact.name());
+                check(&next.job, &next.effects, &after, start, &story);
+                if !next.changed {
+                    assert!(next.entries.is_empty() && next.effects.is_empty(), "an old fact had an effect\n{story}");
+                    continue;
+                }
+                pairs.insert((next.job.work, next.job.payment));
+                let mut known = next.job.clone();
+                known.changed_at = QUOTED;
+                let key = format!("{known:?}{after:?}");
+                if seen.insert(key, ()).is_none() {
+                    todo.push_back((next.job, after, story));
+                }
+            }
+        }
+    }
+    pairs
+}
+
+#[test]
+fn no_order_of_facts_breaks_a_money_rule() {
+    let mut reached = HashSet::new();
+    for terms in [Terms::Free, Terms::Prepay, Terms::Postpay, Terms::Hold] {
+        for credit in [Msat::ZERO, Msat::sat(5), Msat::sat(21), Msat::sat(100)] {
+            reached.extend(walk(open(terms, credit), credit));
+        }
+    }
+    for state in WorkState::ALL {
+        assert!(reached.iter().any(|(work, _)| *work == state), "{state:?} is never reached");
+    }
+    for state in PaymentState::ALL {
+        assert!(reached.iter().any(|(_, payment)| *payment == state), "{state:?} is never reached");
+    }
+    // Delivered means paid for, or nothing to pay.
+    assert!(
+        reached.iter().all(|(work, payment)| *work != WorkState::Delivered || payment.allows_publishing()),
+        "{reached:?}"
+    );
+}
+
+#[test]
+fn every_fact_is_answered_in_every_state_reachable_or_not() {
+    for work in WorkState::ALL {
+        for payment in PaymentState::ALL {
+            for with_invoice in [false, true] {
+                let mut job = open(Terms::Hold, Msat::ZERO).job;
+                (job.work, job.payment) = (work, payment);
+                job.invoice = with_invoice.then(|| invoice(Msat::sat(21)));
+                for fact in facts(&job) {
+                    if let Ok(next) = job.apply(&fact, in_time()) {
+                        let publishes = next.effects.contains(&Effect::Publish(Notice::Result));
+                        assert!(!publishes || next.job.payment.allows_publishing(), "{work:?} {payment:?} {fact:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn after(job: &Job, facts: &[JobEvent]) -> Transition {
+    let (last, before) = facts.split_last().unwrap();
+    let job = before.iter().fold(job.clone(), |job, fact| job.apply(fact, in_time()).unwrap().job);
+    job.apply(last, in_time()).unwrap()
+}
+
+#[test]
+fn a_prepaid_job_runs_when_paid_and_returns_what_was_not_used() {
+    let opened = open(Terms::Prepay, Msat::ZERO);
+    assert_eq!(opened.effects, [Effect::IssueInvoice { amount: Msat::sat(21) }]);
+    let issued = after(&opened.job, &[JobEvent::InvoiceIssued(invoice(Msat::sat(21)))]);
+    assert_eq!(issued.effects, [Effect::Publish(Notice::PaymentRequired)]);
+    let paid = after(&issued.job, &[JobEvent::PaymentSettled { amount: Msat::sat(21) }]);
+    assert_eq!(paid.effects[0], Effect::Run);
+    let finished = after(&paid.job, &[used(3)]);
+    assert_eq!(finished.effects, [Effect::Publish(Notice::Result)]);
+    assert_eq!((finished.job.cost, finished.job.credited), (Some(Msat::sat(14)), Msat::sat(7)));
+}
+
+#[test]
+fn credit_pays_first_and_a_covered_job_asks_for_no_invoice() {
+    let opened = open(Terms::Prepay, Msat::sat(5));
+    assert_eq!(opened.effects, [Effect::IssueInvoice { amount: Msat::sat(16) }]);
+    let covered = open(Terms::Prepay, Msat::sat(100));
+    assert_eq!((covered.job.payment, covered.job.quote.credit), (PaymentState::Covered, Msat::sat(21)));
+    assert_eq!(covered.effects[0], Effect::Run);
+}
+
+#[test]
+fn postpay_charges_what_was_used_and_keeps_the_result_until_it_is_paid() {
+    let finished = after(&open(Terms::Postpay, Msat::ZERO).job, &[used(3)]);
+    assert_eq!(finished.effects, [Effect::IssueInvoice { amount: Msat::sat(14) }]);
+    let paid = after(
+        &finished.job,
+        &[JobEvent::InvoiceIssued(invoice(Msat::sat(14))), JobEvent::PaymentSettled { amount: Msat::sat(14) }],
+    );
+    assert_eq!(paid.effects, [Effect::Publish(Notice::Result)]);
+}
+
+#[test]
+fn a_hold_is_settled_only_after_the_result_is_stored_and_published_only_after_that() {
+    let issued = after(&open(Terms::Hold, Msat::ZERO).job, &[JobEvent::InvoiceIssued(invoice(Msat::sat(21)))]);
+    let held = after(&issued.job, &[JobEvent::PaymentHeld { amount: Msat::sat(21) }]);
+    assert_eq!(held.effects[0], Effect::Run);
+    let finished = after(&held.job, &[used(10)]);
+    assert_eq!(finished.effects, [Effect::SettleHold]);
+    let settled = after(&finished.job, &[JobEvent::PaymentSettled { amount: Msat::sat(21) }]);
+    assert_eq!(settled.effects, [Effect::Publish(Notice::Result)]);
+    let failed = after(&held.job, &[JobEvent::RunFailed(Failure::backend("x"))]);
+    assert_eq!(failed.effects[0], Effect::CancelHold);
+    let lost = after(&finished.job, &[JobEvent::HoldReleased]);
+    assert_eq!((lost.job.work, lost.job.payment), (WorkState::Failed, PaymentState::Released));
+}
+
+#[test]
+fn expired_invoice_never_starts_a_run_unless_it_is_paid_after_all() {
+    let issued = after(&open(Terms::Prepay, Msat::ZERO).job, &[JobEvent::InvoiceIssued(invoice(Msat::sat(21)))]);
+    let lapsed = after(&issued.job, &[JobEvent::Lapsed]);
+    assert_eq!((lapsed.job.work, lapsed.effects.len()), (WorkState::Expired, 0));
+    let paid = JobEvent::PaymentSettled { amount: Msat::sat(21) };
+    let late = lapsed.job.apply(&paid, in_time()).unwrap();
+    assert_eq!(late.effects[0], Effect::Run);
+    let too_late = lapsed.job.apply(&paid, too_late()).unwrap();
+    assert_eq!((too_late.job.work, too_late.job.credited), (WorkState::Expired, Msat::sat(21)));
+}
+
+#[test]
+fn a_payment_of_another_amount_is_credited_and_starts_nothing() {
+    let issued = after(&open(Terms::Prepay, Msat::ZERO).job, &[JobEvent::InvoiceIssued(invoice(Msat::sat(21)))]);
+    let short = after(&issued.job, &[JobEvent::PaymentSettled { amount: Msat::sat(20) }]);
+    assert_eq!((short.job.work, short.job.credited), (WorkState::Failed, Msat::sat(20)));
+    assert!(!short.effects.contains(&Effect::Run));
+}
+
+#[test]
+fn a_bid_below_the_price_opens_nothing_and_states_the_price() {
+    let context = Context { now: QUOTED, credit: Msat::ZERO, free_jobs_today: 0 };
+    let refused = Job::open(&request(Some(Msat::sat(20))), &draft(Terms::Prepay, false), &context);
+    assert_eq!(refused.unwrap_err(), TooDear { price: Msat::sat(21) });
+    assert!(Job::open(&request(Some(Msat::sat(21))), &draft(Terms::Prepay, false), &context).is_ok());
+}
+
+#[test]
+fn the_free_quota_is_used_up_before_anything_is_charged() {
+    let draft = QuoteDraft { free_per_day: 2, ..draft(Terms::Prepay, false) };
+    let open = |used| {
+        let context = Context { now: QUOTED, credit: Msat::ZERO, free_jobs_today: used };
+        Job::open(&request(None), &draft, &context).unwrap().job.payment
+    };
+    assert_eq!((open(0), open(1), open(2)), (PaymentState::Free, PaymentState::Free, PaymentState::Invoicing));
+}
+
+#[test]
+fn a_wallet_of_whole_sats_rounds_up_and_the_rest_is_credit() {
+    let context = Context { now: QUOTED, credit: Msat::msat(500), free_jobs_today: 0 };
+    let opened = Job::open(&request(None), &draft(Terms::Prepay, true), &context).unwrap();
+    assert_eq!(opened.job.quote.due, Msat::sat(21));
+    let paid = after(
+        &opened.job,
+        &[JobEvent::InvoiceIssued(invoice(Msat::sat(21))), JobEvent::PaymentSettled { amount: Msat::sat(21) }],
+    );
+    let finished = after(&paid.job, &[used(10)]);
+    assert_eq!((finished.job.cost, finished.job.credited), (Some(Msat::sat(21)), Msat::msat(500)));
+}

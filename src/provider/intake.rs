@@ -1,0 +1,105 @@
+//! What strangers send: requests to quoting, cancellations to the job, pings to the answer.
+
+use std::sync::Arc;
+
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use super::{Provider, lock};
+use crate::job::{Canceller, Code, CustomerId, JobEvent, JobId, Refusal};
+use crate::nip90::{Feedback, Incoming, ReplyTo, Status, Unreadable};
+
+/// Jobs one deletion event may name; further ones are ignored.
+const MAX_CANCELLED_AT_ONCE: usize = 100;
+
+impl Provider {
+    /// Takes what the relays brought. Waits while as many requests as allowed are being made ready, so that the wait is
+    /// felt by the relay's socket and not by our memory.
+    pub async fn receive(self: &Arc<Self>, incoming: Result<Incoming, Unreadable>) {
+        match incoming {
+            Ok(Incoming::Request(request)) => {
+                let Ok(place) = Arc::clone(&self.preparing).acquire_owned().await else { return };
+                let this = Arc::clone(self);
+                let span = info_span!("request", id = %request.id, kind = request.kind.request_kind());
+                self.tasks.spawn(
+                    async move {
+                        let job = request.id;
+                        if let Err(problem) = this.quote(*request).await {
+                            // Nothing was promised; the relays still have the request and a restart takes it again.
+                            warn!(%problem, "A request could not be taken");
+                            this.census.leave(job);
+                        }
+                        drop(place);
+                    }
+                    .instrument(span),
+                );
+            }
+            Ok(Incoming::Cancel { customer, jobs }) => {
+                for job in jobs.into_iter().take(MAX_CANCELLED_AT_ONCE) {
+                    self.cancel_for_customer(job, customer).await;
+                }
+            }
+            Ok(Incoming::Ping { to }) => self.answer(&to, Feedback::of(Status::Pong)),
+            Err(Unreadable::Refused { to, refusal }) if to.addressed => self.refuse(&to, &refusal).await,
+            Err(reason) => debug!(%reason, "Ignored an event"),
+        }
+    }
+
+    /// Cancels a job for the operator.
+    ///
+    /// # Errors
+    /// [`crate::store::StoreError`].
+    pub async fn cancel(self: &Arc<Self>, job: JobId) -> Result<crate::job::Job, crate::store::StoreError> {
+        self.tell(job, JobEvent::Cancelled(Canceller::Operator)).await
+    }
+
+    async fn cancel_for_customer(self: &Arc<Self>, job: JobId, customer: CustomerId) {
+        let owner = match self.parts.store.job(job).await {
+            Ok(stored) => stored.map(|stored| stored.job.customer),
+            Err(problem) => return warn!(%problem, "A cancellation could not be looked up"),
+        };
+        match owner {
+            // The deletion came before its request: relays keep no order.
+            None => {
+                lock(&self.cancelled_early).put((job, customer), ());
+            }
+            Some(owner) if owner == customer => {
+                if let Err(problem) = self.tell(job, JobEvent::Cancelled(Canceller::Customer)).await {
+                    warn!(%problem, "A cancellation could not be recorded");
+                }
+            }
+            Some(_) => debug!("Ignored a cancellation of somebody else's job"),
+        }
+    }
+
+    /// Whether a customer cancelled this request before we saw it.
+    pub(super) fn was_cancelled_early(&self, job: JobId, customer: CustomerId) -> bool {
+        lock(&self.cancelled_early).pop(&(job, customer)).is_some()
+    }
+
+    /// Says why a request that names us is not taken: once, also over restarts.
+    pub(super) async fn refuse(self: &Arc<Self>, to: &ReplyTo, refusal: &Refusal) {
+        // The house is full: not worth a write for each of those who knock.
+        if refusal.code != Code::RateLimited {
+            match self.parts.store.decline(to.job, self.parts.clock.now()).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(problem) => return warn!(%problem, "A refusal could not be recorded"),
+            }
+        }
+        info!(job.id = %to.job, code = %refusal.code, "Refused request {}", to.job);
+        self.answer(to, Feedback::error(refusal));
+    }
+
+    /// Sends feedback that is worth sending once and not worth keeping.
+    pub(super) fn answer(self: &Arc<Self>, to: &ReplyTo, feedback: Feedback) {
+        let (this, to) = (Arc::clone(self), to.clone());
+        self.tasks.spawn(async move {
+            match this.parts.codec.feedback(&to, &feedback, this.parts.clock.now()) {
+                Ok(event) => {
+                    this.parts.publisher.publish(&event, &to.relays).await;
+                }
+                Err(problem) => warn!(%problem, "An answer could not be written"),
+            }
+        });
+    }
+}

@@ -1,0 +1,145 @@
+//! From request to quote to invoice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use jiff::SignedDuration;
+use tracing::{debug, info, warn};
+
+use super::{Moment, Provider};
+use crate::job::admission::{Turned, too_dear};
+use crate::job::{Job, JobEvent, JobRequest, QuoteDraft, Refusal, Terms};
+use crate::money::Msat;
+use crate::nip90::ReplyTo;
+use crate::store::{Opened, StoreError};
+use crate::wallet::{Invoice, InvoiceRequest, WalletError};
+
+/// How often a wallet that does not answer is asked for an invoice: about a minute, which a customer still waits.
+const INVOICE_ATTEMPTS: usize = 6;
+
+/// The shortest time to pay worth making an invoice for.
+const LEAST_TIME_TO_PAY: Duration = Duration::from_secs(5);
+
+impl Provider {
+    /// Quotes a request, or turns it away. The order is load-bearing: what costs nothing comes first, nothing is written
+    /// before the request is known to be wanted, and the job exists from the moment its quote is durable.
+    pub(super) async fn quote(self: &Arc<Self>, request: JobRequest) -> Result<(), StoreError> {
+        let now = self.parts.clock.now();
+        let Some(offer) = self.settings.offers.get(&request.kind).copied() else {
+            let refusal = Refusal::unsupported(format!("this provider does not offer {}", request.kind));
+            return self.turn_away(&request, Turned::away(&request, refusal)).await;
+        };
+        match self.census.admit(&request, &self.settings.rules, now) {
+            None => return Ok(()),
+            Some(Err(turned)) => return self.turn_away(&request, turned).await,
+            Some(Ok(())) => {}
+        }
+        // From here on the request holds a place; every way out gives it back or leaves it to the job.
+        if self.was_cancelled_early(request.id, request.customer) || self.parts.store.knows(request.id).await? {
+            self.census.leave(request.id);
+            return Ok(());
+        }
+        let Some(executor) = self.parts.router.get(request.kind) else {
+            self.census.leave(request.id);
+            let refusal = Refusal::unsupported(format!("this provider does not offer {}", request.kind));
+            return self.turn_away(&request, Turned::away(&request, refusal)).await;
+        };
+        let prepared = match executor.prepare(&request).await {
+            Ok(prepared) => prepared,
+            Err(refusal) => {
+                self.census.leave(request.id);
+                return self.turn_away(&request, Turned::away(&request, refusal)).await;
+            }
+        };
+        let capabilities = self.parts.wallet.as_ref().map(|wallet| wallet.capabilities());
+        let draft = QuoteDraft {
+            rates: offer.rates,
+            estimate: prepared.estimate,
+            terms: offer.terms,
+            on_the_house: self.settings.rules.on_the_house.contains(&request.customer),
+            free_per_day: offer.free_per_day,
+            whole_sats: capabilities.is_some_and(|can| can.whole_sats),
+            payment_window: SignedDuration::try_from(self.settings.payment_window).unwrap_or(SignedDuration::MAX),
+        };
+        let id = request.id;
+        match self.parts.store.open_job(request.clone(), prepared.clone(), draft, now).await? {
+            Opened::Known => {
+                self.census.leave(id);
+                debug!("Known already");
+            }
+            Opened::TooDear(crate::job::TooDear { price }) => {
+                self.census.leave(id);
+                self.turn_away(&request, Turned::away(&request, too_dear(price))).await?;
+            }
+            Opened::New(transition) => {
+                self.parts.witness.at(Moment::Opened, id).await;
+                let job = &transition.job;
+                info!(
+                    job.id = %job.id,
+                    price_msat = job.quote.price.as_msat(),
+                    terms = job.quote.terms.word(),
+                    prompt_tokens = job.quote.estimate.prompt_tokens,
+                    "Quoted job {} at {}", job.id, job.quote.price
+                );
+                self.remember(request, prepared, None);
+                self.census.note(job);
+                self.act(job, transition.effects);
+            }
+        }
+        Ok(())
+    }
+
+    async fn turn_away(self: &Arc<Self>, request: &JobRequest, turned: Turned) -> Result<(), StoreError> {
+        match turned {
+            Turned::Silently => debug!("Turned away without a word"),
+            Turned::Away(refusal) => self.refuse(&ReplyTo::from(request), &refusal).await,
+        }
+        Ok(())
+    }
+
+    /// Asks the wallet for the job's invoice. An invoice whose making is in doubt was shown to nobody, so asking again is
+    /// safe.
+    pub(super) async fn issue_invoice(self: &Arc<Self>, job: &Job, amount: Msat) -> Result<(), StoreError> {
+        let issued = self.try_invoice(job, amount).await;
+        self.parts.witness.at(Moment::After(crate::job::EffectKey::IssueInvoice), job.id).await;
+        let event = match issued {
+            Ok(invoice) => JobEvent::InvoiceIssued(invoice),
+            Err(problem) if self.closing.is_cancelled() && problem.is_passing() => return Ok(()),
+            Err(problem) => {
+                warn!(%problem, "The wallet makes no invoice");
+                JobEvent::InvoiceRefused
+            }
+        };
+        self.tell(job.id, event).await?;
+        Ok(())
+    }
+
+    async fn try_invoice(&self, job: &Job, amount: Msat) -> Result<Invoice, WalletError> {
+        let Some(wallet) = &self.parts.wallet else {
+            return Err(WalletError::Refused("no wallet is configured".into()));
+        };
+        let window = Duration::try_from(job.quote.payment_window).unwrap_or(self.settings.payment_window);
+        let left = job.expires_at.map_or(window, |at| {
+            Duration::try_from(at.duration_since(self.parts.clock.now())).unwrap_or(Duration::ZERO)
+        });
+        let request = InvoiceRequest {
+            amount,
+            description: format!("coinop {} job {}", job.kind, job.id),
+            expiry: window.min(left).max(LEAST_TIME_TO_PAY),
+        };
+        let ask = || async {
+            match (job.quote.terms, wallet.hold_invoices(), &self.parts.hold_key) {
+                (Terms::Hold, Some(hold), Some(key)) => {
+                    hold.create_hold_invoice(&request, &key.payment_hash(job.id)).await
+                }
+                (Terms::Hold, ..) => Err(WalletError::Refused("it makes no hold invoices".into())),
+                _ => wallet.create_invoice(&request).await,
+            }
+        };
+        ask.retry(ExponentialBuilder::default().with_jitter().with_max_times(INVOICE_ATTEMPTS))
+            .sleep(tokio::time::sleep)
+            .when(|problem: &WalletError| problem.is_passing() && !self.closing.is_cancelled())
+            .await
+    }
+}

@@ -1,0 +1,60 @@
+//! How the operator wants to sell.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::job::admission::Rules;
+use crate::job::{JobKind, Rates, Terms};
+
+/// What one kind of job is sold for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer {
+    /// The price list.
+    pub rates: Rates,
+    /// When paid work is paid.
+    pub terms: Terms,
+    /// Jobs a key has for nothing a day.
+    pub free_per_day: u32,
+}
+
+/// How the operator wants to sell.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What is sold, and for how much.
+    pub offers: BTreeMap<JobKind, Offer>,
+    /// Who may order, and how much at once.
+    pub rules: Rules,
+    /// Jobs worked on at once; further ones wait their turn.
+    pub jobs_running: usize,
+    /// Requests made ready (inputs fetched, tokens counted) at once; further ones wait in the relays' queue.
+    pub preparing: usize,
+    /// How long a customer has to pay.
+    pub payment_window: Duration,
+    /// How long after that a payment is still looked for.
+    pub late_payment_window: Duration,
+    /// How often the wallet is asked about open invoices, besides its own news.
+    pub payment_poll: Duration,
+    /// How long a result is offered to the relays before it is given up and credited.
+    pub result_retry_for: Duration,
+    /// How long error feedback is offered to the relays.
+    pub notice_retry_for: Duration,
+    /// The least time between two pieces of partial output.
+    pub partial_every: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            offers: BTreeMap::new(),
+            rules: Rules::default(),
+            jobs_running: 4,
+            preparing: 64,
+            payment_window: Duration::from_secs(10 * 60),
+            late_payment_window: Duration::from_secs(24 * 60 * 60),
+            payment_poll: Duration::from_secs(15),
+            result_retry_for: Duration::from_secs(3 * 24 * 60 * 60),
+            notice_retry_for: Duration::from_secs(10 * 60),
+            partial_every: Duration::from_secs(1),
+        }
+    }
+}

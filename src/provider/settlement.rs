@@ -1,0 +1,197 @@
+//! Being paid: the wallet's news, and asking it when there is none.
+//!
+//! A stream may fall silent without a word, so every open invoice is also looked up: a few at each tick, all of them after
+//! the stream broke, and each once more before it is given up.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures::{StreamExt, stream};
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{Moment, Provider};
+use crate::job::{EffectKey, Job, JobEvent, PaymentState};
+use crate::store::{OpenInvoice, StoreError};
+use crate::wallet::watch::{self, WatchEvent};
+use crate::wallet::{InvoiceState, InvoiceUpdate, Wallet, WalletError};
+
+/// Invoices looked up at one tick when nothing points at any of them: keeps a wallet with request limits usable.
+const LOOKUPS_A_TICK: usize = 64;
+
+/// Look-ups under way at once.
+const LOOKUPS_AT_ONCE: usize = 8;
+
+/// How long after its expiry an invoice is given up: a payment may be under way at the very end.
+const EXPIRY_GRACE: SignedDuration = SignedDuration::from_secs(30);
+
+/// How long a wallet that no longer knows an invoice, or does not answer, is given after the expiry before the invoice is
+/// given up all the same. A payment that turns up later is still honoured.
+const UNKNOWN_GRACE: SignedDuration = SignedDuration::from_secs(60 * 60);
+
+impl Provider {
+    /// Watches payments until `shutdown`.
+    pub async fn watch_payments(self: Arc<Self>, shutdown: CancellationToken) {
+        let Some(wallet) = self.parts.wallet.clone() else { return shutdown.cancelled().await };
+        let mut news = Box::pin(watch::updates(wallet, shutdown.clone()));
+        let mut tick = tokio::time::interval(self.settings.payment_poll);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut turn = 0;
+        loop {
+            let done = tokio::select! {
+                () = shutdown.cancelled() => return,
+                event = news.next() => match event {
+                    Some(WatchEvent::Update(update)) => self.hear(update).await,
+                    Some(WatchEvent::Reconnected) => self.look_up_all().await,
+                    // The stream ends with the shutdown only.
+                    None => return,
+                },
+                _ = tick.tick() => {
+                    turn += 1;
+                    self.look_up_some(turn).await
+                }
+            };
+            if let Err(problem) = done {
+                warn!(%problem, "A payment could not be recorded; it will be looked up again");
+            }
+        }
+    }
+
+    /// Records the wallet's word on an invoice.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the invoice stays open and is looked up again.
+    pub async fn hear(self: &Arc<Self>, update: InvoiceUpdate) -> Result<(), StoreError> {
+        match self.parts.store.job_of_invoice(update.payment_hash).await? {
+            Some(job) => self.record(job, update.state).await,
+            // Not an invoice of ours to sell with; or one whose making is not recorded yet, and then it is looked up.
+            None => Ok(()),
+        }
+    }
+
+    /// Asks the wallet about every open invoice.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn look_up_all(self: &Arc<Self>) -> Result<(), StoreError> {
+        let now = self.parts.clock.now();
+        let invoices = self.parts.store.open_invoices(self.late_since(now)).await?;
+        self.look_up(invoices, now).await
+    }
+
+    async fn look_up_some(self: &Arc<Self>, turn: usize) -> Result<(), StoreError> {
+        let now = self.parts.clock.now();
+        let invoices = self.parts.store.open_invoices(self.late_since(now)).await?;
+        let (due, waiting): (Vec<_>, Vec<_>) =
+            invoices.into_iter().partition(|invoice| is_overdue(invoice, now) && invoice.payment != PaymentState::Void);
+        let start = if waiting.is_empty() { 0 } else { turn.wrapping_mul(LOOKUPS_A_TICK) % waiting.len() };
+        let some = waiting.iter().cycle().skip(start).take(LOOKUPS_A_TICK.min(waiting.len())).copied();
+        self.look_up(due.into_iter().chain(some).collect(), now).await
+    }
+
+    async fn look_up(self: &Arc<Self>, invoices: Vec<OpenInvoice>, now: Timestamp) -> Result<(), StoreError> {
+        let Some(wallet) = &self.parts.wallet else { return Ok(()) };
+        let mut answers = stream::iter(invoices)
+            .map(|invoice| async move { (invoice, wallet.look_up(&invoice.payment_hash).await) })
+            .buffer_unordered(LOOKUPS_AT_ONCE);
+        while let Some((invoice, answer)) = answers.next().await {
+            let late = now.duration_since(invoice.expires_at);
+            match answer {
+                // Expired, and the wallet says in so many words that nothing came.
+                Ok(InvoiceState::Open) if late > EXPIRY_GRACE && invoice.payment == PaymentState::Awaiting => {
+                    self.tell(invoice.job, JobEvent::Lapsed).await?;
+                }
+                Ok(state) => self.record(invoice.job, state).await?,
+                Err(WalletError::NotFound) if late > UNKNOWN_GRACE && invoice.payment == PaymentState::Awaiting => {
+                    warn!(job.id = %invoice.job, "The wallet has forgotten the invoice of job {}", invoice.job);
+                    self.tell(invoice.job, JobEvent::Lapsed).await?;
+                }
+                Err(problem) => debug!(%problem, "An invoice could not be looked up"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn record(self: &Arc<Self>, job: crate::job::JobId, state: InvoiceState) -> Result<(), StoreError> {
+        let event = match state {
+            InvoiceState::Open => return Ok(()),
+            InvoiceState::Held { amount } => JobEvent::PaymentHeld { amount },
+            InvoiceState::Settled { amount, .. } => JobEvent::PaymentSettled { amount },
+            InvoiceState::Expired => JobEvent::Lapsed,
+            InvoiceState::Cancelled => JobEvent::HoldReleased,
+        };
+        match self.tell(job, event).await {
+            Err(StoreError::Illegal { source, .. }) => {
+                // A wallet that says what cannot be. Nothing is booked on its word.
+                warn!(problem = %source, "The wallet says something impossible about job {job}");
+                Ok(())
+            }
+            told => told.map(|_| ()),
+        }
+    }
+
+    /// Takes held money. Only the wallet's word that it is settled counts, so that is asked for afterwards.
+    pub(super) async fn settle_hold(self: &Arc<Self>, job: &Job) -> Result<(), StoreError> {
+        let Some((wallet, hold, key)) = self.hold_side() else { return Ok(()) };
+        let settled = match wallet.hold_invoices() {
+            Some(invoices) => invoices.settle(&key.preimage(job.id)).await,
+            None => Err(WalletError::Refused(hold.to_owned())),
+        };
+        self.parts.witness.at(Moment::After(EffectKey::SettleHold), job.id).await;
+        self.after_hold_act(job, settled, wallet.as_ref()).await
+    }
+
+    /// Gives held money back.
+    pub(super) async fn cancel_hold(self: &Arc<Self>, job: &Job) -> Result<(), StoreError> {
+        let (Some((wallet, hold, _)), Some(invoice)) = (self.hold_side(), &job.invoice) else { return Ok(()) };
+        let cancelled = match wallet.hold_invoices() {
+            Some(invoices) => invoices.cancel(&invoice.payment_hash).await,
+            None => Err(WalletError::Refused(hold.to_owned())),
+        };
+        self.parts.witness.at(Moment::After(EffectKey::CancelHold), job.id).await;
+        self.after_hold_act(job, cancelled, wallet.as_ref()).await
+    }
+
+    fn hold_side(&self) -> Option<(Arc<dyn Wallet>, &'static str, super::HoldKey)> {
+        let wallet = self.parts.wallet.clone()?;
+        Some((wallet, "the wallet no longer makes hold invoices", self.parts.hold_key.clone()?))
+    }
+
+    /// After an act on held money nobody assumes anything: the wallet is asked where the invoice stands. While it does not
+    /// say, the act stays in the outbox and is done again.
+    async fn after_hold_act(
+        self: &Arc<Self>,
+        job: &Job,
+        act: Result<(), WalletError>,
+        wallet: &dyn Wallet,
+    ) -> Result<(), StoreError> {
+        if let Err(problem) = act {
+            warn!(%problem, "The wallet would not settle or release the hold of job {}", job.id);
+        }
+        let Some(invoice) = &job.invoice else { return Ok(()) };
+        match wallet.look_up(&invoice.payment_hash).await {
+            Ok(state @ (InvoiceState::Settled { .. } | InvoiceState::Cancelled | InvoiceState::Expired)) => {
+                let state = if state == InvoiceState::Expired { InvoiceState::Cancelled } else { state };
+                self.record(job.id, state).await
+            }
+            Ok(_) | Err(_) => {
+                info!("The hold of job {} is not decided yet", job.id);
+                self.stranded.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+    }
+
+    fn late_since(&self, now: Timestamp) -> Timestamp {
+        SignedDuration::try_from(self.settings.late_payment_window)
+            .ok()
+            .and_then(|window| now.checked_sub(window).ok())
+            .unwrap_or(Timestamp::MIN)
+    }
+}
+
+fn is_overdue(invoice: &OpenInvoice, now: Timestamp) -> bool {
+    now.duration_since(invoice.expires_at) > EXPIRY_GRACE
+}
