@@ -8,17 +8,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 pub use crate::job::event::Invoice;
 use crate::job::id::PaymentHash;
 use crate::money::Msat;
 
+pub mod bolt11;
 pub mod error;
 pub mod fake;
 pub mod nwc;
 pub mod watch;
 
-pub use error::WalletError;
+pub use bolt11::PayableInvoice;
+pub use error::{InvoiceError, NwcUriError, WalletError};
 
 /// What a wallet can do; the terms offered follow from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +46,8 @@ pub struct InvoiceRequest {
 }
 
 /// Where an invoice of ours stands, in the wallet's own words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum InvoiceState {
     /// Not paid.
     Open,
@@ -130,10 +134,11 @@ pub trait HoldInvoices: Send + Sync {
         payment_hash: &PaymentHash,
     ) -> Result<Invoice, WalletError>;
 
-    /// Takes the held money. Not settlement itself: only [`InvoiceState::Settled`] is.
+    /// Takes the held money. Not settlement itself: only [`InvoiceState::Settled`] is. Taking what is taken already is
+    /// no error, so that an outbox may ask twice.
     async fn settle(&self, preimage: &[u8; 32]) -> Result<(), WalletError>;
 
-    /// Gives the held money back.
+    /// Gives the held money back, or withdraws the invoice when nothing is held yet. Giving back twice is no error.
     async fn cancel(&self, payment_hash: &PaymentHash) -> Result<(), WalletError>;
 }
 
@@ -145,5 +150,6 @@ pub trait Payer: Send + Sync {
     async fn pay(&self, bolt11: &str, max_fee: Msat) -> Result<Payment, WalletError>;
 
     /// What became of an earlier payment to that hash: `None` when the wallet knows of none, or it is under way.
+    /// [`WalletError::PaymentFailed`] when the wallet knows of one that failed for certain.
     async fn payment(&self, payment_hash: &PaymentHash) -> Result<Option<Payment>, WalletError>;
 }

@@ -1,18 +1,100 @@
-//! stub
-use super::*;
-use futures::Stream;
+//! One supervised stream of news for every wallet: reopening and backing off live here, not in the backends.
+//!
+//! A stream of news can end, lag or fall silent. So every time it is (re)opened the reader is told, and looks up
+//! whatever it is waiting for: nothing is known of the time before. Silence can't be seen from here; the reader also looks
+//! up now and then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
-/// x
+
+use super::{InvoiceUpdate, Wallet};
+
+/// The first wait after a stream ended. Short: most ends are a relay's or a proxy's restart.
+pub const FIRST_DELAY: Duration = Duration::from_millis(500);
+
+/// The longest wait: a wallet that comes back is noticed within this (and by the reader's own look-ups).
+pub const LONGEST_DELAY: Duration = Duration::from_secs(30);
+
+/// What a watched wallet has to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WatchEvent {
-    /// x
+    /// News of one invoice.
     Update(InvoiceUpdate),
-    /// x
+    /// The stream was opened, for the first time or again: look up everything that is open. From here on news flows, so
+    /// whatever changes after the look-up is told.
     Reconnected,
 }
-/// x
+
+/// News of `wallet` until `shutdown`. Never ends before, whatever the wallet does.
 pub fn updates(
-    _wallet: std::sync::Arc<dyn Wallet>,
-    _shutdown: CancellationToken,
-) -> impl Stream<Item = WatchEvent> + Send {
-    futures::stream::pending()
+    wallet: Arc<dyn Wallet>,
+    shutdown: CancellationToken,
+) -> impl Stream<Item = WatchEvent> + Send + 'static {
+    updates_with(wallet, shutdown, FIRST_DELAY, LONGEST_DELAY)
+}
+
+/// [`updates`] with other waits between attempts.
+pub fn updates_with(
+    wallet: Arc<dyn Wallet>,
+    shutdown: CancellationToken,
+    first_delay: Duration,
+    longest_delay: Duration,
+) -> impl Stream<Item = WatchEvent> + Send + 'static {
+    let builder = ExponentialBuilder::default()
+        .with_min_delay(first_delay)
+        .with_max_delay(longest_delay)
+        .with_jitter()
+        .without_max_times();
+    let watched = Watched { wallet, builder, backoff: builder.build(), open: None, wait: false };
+    stream::unfold(watched, |mut watched| async move { Some((watched.next().await, watched)) })
+        .take_until(shutdown.cancelled_owned())
+}
+
+struct Watched {
+    wallet: Arc<dyn Wallet>,
+    builder: ExponentialBuilder,
+    backoff: ExponentialBackoff,
+    open: Option<BoxStream<'static, InvoiceUpdate>>,
+    /// Whether something failed since the last news, so that the next attempt has to wait.
+    wait: bool,
+}
+
+impl Watched {
+    async fn next(&mut self) -> WatchEvent {
+        loop {
+            if let Some(open) = &mut self.open {
+                match open.next().await {
+                    Some(update) => {
+                        // Only a stream that delivers counts as healthy: one that opens and ends at once keeps backing off.
+                        self.backoff = self.builder.build();
+                        return WatchEvent::Update(update);
+                    }
+                    None => {
+                        tracing::debug!(wallet = self.wallet.name(), "The wallet's stream of news ended");
+                        self.open = None;
+                        self.wait = true;
+                    }
+                }
+            }
+            if self.wait {
+                let delay = self.backoff.next().expect("a backoff without a limit always has a next delay");
+                tokio::time::sleep(delay).await;
+            }
+            match self.wallet.updates().await {
+                Ok(stream) => {
+                    self.open = Some(stream);
+                    return WatchEvent::Reconnected;
+                }
+                Err(error) => {
+                    tracing::warn!(wallet = self.wallet.name(), %error, "The wallet gives no news; trying again");
+                    self.wait = true;
+                }
+            }
+        }
+    }
 }

@@ -1,0 +1,193 @@
+//! Reading BOLT 11 invoices, from our own wallet and from strangers.
+//!
+//! Both sides believe nothing: the seller checks that the wallet made what was asked ([`check_ours`]), the buyer that
+//! what a provider sent can be paid and says what it costs ([`read_for_paying`]). Pure: time and network are parameters.
+
+use bitcoin::Network;
+use bitcoin::hashes::{Hash, sha256};
+use jiff::Timestamp;
+use lightning_invoice::{
+    Bolt11Invoice, Bolt11InvoiceDescriptionRef, Bolt11ParseError, Bolt11SemanticError, ParseOrSemanticError,
+};
+
+use super::error::{InvoiceError, WalletError};
+use super::{Invoice, InvoiceRequest, PaymentHash};
+use crate::money::Msat;
+
+/// The longest invoice looked at, in bytes: what fits a QR code (version 40, alphanumeric), like other readers allow.
+const MAX_INVOICE_BYTES: usize = 7_089;
+
+/// The URI scheme invoices are often wrapped in.
+const URI_SCHEME: &str = "lightning:";
+
+/// A stranger's invoice that may be paid, as far as it can be told without asking anybody.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PayableInvoice {
+    /// The invoice in its canonical form: no URI scheme, lowercase.
+    pub bolt11: String,
+    /// What it costs, without routing fees. Never zero.
+    pub amount: Msat,
+    /// What the payment will be known by.
+    pub payment_hash: PaymentHash,
+    /// What it says it is for. `None` when only a hash of that is given.
+    pub description: Option<String>,
+    /// When it can no longer be paid.
+    pub expires_at: Timestamp,
+    /// The network it is for.
+    pub network: Network,
+}
+
+impl std::fmt::Debug for PayableInvoice {
+    /// Without the invoice itself: it must not reach logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PayableInvoice")
+            .field("amount", &self.amount)
+            .field("payment_hash", &self.payment_hash)
+            .field("expires_at", &self.expires_at)
+            .field("network", &self.network)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads an invoice somebody wants us to pay. Refuses what has no amount, is expired or is for another network.
+///
+/// # Errors
+/// The reason, ready for the person who would pay.
+pub fn read_for_paying(bolt11: &str, network: Network, now: Timestamp) -> Result<PayableInvoice, InvoiceError> {
+    let (bolt11, invoice) = parse(bolt11)?;
+    let amount = amount(&invoice)?;
+    check_network(&invoice, network)?;
+    let expires_at = check_expiry(&invoice, now)?;
+    let description = match invoice.description() {
+        Bolt11InvoiceDescriptionRef::Direct(text) => Some(text.as_inner().0.clone()),
+        Bolt11InvoiceDescriptionRef::Hash(_) => None,
+    };
+    Ok(PayableInvoice { bolt11, amount, payment_hash: payment_hash(&invoice), description, expires_at, network })
+}
+
+/// Checks that what our wallet returned is the invoice asked for: signed, our network, exactly the amount, still open,
+/// our description, and (for a hold invoice) our payment hash. Every adapter calls this before handing an invoice on.
+///
+/// # Errors
+/// [`WalletError::InvoiceAmountMismatch`] for another amount, [`WalletError::BadInvoice`] for anything else: both mean
+/// that the invoice must never reach a customer.
+pub fn check_ours(
+    asked: &InvoiceRequest,
+    hash: Option<&PaymentHash>,
+    bolt11: &str,
+    network: Network,
+    now: Timestamp,
+) -> Result<Invoice, WalletError> {
+    let (bolt11, invoice) = parse(bolt11)?;
+    check_network(&invoice, network)?;
+    let invoiced = amount(&invoice)?;
+    if invoiced != asked.amount {
+        return Err(WalletError::InvoiceAmountMismatch { asked: asked.amount, invoiced });
+    }
+    let payment_hash = payment_hash(&invoice);
+    if hash.is_some_and(|hash| *hash != payment_hash) {
+        return Err(InvoiceError::OtherHash.into());
+    }
+    if !says(&invoice, &asked.description) {
+        return Err(InvoiceError::OtherDescription.into());
+    }
+    let expires_at = check_expiry(&invoice, now)?;
+    Ok(Invoice { bolt11, payment_hash, amount: invoiced, expires_at })
+}
+
+/// The payment hash of an invoice, whatever else it says.
+///
+/// # Errors
+/// [`InvoiceError::Unreadable`] when it is none.
+pub fn payment_hash_of(bolt11: &str) -> Result<PaymentHash, InvoiceError> {
+    Ok(payment_hash(&parse(bolt11)?.1))
+}
+
+/// Whether the preimage is the secret behind the hash: the proof of payment.
+pub fn is_preimage(preimage: &[u8; 32], hash: &PaymentHash) -> bool {
+    hash_of(preimage) == *hash
+}
+
+/// The payment hash of a preimage (BOLT 11 `p`: its SHA-256).
+pub fn hash_of(preimage: &[u8; 32]) -> PaymentHash {
+    PaymentHash(sha256::Hash::hash(preimage).to_byte_array())
+}
+
+/// Parses and verifies the signature, and gives the text back in its canonical form. The length is checked first, so
+/// that a hostile string costs little.
+fn parse(bolt11: &str) -> Result<(String, Bolt11Invoice), InvoiceError> {
+    let text = bolt11.trim();
+    if text.len() > MAX_INVOICE_BYTES {
+        return Err(InvoiceError::Unreadable("too long"));
+    }
+    let plain = match text.get(..URI_SCHEME.len()) {
+        Some(scheme) if scheme.eq_ignore_ascii_case(URI_SCHEME) => &text[URI_SCHEME.len()..],
+        _ => text,
+    };
+    let invoice = plain.parse::<Bolt11Invoice>().map_err(|error| InvoiceError::Unreadable(reason(&error)))?;
+    // The text itself, not the parsed invoice written again: fields this reader does not know stay as they are signed.
+    Ok((plain.to_ascii_lowercase(), invoice))
+}
+
+/// What was wrong, in words that never quote the invoice.
+fn reason(error: &ParseOrSemanticError) -> &'static str {
+    match error {
+        ParseOrSemanticError::ParseError(parse) => match parse {
+            Bolt11ParseError::Bech32Error(_) => "its checksum or letters are wrong",
+            Bolt11ParseError::BadPrefix | Bolt11ParseError::UnknownCurrency => "it does not begin like one",
+            Bolt11ParseError::ParseAmountError(_)
+            | Bolt11ParseError::UnknownSiPrefix
+            | Bolt11ParseError::IntegerOverflowError => "its amount can't be read",
+            Bolt11ParseError::MalformedSignature(_) => "its signature is malformed",
+            _ => "a field can't be read",
+        },
+        ParseOrSemanticError::SemanticError(semantic) => match semantic {
+            Bolt11SemanticError::InvalidSignature => "its signature is wrong",
+            Bolt11SemanticError::ImpreciseAmount => "its amount is not a whole number of millisatoshis",
+            Bolt11SemanticError::NoPaymentHash | Bolt11SemanticError::MultiplePaymentHashes => {
+                "it does not have one payment hash"
+            }
+            Bolt11SemanticError::NoDescription | Bolt11SemanticError::MultipleDescriptions => {
+                "it does not have one description"
+            }
+            Bolt11SemanticError::NoPaymentSecret | Bolt11SemanticError::MultiplePaymentSecrets => {
+                "it does not have one payment secret"
+            }
+            Bolt11SemanticError::InvalidFeatures => "its features contradict it",
+        },
+    }
+}
+
+fn amount(invoice: &Bolt11Invoice) -> Result<Msat, InvoiceError> {
+    let msat = invoice.amount_milli_satoshis().ok_or(InvoiceError::NoAmount)?;
+    match Msat::from_msat(msat) {
+        Ok(amount) if !amount.is_zero() => Ok(amount),
+        _ => Err(InvoiceError::ImpossibleAmount),
+    }
+}
+
+fn payment_hash(invoice: &Bolt11Invoice) -> PaymentHash {
+    PaymentHash(invoice.payment_hash().to_byte_array())
+}
+
+fn check_network(invoice: &Bolt11Invoice, expected: Network) -> Result<(), InvoiceError> {
+    let found = invoice.network();
+    if found == expected { Ok(()) } else { Err(InvoiceError::WrongNetwork { expected, found }) }
+}
+
+fn check_expiry(invoice: &Bolt11Invoice, now: Timestamp) -> Result<Timestamp, InvoiceError> {
+    let at = invoice
+        .expires_at()
+        .and_then(|since_epoch| i64::try_from(since_epoch.as_secs()).ok())
+        .and_then(|second| Timestamp::from_second(second).ok())
+        .ok_or(InvoiceError::ImpossibleExpiry)?;
+    if at <= now { Err(InvoiceError::Expired { at }) } else { Ok(at) }
+}
+
+/// Whether the invoice's description is `text`, in clear or by its hash (BOLT 11 `h`).
+fn says(invoice: &Bolt11Invoice, text: &str) -> bool {
+    match invoice.description() {
+        Bolt11InvoiceDescriptionRef::Direct(found) => found.as_inner().0.trim() == text.trim(),
+        Bolt11InvoiceDescriptionRef::Hash(found) => found.0 == sha256::Hash::hash(text.as_bytes()),
+    }
+}
