@@ -1,0 +1,518 @@
+//! The buying side's decisions. Pure: fed answers and the time, it says what to do next.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::job::id::{EventId, PaymentHash, ProviderId};
+use crate::job::{JobId, Refusal, Terms};
+use crate::money::Msat;
+use crate::nip90::{Answer, AnswerBody, Feedback, JobResult, Status};
+
+/// What the customer allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The most to be paid for the job.
+    pub max_cost: Msat,
+    /// How long offers are collected after the first one, when the request went to anybody.
+    pub offer_window: SignedDuration,
+    /// How long the whole purchase may take.
+    pub timeout: SignedDuration,
+}
+
+/// How to choose among offers within the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Choice {
+    /// The lowest price; the first of equals.
+    #[default]
+    Cheapest,
+    /// The first that fits.
+    First,
+}
+
+/// A provider's offer: an invoice that was read and found to be what the provider said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Whose.
+    pub provider: ProviderId,
+    /// What is to be paid.
+    pub amount: Msat,
+    /// The invoice.
+    pub bolt11: String,
+    /// What the payment is matched by.
+    pub payment_hash: PaymentHash,
+    /// When it can no longer be paid.
+    pub expires_at: Timestamp,
+    /// The terms, when the provider names them.
+    pub terms: Option<Terms>,
+    /// The provider's words.
+    pub text: Option<String>,
+}
+
+/// What the customer has at the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The request.
+    pub job: JobId,
+    /// Who did it.
+    pub provider: ProviderId,
+    /// The result event.
+    pub event: EventId,
+    /// What was paid by this purchase.
+    pub paid: Msat,
+    /// The result.
+    pub result: JobResult,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Show an offer that came in.
+    Offered(Offer),
+    /// An offer that is not taken into account, and why.
+    Passed {
+        /// Whose.
+        provider: ProviderId,
+        /// Why.
+        why: String,
+    },
+    /// Pay this one (or show it to be paid). Comes at most once.
+    Pay(Offer),
+    /// A provider says it is working.
+    Working {
+        /// Which.
+        provider: ProviderId,
+        /// Its words.
+        text: Option<String>,
+    },
+    /// A piece of output, in order, none twice.
+    Piece(String),
+    /// A provider will not do it.
+    Refused {
+        /// Which.
+        provider: ProviderId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The end: here it is.
+    Done(Box<Receipt>),
+    /// The end: no result.
+    Over(Ending),
+}
+
+/// Why a purchase ended without a result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Ending {
+    /// Every provider asked refused.
+    #[error("refused: {0}")]
+    Refused(Refusal),
+    /// The chosen provider failed after it was chosen.
+    #[error("the provider failed: {0}")]
+    Failed(Refusal),
+    /// Nobody offered it within the limit.
+    #[error("the cheapest offer is {cheapest}, above your limit of {limit}")]
+    TooDear {
+        /// The cheapest.
+        cheapest: Msat,
+        /// The limit.
+        limit: Msat,
+    },
+    /// Nobody answered in time.
+    #[error("no provider answered in time")]
+    NoOffer,
+    /// Somebody was chosen, but no result came in time.
+    #[error("the provider sent no result in time")]
+    NoResult,
+    /// The invoice's time is over and it was not paid.
+    #[error("the invoice expired unpaid")]
+    InvoiceExpired,
+}
+
+/// A purchase under way.
+#[derive(Debug, Clone)]
+pub struct Purchase {
+    job: JobId,
+    /// The providers the request names; empty when it went to anybody.
+    asked: Vec<ProviderId>,
+    limits: Limits,
+    choice: Choice,
+    began: Timestamp,
+    first_offer: Option<Timestamp>,
+    offers: BTreeMap<ProviderId, Offer>,
+    too_dear: Option<Msat>,
+    refused: BTreeMap<ProviderId, Refusal>,
+    chosen: Option<Offer>,
+    paid: bool,
+    next_piece: u32,
+    pieces: BTreeMap<u32, String>,
+    over: bool,
+}
+
+/// Pieces of partial output kept while an earlier one is missing.
+const MOST_EARLY_PIECES: usize = 256;
+
+impl Purchase {
+    /// A purchase of a request that is out.
+    pub fn new(job: JobId, asked: Vec<ProviderId>, limits: Limits, choice: Choice, began: Timestamp) -> Self {
+        Self {
+            job,
+            asked,
+            limits,
+            choice,
+            began,
+            first_offer: None,
+            offers: BTreeMap::new(),
+            too_dear: None,
+            refused: BTreeMap::new(),
+            chosen: None,
+            paid: false,
+            next_piece: 0,
+            pieces: BTreeMap::new(),
+            over: false,
+        }
+    }
+
+    /// Whether it has ended.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// When [`Purchase::tick`] has something to decide at the latest.
+    pub fn wake_at(&self) -> Timestamp {
+        let end = later(self.began, self.limits.timeout);
+        match (&self.chosen, self.first_offer) {
+            (Some(offer), _) if !self.paid => end.min(later(offer.expires_at, INVOICE_GRACE)),
+            (None, Some(first)) => end.min(later(first, self.limits.offer_window)),
+            _ => end,
+        }
+    }
+
+    /// The payment went through.
+    pub fn note_paid(&mut self) {
+        self.paid = true;
+    }
+
+    /// Hears an answer. `read` reads an invoice for paying (network, expiry, signature).
+    pub fn hear(
+        &mut self,
+        answer: Answer,
+        now: Timestamp,
+        read: impl FnOnce(&str) -> Result<crate::wallet::PayableInvoice, String>,
+    ) -> Vec<Step> {
+        let provider = answer.provider;
+        // Answers of others than those asked are somebody's attempt to be paid for another's work.
+        let foreign = !self.asked.is_empty() && !self.asked.contains(&provider);
+        let other = self.chosen.as_ref().is_some_and(|offer| offer.provider != provider);
+        if self.over || answer.job != self.job || foreign || other {
+            return Vec::new();
+        }
+        match answer.body {
+            AnswerBody::Result(result) => {
+                self.over = true;
+                let paid = self.chosen.as_ref().filter(|_| self.paid).map_or(Msat::ZERO, |offer| offer.amount);
+                let receipt = Receipt { job: self.job, provider, event: answer.id, paid, result };
+                vec![Step::Done(Box::new(receipt))]
+            }
+            AnswerBody::Feedback(feedback) => self.hear_feedback(provider, feedback, now, read),
+        }
+    }
+
+    fn hear_feedback(
+        &mut self,
+        provider: ProviderId,
+        feedback: Feedback,
+        now: Timestamp,
+        read: impl FnOnce(&str) -> Result<crate::wallet::PayableInvoice, String>,
+    ) -> Vec<Step> {
+        match feedback.status {
+            Status::PaymentRequired if self.chosen.is_none() => match self.consider(provider, &feedback, read) {
+                Ok(offer) => {
+                    self.first_offer.get_or_insert(now);
+                    self.offers.entry(provider).or_insert_with(|| offer.clone());
+                    let mut steps = vec![Step::Offered(offer)];
+                    if self.choice == Choice::First || self.everybody_answered() {
+                        steps.extend(self.choose(now));
+                    }
+                    steps
+                }
+                Err(why) => {
+                    let mut steps = vec![Step::Passed { provider, why }];
+                    if self.everybody_answered() && self.offers.is_empty() {
+                        steps.extend(self.give_up_choosing());
+                    }
+                    steps
+                }
+            },
+            Status::PaymentRequired | Status::Success | Status::Pong => Vec::new(),
+            Status::Processing => vec![Step::Working { provider, text: feedback.text }],
+            Status::Partial => self.piece(feedback),
+            Status::Error => {
+                let refusal = Refusal::new(
+                    feedback.code.unwrap_or(crate::job::Code::Backend),
+                    feedback.text.unwrap_or_else(|| "no reason given".into()),
+                );
+                let mut steps = vec![Step::Refused { provider, refusal: refusal.clone() }];
+                self.offers.remove(&provider);
+                self.refused.insert(provider, refusal.clone());
+                if self.chosen.is_some() {
+                    steps.push(self.end(Ending::Failed(refusal)));
+                } else if self.everybody_answered() {
+                    if self.offers.is_empty() {
+                        steps.extend(self.give_up_choosing());
+                    } else {
+                        steps.extend(self.choose(now));
+                    }
+                }
+                steps
+            }
+        }
+    }
+
+    /// Looks at the clock.
+    pub fn tick(&mut self, now: Timestamp) -> Vec<Step> {
+        if self.over {
+            return Vec::new();
+        }
+        if now >= later(self.began, self.limits.timeout) {
+            let ending = match (&self.chosen, self.paid) {
+                (Some(_), _) => Ending::NoResult,
+                (None, _) => return self.give_up_choosing(),
+            };
+            return vec![self.end(ending)];
+        }
+        match (&self.chosen, self.first_offer) {
+            (Some(offer), _) if !self.paid && now >= later(offer.expires_at, INVOICE_GRACE) => {
+                vec![self.end(Ending::InvoiceExpired)]
+            }
+            (None, Some(first)) if now >= later(first, self.limits.offer_window) => self.choose(now),
+            _ => Vec::new(),
+        }
+    }
+
+    /// An offer, if the invoice says what the provider says and it is within the limit.
+    fn consider(
+        &mut self,
+        provider: ProviderId,
+        feedback: &Feedback,
+        read: impl FnOnce(&str) -> Result<crate::wallet::PayableInvoice, String>,
+    ) -> Result<Offer, String> {
+        let amount = feedback.amount.as_ref().ok_or("it asks for payment without an amount")?;
+        let bolt11 = amount.bolt11.as_deref().ok_or("it asks for payment without an invoice")?;
+        let invoice = read(bolt11)?;
+        if invoice.amount != amount.amount {
+            return Err(format!("it says {} and its invoice asks {}", amount.amount, invoice.amount));
+        }
+        if invoice.amount > self.limits.max_cost {
+            self.too_dear = Some(self.too_dear.map_or(invoice.amount, |least| least.min(invoice.amount)));
+            // An offer over the limit is an answer all the same.
+            let refusal = crate::job::admission::too_dear(invoice.amount);
+            self.refused.insert(provider, refusal);
+            return Err(format!("{} is above your limit of {}", invoice.amount, self.limits.max_cost));
+        }
+        Ok(Offer {
+            provider,
+            amount: invoice.amount,
+            bolt11: invoice.bolt11,
+            payment_hash: invoice.payment_hash,
+            expires_at: invoice.expires_at,
+            terms: feedback.terms,
+            text: feedback.text.clone(),
+        })
+    }
+
+    fn everybody_answered(&self) -> bool {
+        !self.asked.is_empty()
+            && self.asked.iter().all(|asked| self.offers.contains_key(asked) || self.refused.contains_key(asked))
+    }
+
+    fn choose(&mut self, now: Timestamp) -> Vec<Step> {
+        let best =
+            self.offers.values().filter(|offer| offer.expires_at > now).min_by_key(|offer| offer.amount).cloned();
+        match best {
+            Some(offer) => {
+                self.chosen = Some(offer.clone());
+                vec![Step::Pay(offer)]
+            }
+            None => self.give_up_choosing(),
+        }
+    }
+
+    fn give_up_choosing(&mut self) -> Vec<Step> {
+        let ending = match (self.too_dear, self.refused.values().next()) {
+            (Some(cheapest), _) => Ending::TooDear { cheapest, limit: self.limits.max_cost },
+            (None, Some(refusal)) => Ending::Refused(refusal.clone()),
+            (None, None) => Ending::NoOffer,
+        };
+        vec![self.end(ending)]
+    }
+
+    fn end(&mut self, ending: Ending) -> Step {
+        self.over = true;
+        Step::Over(ending)
+    }
+
+    /// Puts pieces in order: relays keep none.
+    fn piece(&mut self, feedback: Feedback) -> Vec<Step> {
+        let seq = feedback.seq.unwrap_or(self.next_piece);
+        if seq < self.next_piece || self.pieces.len() >= MOST_EARLY_PIECES {
+            return Vec::new();
+        }
+        self.pieces.insert(seq, feedback.content);
+        let mut steps = Vec::new();
+        while let Some(text) = self.pieces.remove(&self.next_piece) {
+            self.next_piece += 1;
+            steps.push(Step::Piece(text));
+        }
+        steps
+    }
+}
+
+/// How long after an invoice's expiry a payment at the last moment may still be answered.
+const INVOICE_GRACE: SignedDuration = SignedDuration::from_secs(10);
+
+fn later(at: Timestamp, span: SignedDuration) -> Timestamp {
+    at.checked_add(span).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nip90::Amount;
+    use crate::wallet::PayableInvoice;
+
+    const JOB: JobId = JobId([1; 32]);
+    const START: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn provider(number: u8) -> ProviderId {
+        ProviderId([number; 32])
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        START + SignedDuration::from_secs(seconds)
+    }
+
+    fn purchase(asked: &[u8], max_cost: Msat) -> Purchase {
+        let limits =
+            Limits { max_cost, offer_window: SignedDuration::from_secs(3), timeout: SignedDuration::from_secs(60) };
+        Purchase::new(JOB, asked.iter().map(|n| provider(*n)).collect(), limits, Choice::Cheapest, START)
+    }
+
+    fn answer(from: u8, body: AnswerBody) -> Answer {
+        Answer { id: EventId([9; 32]), provider: provider(from), job: JOB, at: START, body }
+    }
+
+    fn offer(from: u8, amount: Msat) -> Answer {
+        let amount = Some(Amount { amount, bolt11: Some("lnbcrt".into()) });
+        answer(from, AnswerBody::Feedback(Feedback { amount, ..Feedback::of(Status::PaymentRequired) }))
+    }
+
+    fn result(from: u8) -> Answer {
+        let result = JobResult {
+            content: "done".into(),
+            amount: None,
+            receipt: crate::nip90::Receipt::default(),
+            truncated: None,
+        };
+        answer(from, AnswerBody::Result(result))
+    }
+
+    fn error(from: u8) -> Answer {
+        let refusal = Refusal::unsupported("no");
+        answer(from, AnswerBody::Feedback(Feedback::error(&refusal)))
+    }
+
+    fn reads(amount: Msat) -> impl FnOnce(&str) -> Result<PayableInvoice, String> {
+        move |bolt11| {
+            Ok(PayableInvoice {
+                bolt11: bolt11.into(),
+                amount,
+                payment_hash: PaymentHash([3; 32]),
+                description: None,
+                expires_at: at(600),
+                network: bitcoin::Network::Regtest,
+            })
+        }
+    }
+
+    fn hear(purchase: &mut Purchase, answer: Answer, asked: Msat) -> Vec<Step> {
+        purchase.hear(answer, at(1), reads(asked))
+    }
+
+    #[test]
+    fn the_cheapest_offer_within_the_limit_is_paid_once() {
+        let mut buying = purchase(&[], Msat::sat(30));
+        hear(&mut buying, offer(1, Msat::sat(20)), Msat::sat(20));
+        hear(&mut buying, offer(2, Msat::sat(10)), Msat::sat(10));
+        let passed = hear(&mut buying, offer(3, Msat::sat(31)), Msat::sat(31));
+        assert!(matches!(&passed[..], [Step::Passed { .. }]));
+        assert!(buying.tick(at(2)).is_empty());
+        let steps = buying.tick(at(4));
+        assert!(matches!(&steps[..], [Step::Pay(offer)] if offer.provider == provider(2)));
+        assert!(hear(&mut buying, offer(4, Msat::sat(1)), Msat::sat(1)).is_empty());
+        assert!(buying.tick(at(5)).is_empty());
+    }
+
+    #[test]
+    fn an_invoice_over_another_amount_than_said_is_no_offer() {
+        let mut buying = purchase(&[1], Msat::sat(30));
+        let steps = hear(&mut buying, offer(1, Msat::sat(5)), Msat::sat(25));
+        assert!(matches!(&steps[..], [Step::Passed { .. }]), "{steps:?}");
+    }
+
+    #[test]
+    fn a_named_provider_is_paid_without_waiting_for_others() {
+        let mut buying = purchase(&[1], Msat::sat(30));
+        let steps = hear(&mut buying, offer(1, Msat::sat(5)), Msat::sat(5));
+        assert!(matches!(&steps[..], [Step::Offered(_), Step::Pay(_)]));
+    }
+
+    #[test]
+    fn answers_of_somebody_not_asked_do_not_count() {
+        let mut buying = purchase(&[1], Msat::sat(30));
+        assert!(hear(&mut buying, offer(2, Msat::sat(1)), Msat::sat(1)).is_empty());
+        assert!(hear(&mut buying, result(2), Msat::ZERO).is_empty());
+    }
+
+    #[test]
+    fn after_the_choice_only_the_chosen_provider_counts() {
+        let mut buying = purchase(&[], Msat::sat(30));
+        hear(&mut buying, offer(1, Msat::sat(5)), Msat::sat(5));
+        buying.tick(at(10));
+        buying.note_paid();
+        assert!(hear(&mut buying, result(2), Msat::ZERO).is_empty());
+        let steps = hear(&mut buying, result(1), Msat::ZERO);
+        assert!(matches!(&steps[..], [Step::Done(receipt)] if receipt.paid == Msat::sat(5)));
+    }
+
+    #[test]
+    fn a_free_result_is_taken_without_paying_anybody() {
+        let mut buying = purchase(&[], Msat::ZERO);
+        let steps = hear(&mut buying, result(1), Msat::ZERO);
+        assert!(matches!(&steps[..], [Step::Done(receipt)] if receipt.paid == Msat::ZERO));
+    }
+
+    #[test]
+    fn too_dear_and_refused_and_silent_end_differently() {
+        let mut dear = purchase(&[1], Msat::sat(3));
+        let steps = hear(&mut dear, offer(1, Msat::sat(5)), Msat::sat(5));
+        assert!(matches!(&steps[..], [_, Step::Over(Ending::TooDear { .. })]), "{steps:?}");
+        let mut refused = purchase(&[1], Msat::sat(3));
+        let steps = hear(&mut refused, error(1), Msat::ZERO);
+        assert!(matches!(&steps[..], [_, Step::Over(Ending::Refused(_))]), "{steps:?}");
+        let mut silent = purchase(&[1], Msat::sat(3));
+        assert!(matches!(&silent.tick(at(60))[..], [Step::Over(Ending::NoOffer)]));
+    }
+
+    #[test]
+    fn pieces_come_in_order_and_none_twice() {
+        let mut buying = purchase(&[1], Msat::sat(3));
+        let piece = |seq: u32, text: &str| {
+            let feedback = Feedback { seq: Some(seq), content: text.into(), ..Feedback::of(Status::Partial) };
+            answer(1, AnswerBody::Feedback(feedback))
+        };
+        assert!(hear(&mut buying, piece(1, "b"), Msat::ZERO).is_empty());
+        let steps = hear(&mut buying, piece(0, "a"), Msat::ZERO);
+        assert_eq!(steps, [Step::Piece("a".into()), Step::Piece("b".into())]);
+        assert!(hear(&mut buying, piece(0, "a"), Msat::ZERO).is_empty());
+    }
+}
