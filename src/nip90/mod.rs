@@ -2,6 +2,10 @@
 //! their NIP-90 types. `nips/` describes each form with examples that the tests here read.
 //!
 //! Read leniently, write strictly: [`Codec::read`] takes every spelling seen in the wild, the encoders write one.
+//!
+//! [`request`] reads what customers ask and [`order`] writes it; [`answer`] reads what providers say, which [`feedback`]
+//! and [`result`] write; [`encrypted`] seals both ways; [`handler_info`] is how a provider is found; [`relay_address`] says
+//! which relays a stranger may send us to. [`tags`] and [`draft`] are the two ends of every event.
 
 use std::time::Duration;
 
@@ -13,6 +17,52 @@ use crate::job::id::EventId;
 use crate::job::id::ProviderId;
 use crate::job::{Code, CustomerId, Encryption, Input, JobId, JobKind, JobRequest, Params, Refusal, Terms, Usage};
 use crate::money::Msat;
+
+mod answer;
+mod cancellation;
+mod draft;
+mod encrypted;
+mod feedback;
+pub mod fuzzing;
+pub mod handler_info;
+mod order;
+mod ping;
+pub mod relay_address;
+mod request;
+mod result;
+mod tags;
+
+#[cfg(test)]
+mod hostile_input;
+#[cfg(test)]
+mod pages;
+#[cfg(test)]
+mod round_trips;
+
+pub use fuzzing::fuzz_event;
+pub use handler_info::{Ad, AdParam, AdPrice, Announced, Announcement, Heartbeat, Profile, read_announcement};
+
+/// The event kinds that are not a job's own.
+pub mod kinds {
+    /// Profile (NIP-01).
+    pub const PROFILE: u16 = 0;
+    /// Deletion request (NIP-09): cancels a job, withdraws an ad.
+    pub const DELETION: u16 = 5;
+    /// The first job request kind (NIP-90).
+    pub const FIRST_REQUEST: u16 = 5_000;
+    /// The last job request kind (NIP-90).
+    pub const LAST_REQUEST: u16 = 5_999;
+    /// Feedback (NIP-90).
+    pub const FEEDBACK: u16 = 7_000;
+    /// A provider's ping, drafted upstream; answered by feedback with the status `pong`.
+    pub const PING: u16 = 7_007;
+    /// Relay list (NIP-65).
+    pub const RELAY_LIST: u16 = 10_002;
+    /// A provider's heartbeat, drafted upstream.
+    pub const HEARTBEAT: u16 = 11_998;
+    /// Handler information: the ad (NIP-89).
+    pub const AD: u16 = 31_990;
+}
 
 /// A finished event: what is stored in the outbox and sent, byte for byte the same each time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -284,35 +334,5 @@ impl Codec {
     pub fn with_max_result_bytes(mut self, bytes: usize) -> Self {
         self.max_result_bytes = bytes;
         self
-    }
-}
-
-mod stub {
-    #![allow(unused_variables, clippy::unimplemented, missing_docs)]
-    use super::*;
-    impl Codec {
-        pub fn read(&self, event: &nostr::Event) -> Result<Incoming, Unreadable> {
-            unimplemented!()
-        }
-        pub fn read_answer(&self, event: &nostr::Event) -> Result<Answer, Unreadable> {
-            unimplemented!()
-        }
-        pub fn feedback(&self, to: &ReplyTo, feedback: &Feedback, at: Timestamp) -> Result<SignedEvent, EncodeError> {
-            unimplemented!()
-        }
-        pub fn result(
-            &self,
-            request: &JobRequest,
-            result: &JobResult,
-            at: Timestamp,
-        ) -> Result<SignedEvent, EncodeError> {
-            unimplemented!()
-        }
-        pub fn request(&self, order: &Order, at: Timestamp) -> Result<SignedEvent, EncodeError> {
-            unimplemented!()
-        }
-        pub fn cancellation(&self, job: JobId, kind: JobKind, at: Timestamp) -> Result<SignedEvent, EncodeError> {
-            unimplemented!()
-        }
     }
 }

@@ -1,0 +1,75 @@
+//! Reading what a provider answers: feedback (kind 7000) and results (kinds 6000–6999).
+
+use nostr::Event;
+
+use super::encrypted;
+use super::feedback::read_feedback;
+use super::result::read_result;
+use super::tags::{self, Addressing, TagList};
+use super::{Answer, AnswerBody, Codec, Unreadable, kinds};
+use crate::job::id::{EventId, ProviderId};
+use crate::job::{JobId, JobKind};
+
+impl Codec {
+    /// Reads an answer to a request of ours, decrypting it in the scheme it is written in. Which request it answers is in
+    /// [`Answer::job`]: the caller keeps only answers to requests it made, from providers it asked.
+    ///
+    /// # Errors
+    /// [`Unreadable::NotForUs`] when it names another customer, [`Unreadable::Broken`] when it names no request, has no
+    /// status we know, or can't be decrypted; [`Unreadable::UnknownKind`] when it is no answer at all.
+    pub fn read_answer(&self, event: &Event) -> Result<Answer, Unreadable> {
+        let number = event.kind.as_u16();
+        let is_result = JobKind::ALL.into_iter().any(|kind| kind.result_kind() == number);
+        if !is_result && number != kinds::FEEDBACK {
+            return Err(Unreadable::UnknownKind(number));
+        }
+        let clear = TagList::of(event);
+        if tags::addressing(&clear, &self.signer.keys().public_key()) == Addressing::Others {
+            return Err(Unreadable::NotForUs);
+        }
+        let content = if !clear.has("encrypted") || event.content.is_empty() {
+            event.content.clone()
+        } else {
+            match encrypted::open(self.signer.keys(), &event.pubkey, &event.content) {
+                Some(plain) => plain,
+                // What the clear tags of feedback say (an invoice, an error) is worth having without its words.
+                None if !is_result && clear.has("status") => String::new(),
+                None => return Err(Unreadable::Broken("the content could not be decrypted".to_owned())),
+            }
+        };
+        let (job, body) = if is_result {
+            (job_of(&clear), AnswerBody::Result(read_result(&clear, content)))
+        } else {
+            self.feedback_body(&clear, content)?
+        };
+        Ok(Answer {
+            id: EventId(event.id.to_bytes()),
+            provider: ProviderId(event.pubkey.to_bytes()),
+            job: job.ok_or_else(|| Unreadable::Broken("the answer names no request".to_owned()))?,
+            at: tags::written_at(event)
+                .ok_or_else(|| Unreadable::Broken("its time is past the calendar".to_owned()))?,
+            body,
+        })
+    }
+
+    /// Feedback whose encrypted content is a list of tags is what those tags say, the clear ones filling in.
+    fn feedback_body(&self, clear: &TagList<'_>, content: String) -> Result<(Option<JobId>, AnswerBody), Unreadable> {
+        let private = if clear.has("encrypted") { encrypted::private_tags(&content) } else { None };
+        let (all, content) = match &private {
+            Some(private) => {
+                let all = clear.preceded_by(private);
+                let content = all.first("content").and_then(|values| values.first()).cloned().unwrap_or_default();
+                (all, content)
+            }
+            None => (clear.preceded_by(&[]), content),
+        };
+        let feedback = read_feedback(&all, content)
+            .ok_or_else(|| Unreadable::Broken("feedback without a known status".to_owned()))?;
+        Ok((job_of(&all), AnswerBody::Feedback(feedback)))
+    }
+}
+
+/// The first event id among the `e` tags.
+fn job_of(tags: &TagList<'_>) -> Option<JobId> {
+    tags.all("e").filter_map(|values| values.first()).find_map(|id| tags::event_id(id)).map(|id| JobId(id.0))
+}

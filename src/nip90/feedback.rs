@@ -1,0 +1,178 @@
+//! Feedback (NIP-90, kind 7000): what a provider says while a job is on its way.
+//!
+//! To an encrypted request the words and pieces of output go into the encrypted content, as a JSON array of tags like the
+//! request's own; the status, the invoice and the code stay in the clear as well, so that a client that does not decrypt
+//! still knows what to do.
+
+use jiff::Timestamp;
+use nostr::PublicKey;
+
+use super::draft::{Draft, Words, fitting, tag_bytes, truncated, words};
+use super::tags::{self, TagList, plain_line};
+use super::{Amount, Codec, EncodeError, Feedback, ReplyTo, SignedEvent, Status, encrypted, kinds};
+use crate::job::{Code, Terms};
+
+/// Bytes of the line for people.
+const MAX_TEXT_BYTES: usize = 2_000;
+
+/// Bytes of an invoice. BOLT 11 sets no limit; wallets' own stay far below.
+const MAX_INVOICE_BYTES: usize = 7_089;
+
+/// What BOLT 11 invoices begin with: the `ln` of every network.
+const INVOICE_PREFIXES: [&str; 5] = ["lnbcrt", "lnbc", "lntbs", "lntb", "lnsb"];
+
+impl Status {
+    const ALL: [Self; 6] =
+        [Self::PaymentRequired, Self::Processing, Self::Partial, Self::Error, Self::Success, Self::Pong];
+
+    /// The word on the wire.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::PaymentRequired => "payment-required",
+            Self::Processing => "processing",
+            Self::Partial => "partial",
+            Self::Error => "error",
+            Self::Success => "success",
+            Self::Pong => "pong",
+        }
+    }
+
+    /// The status a word stands for, in either case and with hyphens or underscores.
+    pub fn from_word(word: &str) -> Option<Self> {
+        let word = word.trim().to_ascii_lowercase().replace('_', "-");
+        Self::ALL.into_iter().find(|status| status.word() == word)
+    }
+}
+
+impl Codec {
+    /// Writes feedback. A piece of output larger than an event may be is cut and says so.
+    ///
+    /// # Errors
+    /// [`EncodeError::Crypto`] when signing or encrypting fails.
+    pub fn feedback(&self, to: &ReplyTo, feedback: &Feedback, at: Timestamp) -> Result<SignedEvent, EncodeError> {
+        let (tags, content) = match to.encryption {
+            None => {
+                let mut tags = said(feedback, true);
+                tags.extend(answering(to));
+                let room = self.room_beside(&tags);
+                let mut content = fitting(&feedback.content, self.max_result_bytes, room);
+                if content.len() < feedback.content.len() {
+                    let notice = truncated(&feedback.content);
+                    content = fitting(content, usize::MAX, room.saturating_sub(tag_bytes(&notice)));
+                    tags.push(notice);
+                }
+                (tags, content.to_owned())
+            }
+            Some(scheme) => {
+                let mut tags = said(feedback, false);
+                tags.extend(answering(to));
+                tags.push(words!["encrypted"]);
+                let room = encrypted::largest_plaintext(scheme, self.room_beside(&tags));
+                let private = self.private_words(to, feedback, room);
+                let plain = serde_json::to_string(&private).map_err(|error| EncodeError::Crypto(error.to_string()))?;
+                let customer = PublicKey::from_byte_array(to.customer.0);
+                (tags, encrypted::seal(self.signer.keys(), &customer, &plain, scheme)?)
+            }
+        };
+        self.sign(Draft { kind: kinds::FEEDBACK, tags, content }, at)
+    }
+
+    /// Everything the feedback says, for the encrypted content, in at most `room` bytes of JSON.
+    fn private_words(&self, to: &ReplyTo, feedback: &Feedback, room: usize) -> Vec<Words> {
+        let mut tags = said(feedback, true);
+        tags.push(words!["e", to.job]);
+        if feedback.content.is_empty() {
+            return tags;
+        }
+        let frame = words!["content", ""];
+        let taken: usize = tags.iter().map(tag_bytes).sum::<usize>() + tag_bytes(&frame);
+        let left = room.saturating_sub(taken);
+        let mut content = fitting(&feedback.content, self.max_result_bytes, left);
+        if content.len() < feedback.content.len() {
+            let notice = truncated(&feedback.content);
+            content = fitting(content, usize::MAX, left.saturating_sub(tag_bytes(&notice)));
+            tags.push(notice);
+        }
+        tags.push(words!["content", content]);
+        tags
+    }
+}
+
+/// What the feedback says, with or without the words for people.
+fn said(feedback: &Feedback, with_text: bool) -> Vec<Words> {
+    let mut status = words!["status", feedback.status.word()];
+    if with_text && let Some(text) = &feedback.text {
+        status.push(tags::cut(text, MAX_TEXT_BYTES).to_owned());
+    }
+    let mut tags = vec![status];
+    if let Some(code) = feedback.code {
+        tags.push(words!["code", code]);
+    }
+    tags.extend(feedback.amount.as_ref().map(amount_words));
+    if let Some(terms) = feedback.terms {
+        tags.push(words!["terms", terms]);
+    }
+    if let Some(seq) = feedback.seq {
+        tags.push(words!["seq", seq]);
+    }
+    tags
+}
+
+/// `["e", request, relay?]` and `["p", customer]`.
+pub(super) fn answering(to: &ReplyTo) -> [Words; 2] {
+    let mut request = words!["e", to.job];
+    request.extend(to.relays.first().cloned());
+    [request, words!["p", to.customer]]
+}
+
+/// `["amount", msat, bolt11?]`.
+pub(super) fn amount_words(amount: &Amount) -> Words {
+    let mut tag = words!["amount", amount.amount.as_msat()];
+    tag.extend(amount.bolt11.clone());
+    tag
+}
+
+/// Reads an `amount` tag. An amount that can't be read is none, and what is no BOLT 11 invoice is left out.
+pub(super) fn read_amount(tags: &TagList<'_>) -> Option<Amount> {
+    let values = tags.first("amount")?;
+    let amount = tags::msat(values.first()?)?;
+    Some(Amount { amount, bolt11: values.get(1).and_then(|text| invoice(text)) })
+}
+
+fn invoice(text: &str) -> Option<String> {
+    let text = text.trim();
+    if text.len() > MAX_INVOICE_BYTES {
+        return None;
+    }
+    let lower = text.to_ascii_lowercase();
+    let bare = lower.strip_prefix("lightning:").unwrap_or(&lower);
+    let plausible = bare.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        && INVOICE_PREFIXES.iter().any(|prefix| bare.starts_with(prefix));
+    plausible.then(|| bare.to_owned())
+}
+
+/// Reads `["terms", word]`.
+pub(super) fn read_terms(tags: &TagList<'_>) -> Option<Terms> {
+    tags.value("terms").and_then(|word| word.to_ascii_lowercase().parse().ok())
+}
+
+/// Reads what feedback says from its tags and content; `None` without a status we know.
+pub(super) fn read_feedback(tags: &TagList<'_>, content: String) -> Option<Feedback> {
+    let values = tags.first("status")?;
+    let status = Status::from_word(values.first()?)?;
+    let line = |text: &str| Some(plain_line(text, MAX_TEXT_BYTES)).filter(|line| !line.is_empty());
+    let mut text = values.get(1).and_then(|text| line(text));
+    if text.is_none() && status == Status::Error {
+        // Many providers put the reason into the content.
+        text = line(&content);
+    }
+    Some(Feedback {
+        status,
+        text,
+        code: tags.value("code").and_then(Code::from_word),
+        amount: read_amount(tags),
+        terms: read_terms(tags),
+        seq: tags.value("seq").and_then(tags::whole_number),
+        content,
+    })
+}

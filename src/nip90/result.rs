@@ -1,0 +1,137 @@
+//! A job's result (NIP-90, kind of the request + 1000) with its receipt.
+//!
+//! The output comes first when room is short: an event that no relay takes helps nobody. Then the echo of the request goes
+//! (`request`, the `i` tags), which the customer has anyway, and only then is the output cut, saying so.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use nostr::PublicKey;
+
+use super::draft::{Draft, Words, escaped_bytes, fitting, tag_bytes, truncated, words};
+use super::feedback::{amount_words, answering, read_amount, read_terms};
+use super::order::input_words;
+use super::tags::{self, TagList, cut, plain_line};
+use super::{Codec, EncodeError, JobResult, Receipt, ReplyTo, SignedEvent, encrypted};
+use crate::job::{JobRequest, Usage};
+
+/// Bytes of a model's name.
+const MAX_MODEL_BYTES: usize = 200;
+
+/// Hexadecimal digits of a SHA-256.
+const SHA256_DIGITS: usize = 64;
+
+impl Codec {
+    /// Writes a result. The same result at the same time is the same event, id and all, unless it is encrypted.
+    ///
+    /// # Errors
+    /// [`EncodeError::Crypto`] when signing or encrypting fails.
+    pub fn result(&self, request: &JobRequest, result: &JobResult, at: Timestamp) -> Result<SignedEvent, EncodeError> {
+        let to = ReplyTo::from(request);
+        let mut tags = Vec::from(answering(&to));
+        tags.extend(result.amount.as_ref().map(amount_words));
+        tags.extend(receipt_words(&result.receipt));
+        let whole = result.content.as_str();
+        let notice = truncated(whole);
+        let content = match to.encryption {
+            None => {
+                let room = self.room_beside(&tags);
+                let mut content = fitting(whole, self.max_result_bytes, room);
+                if content.len() < whole.len() {
+                    content = fitting(whole, self.max_result_bytes, room.saturating_sub(tag_bytes(&notice)));
+                    tags.push(notice);
+                }
+                let left = self.room_beside(&tags).saturating_sub(escaped_bytes(content));
+                tags.splice(..0, echo(request, left));
+                content.to_owned()
+            }
+            Some(scheme) => {
+                tags.push(words!["encrypted"]);
+                let room = |tags: &[Words]| {
+                    encrypted::largest_plaintext(scheme, self.room_beside(tags)).min(self.max_result_bytes)
+                };
+                if whole.len() > room(&tags) {
+                    tags.push(notice);
+                }
+                let content = cut(whole, room(&tags));
+                encrypted::seal(self.signer.keys(), &PublicKey::from_byte_array(to.customer.0), content, scheme)?
+            }
+        };
+        self.sign(Draft { kind: request.kind.result_kind(), tags, content }, at)
+    }
+}
+
+/// The request and its inputs, each as far as there is room.
+fn echo(request: &JobRequest, mut room: usize) -> Vec<Words> {
+    let mut tags = Vec::new();
+    let whole = words!["request", request.event_json];
+    if tag_bytes(&whole) <= room {
+        room -= tag_bytes(&whole);
+        tags.push(whole);
+    }
+    let inputs: Vec<Words> = request.inputs.iter().filter_map(|input| input_words(input).ok()).collect();
+    if inputs.iter().map(tag_bytes).sum::<usize>() <= room {
+        tags.extend(inputs);
+    }
+    tags
+}
+
+fn receipt_words(receipt: &Receipt) -> Vec<Words> {
+    let mut tags = Vec::new();
+    if let Some(model) = &receipt.model {
+        tags.push(words!["model", cut(model, MAX_MODEL_BYTES)]);
+    }
+    if let Some(usage) = receipt.usage {
+        tags.push(words!["tokens", usage.prompt_tokens, usage.generated_tokens]);
+    }
+    if let Some(parameters) = receipt.parameters {
+        tags.push(words!["params", parameters]);
+    }
+    if let Some(mflops) = receipt.mflops {
+        tags.push(words!["mflops", mflops]);
+    }
+    if let Some(duration) = receipt.duration {
+        tags.push(words!["duration_ms", duration.as_millis()]);
+    }
+    if let Some(paid) = receipt.paid {
+        tags.push(words!["paid", paid.as_msat()]);
+    }
+    if let Some(credit) = receipt.credit {
+        tags.push(words!["credit", credit.as_msat()]);
+    }
+    if let Some(terms) = receipt.terms {
+        tags.push(words!["terms", terms]);
+    }
+    tags
+}
+
+/// Reads a result from its tags and its (decrypted) content. What can't be read of the receipt is left out: it is the
+/// provider's claim, not ours.
+pub(super) fn read_result(tags: &TagList<'_>, content: String) -> JobResult {
+    let number = |name: &str| tags.value(name).and_then(tags::whole_number::<u64>);
+    let usage = || {
+        let [prompt, generated, ..] = tags.first("tokens")? else { return None };
+        Some(Usage { prompt_tokens: tags::whole_number(prompt)?, generated_tokens: tags::whole_number(generated)? })
+    };
+    let cut_from = || {
+        let [size, hash, ..] = tags.first("truncated")? else { return None };
+        let hash = hash.trim().to_ascii_lowercase();
+        let is_hash = hash.len() == SHA256_DIGITS && hash.bytes().all(|digit| digit.is_ascii_hexdigit());
+        is_hash.then_some((tags::whole_number(size)?, hash))
+    };
+    JobResult {
+        content,
+        amount: read_amount(tags),
+        receipt: Receipt {
+            model: tags.value("model").map(|m| plain_line(m, MAX_MODEL_BYTES)).filter(|model| !model.is_empty()),
+            usage: usage(),
+            parameters: number("params"),
+            mflops: number("mflops"),
+            duration: number("duration_ms").map(Duration::from_millis),
+            paid: tags.value("paid").and_then(tags::msat),
+            credit: tags.value("credit").and_then(tags::msat),
+            terms: read_terms(tags),
+        },
+        truncated: cut_from(),
+    }
+}
