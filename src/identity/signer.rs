@@ -44,4 +44,14 @@ impl Signer {
     pub fn customer_id(&self) -> CustomerId {
         CustomerId(self.keys.public_key().to_bytes())
     }
+
+    /// Our public key as people pass it on (NIP-19).
+    pub fn npub(&self) -> String {
+        super::public_key::npub(&self.keys.public_key().to_bytes())
+    }
+
+    /// Our public key as 64 hexadecimal digits.
+    pub fn public_hex(&self) -> String {
+        self.keys.public_key().to_hex()
+    }
 }
