@@ -4,6 +4,7 @@
 //! a fact and does what the store answers; the state itself lives in [`crate::job`]. Traits in, no concrete wallet, backend
 //! or relay.
 
+mod advertising;
 mod census;
 mod clock;
 mod hold;
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, error, info, info_span};
 
+pub use advertising::Advertiser;
 pub use clock::Clock;
 pub use hold::HoldKey;
 pub use settings::{Offer, Settings};

@@ -9,6 +9,8 @@ mod error;
 mod jobs;
 mod outbox;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod views;
 mod writer;
 
