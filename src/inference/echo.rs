@@ -1,1 +1,236 @@
-//! To be written.
+//! A model that repeats what it was told: deterministic, offline and instant, for tests and benchmarks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::stop::StopFilter;
+use super::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, Role, TextSink};
+use crate::job::outcome::{FinishReason, Usage};
+
+/// The model's name.
+pub const MODEL_NAME: &str = "echo";
+
+/// Answers with the last user message. Tokens are words: a prompt counts the words of all messages, an answer ends after
+/// `max_tokens` words or at a stop string. Clones are the same backend.
+#[derive(Debug, Clone)]
+pub struct Echo {
+    context_tokens: u32,
+    gate: Option<Arc<Semaphore>>,
+    failures_left: Arc<AtomicU32>,
+    runs: Arc<watch::Sender<u32>>,
+}
+
+impl Default for Echo {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Echo {
+    /// An echo with a context of 4,096 words.
+    pub fn new() -> Self {
+        Self { context_tokens: 4_096, gate: None, failures_left: Arc::default(), runs: Arc::new(watch::Sender::new(0)) }
+    }
+
+    /// With another context.
+    #[must_use]
+    pub fn with_context(mut self, tokens: u32) -> Self {
+        self.context_tokens = tokens;
+        self
+    }
+
+    /// Holds every run until [`Echo::release`] lets it go.
+    #[must_use]
+    pub fn gated(mut self) -> Self {
+        self.gate = Some(Arc::new(Semaphore::new(0)));
+        self
+    }
+
+    /// Lets `runs` held runs go, or the next ones when fewer are held. Does nothing on an echo without a gate.
+    pub fn release(&self, runs: usize) {
+        if let Some(gate) = &self.gate {
+            gate.add_permits(runs);
+        }
+    }
+
+    /// Fails the next `times` runs.
+    pub fn fail(&self, times: u32) {
+        self.failures_left.store(times, Ordering::SeqCst);
+    }
+
+    /// Runs begun so far, failed and cancelled ones included: what "at most once" is asserted on.
+    pub fn runs(&self) -> u32 {
+        *self.runs.borrow()
+    }
+
+    /// Waits until `runs` runs have begun.
+    pub async fn wait_for_runs(&self, runs: u32) {
+        let mut begun = self.runs.subscribe();
+        begun.wait_for(|count| *count >= runs).await.expect("the echo keeps the sender");
+    }
+
+    fn check_model(model: Option<&str>) -> Result<(), InferenceError> {
+        match model {
+            None | Some(MODEL_NAME) => Ok(()),
+            Some(wanted) => {
+                Err(InferenceError::UnknownModel { wanted: wanted.to_owned(), offered: vec![MODEL_NAME.to_owned()] })
+            }
+        }
+    }
+
+    fn answer(&self, request: &Generate, sink: Option<&TextSink>) -> Result<Generation, InferenceError> {
+        let prompt_tokens = count_words(&request.messages)?;
+        let room = self.context_tokens.saturating_sub(prompt_tokens).saturating_sub(1);
+        if room == 0 {
+            return Err(InferenceError::ContextOverflow { prompt_tokens, context_tokens: self.context_tokens });
+        }
+        let said = request.messages.iter().rfind(|message| message.role == Role::User);
+        let said = said.map_or("", |message| message.content.trim());
+        let limit = request.max_tokens.min(room);
+
+        let (mut text, mut generated_tokens, mut finish) = (String::new(), 0, FinishReason::Stop);
+        let mut filter = StopFilter::new(&request.stop);
+        let show = |piece: &str, text: &mut String| {
+            text.push_str(piece);
+            if let Some(sink) = sink.filter(|_| !piece.is_empty()) {
+                // Nobody has to read.
+                let _ = sink.send(piece.to_owned());
+            }
+        };
+        let mut stopped = false;
+        for word in words_with_space(said) {
+            if generated_tokens == limit {
+                finish = FinishReason::Length;
+                break;
+            }
+            generated_tokens += 1;
+            let passed = filter.push(word);
+            show(&passed.text, &mut text);
+            if passed.stopped {
+                stopped = true;
+                break;
+            }
+        }
+        if !stopped {
+            show(&filter.finish(), &mut text);
+        }
+        let usage = Usage { prompt_tokens, generated_tokens };
+        Ok(Generation { text, finish, usage, model: MODEL_NAME.to_owned(), parameters: None })
+    }
+}
+
+/// The words, each with the space in front of it, so that together they are the text.
+fn words_with_space(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let begins = rest.find(|c: char| !c.is_whitespace())?;
+        let ends = rest[begins..].find(char::is_whitespace).map_or(rest.len(), |size| begins + size);
+        let (word, after) = rest.split_at(ends);
+        rest = after;
+        Some(word)
+    })
+}
+
+fn count_words(messages: &[Message]) -> Result<u32, InferenceError> {
+    if messages.is_empty() {
+        return Err(InferenceError::BadRequest("the conversation is empty".to_owned()));
+    }
+    let words: usize = messages.iter().map(|message| message.content.split_whitespace().count()).sum();
+    Ok(u32::try_from(words).unwrap_or(u32::MAX))
+}
+
+#[async_trait]
+impl Inference for Echo {
+    async fn models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
+        Ok(vec![ModelInfo { name: MODEL_NAME.to_owned(), context_tokens: Some(self.context_tokens), parameters: None }])
+    }
+
+    async fn count_prompt_tokens(&self, model: Option<&str>, messages: &[Message]) -> Result<u32, InferenceError> {
+        Self::check_model(model)?;
+        count_words(messages)
+    }
+
+    async fn generate(
+        &self,
+        request: &Generate,
+        sink: Option<TextSink>,
+        cancel: &CancellationToken,
+    ) -> Result<Generation, InferenceError> {
+        Self::check_model(request.model.as_deref())?;
+        self.runs.send_modify(|runs| *runs += 1);
+        if cancel.is_cancelled() {
+            return Err(InferenceError::Cancelled);
+        }
+        if let Some(gate) = &self.gate {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Err(InferenceError::Cancelled),
+                permit = gate.acquire() => permit.expect("the gate is never closed").forget(),
+            }
+        }
+        let fail = |left: u32| left.checked_sub(1);
+        if self.failures_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fail).is_ok() {
+            return Err(InferenceError::Backend("the echo was told to fail".to_owned()));
+        }
+        self.answer(request, sink.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::text::Sampling;
+
+    fn ask(text: &str) -> Generate {
+        Generate {
+            model: None,
+            messages: vec![Message::new(Role::System, "Be brief."), Message::new(Role::User, text)],
+            sampling: Sampling::default(),
+            stop: Vec::new(),
+            max_tokens: 100,
+        }
+    }
+
+    async fn run(echo: &Echo, request: &Generate) -> Result<Generation, InferenceError> {
+        echo.generate(request, None, &CancellationToken::new()).await
+    }
+
+    #[tokio::test]
+    async fn the_answer_is_the_question_word_for_word() {
+        let answer = run(&Echo::new(), &ask(" two  words\nand three ")).await.unwrap();
+        assert_eq!(answer.text, "two  words\nand three");
+        assert_eq!(answer.usage, Usage { prompt_tokens: 6, generated_tokens: 4 });
+        assert_eq!(answer.finish, FinishReason::Stop);
+    }
+
+    #[tokio::test]
+    async fn a_gated_run_waits_and_can_be_cancelled() {
+        let echo = Echo::new().gated();
+        let cancel = CancellationToken::new();
+        let held = tokio::spawn({
+            let (echo, cancel) = (echo.clone(), cancel.clone());
+            async move { echo.generate(&ask("a"), None, &cancel).await }
+        });
+        echo.wait_for_runs(1).await;
+        cancel.cancel();
+        assert_eq!(held.await.unwrap(), Err(InferenceError::Cancelled));
+
+        echo.release(1);
+        assert_eq!(run(&echo, &ask("b")).await.unwrap().text, "b");
+        assert_eq!(echo.runs(), 2);
+    }
+
+    #[tokio::test]
+    async fn it_fails_as_often_as_told() {
+        let echo = Echo::new();
+        echo.fail(2);
+        assert!(run(&echo, &ask("a")).await.is_err());
+        assert!(run(&echo, &ask("a")).await.is_err());
+        assert!(run(&echo, &ask("a")).await.is_ok());
+        assert_eq!(echo.runs(), 3);
+    }
+}

@@ -1,30 +1,24 @@
 //! The inference port: a model that continues a conversation.
 
+use std::fmt;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::job::outcome::{FinishReason, Usage};
+pub use crate::job::text::{Role, Sampling};
 
 pub mod echo;
+pub mod gguf;
 #[cfg(feature = "mistralrs")]
 pub mod mistral_rs;
-
-/// Who says a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// The instructions.
-    System,
-    /// The customer.
-    User,
-    /// The model.
-    Assistant,
-}
+pub mod stop;
+pub mod tiny;
 
 /// A message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Who says it.
     pub role: Role,
@@ -32,27 +26,22 @@ pub struct Message {
     pub content: String,
 }
 
-/// How the next token is chosen. `None` leaves it to the backend.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub struct Sampling {
-    /// Zero is greedy; 0 to 2.
-    pub temperature: Option<f64>,
-    /// Nucleus, above 0 to 1.
-    pub top_p: Option<f64>,
-    /// The most likely so many; at least 1.
-    pub top_k: Option<u32>,
-    /// OpenAI's frequency penalty, −2 to 2.
-    pub frequency_penalty: Option<f64>,
-    /// OpenAI's presence penalty, −2 to 2.
-    pub presence_penalty: Option<f64>,
-    /// llama.cpp's repeat penalty, above 1 (a `frequency_penalty` above 1 in NIP-90 requests means this).
-    pub repeat_penalty: Option<f64>,
-    /// For repeatable sampling.
-    pub seed: Option<u64>,
+impl Message {
+    /// A message.
+    pub fn new(role: Role, content: impl Into<String>) -> Self {
+        Self { role, content: content.into() }
+    }
+}
+
+impl fmt::Debug for Message {
+    /// The customer's text stays out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}({} bytes)", self.role, self.content.len())
+    }
 }
 
 /// What to generate.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Generate {
     /// The model, or `None` for the backend's default.
     pub model: Option<String>,
@@ -66,8 +55,21 @@ pub struct Generate {
     pub max_tokens: u32,
 }
 
+impl fmt::Debug for Generate {
+    /// Stop strings are the customer's text too.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Generate")
+            .field("model", &self.model)
+            .field("messages", &self.messages)
+            .field("sampling", &self.sampling)
+            .field("stops", &self.stop.len())
+            .field("max_tokens", &self.max_tokens)
+            .finish()
+    }
+}
+
 /// A finished generation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Generation {
     /// The whole text.
     pub text: String,
@@ -79,6 +81,19 @@ pub struct Generation {
     pub model: String,
     /// Its parameter count when known.
     pub parameters: Option<u64>,
+}
+
+impl fmt::Debug for Generation {
+    /// Results stay out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Generation")
+            .field("text", &format_args!("{} bytes", self.text.len()))
+            .field("finish", &self.finish)
+            .field("usage", &self.usage)
+            .field("model", &self.model)
+            .field("parameters", &self.parameters)
+            .finish()
+    }
 }
 
 /// A model on offer.
