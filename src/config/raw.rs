@@ -1,0 +1,257 @@
+//! The configuration file as it is written: texts and numbers, every key with its default, an empty text for "not set".
+//! What they mean is checked in [`super::resolve`], so that all mistakes are told at once and each names its field.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+    };
+}
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawConfig {
+    /// `[identity]`
+    pub identity: RawIdentity,
+    /// `[relays]`
+    pub relays: RawRelays,
+    /// `[profile]`
+    pub profile: RawProfile,
+    /// `[text]`
+    pub text: RawText,
+    /// `[inference]`
+    pub inference: RawInference,
+    /// `[wallet]`
+    pub wallet: RawWallet,
+    /// `[limits]`
+    pub limits: RawLimits,
+    /// `[access]`
+    pub access: RawAccess,
+    /// `[ad]`
+    pub ad: RawAd,
+    /// `[shutdown]`
+    pub shutdown: RawShutdown,
+    /// `[fetch]`
+    pub fetch: RawFetch,
+    /// `[log]`
+    pub log: RawLog,
+    /// `[requester]`
+    pub requester: RawRequester,
+}
+
+section! {
+    /// `[identity]`: who we are.
+    RawIdentity {
+        /// NIP-06 account.
+        account: u32 = 0,
+        /// Path of the keystore.
+        keystore: String = String::new(),
+    }
+}
+
+section! {
+    /// `[relays]`: where requests come from and answers go.
+    RawRelays {
+        /// Websocket addresses.
+        urls: Vec<String> = ["wss://relay.damus.io", "wss://nos.lol", "wss://relay.primal.net"].map(Into::into).into(),
+        /// How many must accept.
+        quorum: u32 = 1,
+        /// Duration.
+        publish_timeout: String = "10s".into(),
+        /// Whether customers may name private addresses.
+        allow_private: bool = false,
+    }
+}
+
+section! {
+    /// `[profile]`: what customers see.
+    RawProfile {
+        /// Name.
+        name: String = String::new(),
+        /// A few words.
+        about: String = String::new(),
+        /// Address of a picture.
+        picture: String = String::new(),
+        /// Address of a page.
+        website: String = String::new(),
+        /// Lightning address.
+        lud16: String = String::new(),
+    }
+}
+
+section! {
+    /// `[text]`: kind 5050.
+    RawText {
+        /// Whether it is sold.
+        enabled: bool = true,
+        /// Terms of payment.
+        terms: String = "prepay".into(),
+        /// Amount.
+        base: String = "2sat".into(),
+        /// Amount.
+        per_1k_prompt: String = "500msat".into(),
+        /// Amount.
+        per_1k_generated: String = "2sat".into(),
+        /// Free jobs a key and day.
+        free_per_day: u32 = 0,
+        /// Bytes.
+        max_input_bytes: u32 = 32_768,
+        /// Tokens.
+        max_output_tokens: u32 = 4_096,
+        /// Tokens.
+        default_output_tokens: u32 = 512,
+        /// Duration.
+        time_limit: String = "5m".into(),
+    }
+}
+
+section! {
+    /// `[inference]`: what does the work.
+    RawInference {
+        /// Which backend.
+        backend: String = "mistralrs".into(),
+        /// Path of a GGUF file.
+        model: String = String::new(),
+        /// What customers call it.
+        model_name: String = String::new(),
+        /// Path of a chat template.
+        chat_template: String = String::new(),
+        /// Tokens; 0 for the model's own.
+        context: u32 = 0,
+    }
+}
+
+section! {
+    /// `[wallet]`: where the money comes in.
+    RawWallet {
+        /// Which backend.
+        backend: String = "none".into(),
+        /// Consent to the fake wallet.
+        i_know_this_is_play_money: bool = false,
+        /// `[wallet.nwc]`
+        nwc: RawNwc = RawNwc::default(),
+    }
+}
+
+section! {
+    /// `[wallet.nwc]`: Nostr Wallet Connect.
+    RawNwc {
+        /// Reference to the connection string.
+        connection: String = String::new(),
+    }
+}
+
+section! {
+    /// `[limits]`: how much of what we take on.
+    RawLimits {
+        /// Bytes.
+        max_event_bytes: u32 = 131_072,
+        /// Duration.
+        max_request_age: String = "1h".into(),
+        /// Duration.
+        max_clock_skew: String = "10m".into(),
+        /// Jobs.
+        jobs_running: u32 = 1,
+        /// Jobs.
+        jobs_queued: u32 = 1_000,
+        /// Quotes.
+        open_quotes: u32 = 5_000,
+        /// Jobs.
+        per_customer_open: u32 = 20,
+        /// Jobs.
+        per_customer_per_minute: u32 = 30,
+        /// Events.
+        events_per_second: u32 = 2_000,
+        /// Duration.
+        payment_window: String = "10m".into(),
+        /// Duration.
+        late_payment_window: String = "24h".into(),
+        /// Duration.
+        retention: String = "90days".into(),
+    }
+}
+
+section! {
+    /// `[access]`: who is served.
+    RawAccess {
+        /// Keys; when not empty nobody else.
+        allow: Vec<String> = Vec::new(),
+        /// Keys.
+        deny: Vec<String> = Vec::new(),
+        /// Keys.
+        free: Vec<String> = Vec::new(),
+        /// Leading zero bits.
+        proof_of_work: u32 = 0,
+    }
+}
+
+section! {
+    /// `[ad]`: how customers find us.
+    RawAd {
+        /// Whether it is published.
+        enabled: bool = true,
+        /// Topics.
+        topics: Vec<String> = Vec::new(),
+        /// Whether we say that we are here.
+        heartbeat: bool = true,
+        /// Duration.
+        refresh: String = "12h".into(),
+        /// Whether it is taken back.
+        withdraw_on_shutdown: bool = false,
+    }
+}
+
+section! {
+    /// `[shutdown]`: how we stop.
+    RawShutdown {
+        /// Duration.
+        grace: String = "30s".into(),
+    }
+}
+
+section! {
+    /// `[fetch]`: inputs behind addresses.
+    RawFetch {
+        /// Whether they are fetched.
+        enabled: bool = true,
+        /// Bytes.
+        max_bytes: u32 = 262_144,
+        /// Duration.
+        timeout: String = "10s".into(),
+        /// Whether private addresses are allowed.
+        allow_private: bool = false,
+    }
+}
+
+section! {
+    /// `[log]`: what is told, and how.
+    RawLog {
+        /// text or json.
+        format: String = "text".into(),
+        /// Directives.
+        filter: String = "info".into(),
+    }
+}
+
+section! {
+    /// `[requester]`: the buyer's side.
+    RawRequester {
+        /// Amount.
+        max_cost: String = "100sat".into(),
+        /// Duration.
+        timeout: String = "5m".into(),
+        /// Reference to a connection string.
+        wallet: String = String::new(),
+    }
+}

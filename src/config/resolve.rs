@@ -1,0 +1,392 @@
+//! From the file's texts to a [`Config`]: each value by itself, then together. All problems are told at once.
+
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use super::error::{ConfigError, Problem};
+use super::paths::Paths;
+use super::raw::{
+    RawAccess, RawAd, RawConfig, RawFetch, RawIdentity, RawInference, RawLimits, RawLog, RawProfile, RawRelays,
+    RawRequester, RawText, RawWallet,
+};
+use super::resolved::{
+    Access, AdSettings, Config, FetchSettings, IdentitySettings, InferenceSettings, Limits, LogFormat, LogSettings,
+    MistralRsSettings, Profile, RelaySettings, RequesterSettings, TextSettings, WalletSettings,
+};
+use super::values::Values;
+use crate::identity::{Account, Keystore};
+use crate::job::{Rates, Terms};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// More relays than that cost connections and bring only duplicates.
+const MAX_RELAYS: usize = 50;
+/// NIP-13 work a customer's machine does in minutes; more would keep everybody out.
+const MAX_POW_BITS: u32 = 40;
+/// Counts that are bounded only so that they are not typing errors.
+const PLENTY: u32 = 1_000_000;
+/// The largest event or input worth configuring: far above what relays carry.
+const MAX_BYTES: u32 = 64 * 1024 * 1024;
+/// More than any model has.
+const MAX_TOKENS: u32 = 10_000_000;
+
+impl Config {
+    /// Checks a configuration as written.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with everything that is wrong.
+    pub fn resolve(raw: &RawConfig, paths: &Paths) -> Result<Self, ConfigError> {
+        let mut values = Values::new(paths.config_dir());
+        let values_mut = &mut values;
+        let config = Self {
+            identity: identity(values_mut, &raw.identity, paths),
+            relays: relays(values_mut, &raw.relays),
+            profile: profile(values_mut, &raw.profile),
+            text: text(values_mut, &raw.text),
+            inference: inference(values_mut, &raw.inference),
+            wallet: wallet(values_mut, &raw.wallet),
+            limits: limits(values_mut, &raw.limits),
+            access: access(values_mut, &raw.access),
+            ad: ad(values_mut, &raw.ad),
+            shutdown_grace: values_mut.duration("shutdown.grace", &raw.shutdown.grace, Duration::ZERO, HOUR),
+            fetch: fetch(values_mut, &raw.fetch),
+            log: log(values_mut, &raw.log),
+            requester: requester(values_mut, &raw.requester),
+        };
+        together(values_mut, &config);
+        if values.problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError::Invalid { path: paths.config_file.clone(), problems: values.problems })
+        }
+    }
+
+    /// Whether everything is there to sell: something to sell, what does the work, where the money comes in. Files and
+    /// variables are looked at. What is missing is named with its cure; nothing is missing when the list is empty.
+    pub fn missing_to_serve(&self) -> Vec<Problem> {
+        let mut missing = Values::new(std::path::Path::new(""));
+        if !self.text.enabled {
+            missing.problem("text.enabled", "nothing is sold", "set it to true");
+        }
+        match &self.inference {
+            None => missing.problem(
+                "inference.model",
+                "no model is configured",
+                "write the path of a GGUF file there, such as model = \"/srv/models/qwen3-4b-q4_k_m.gguf\" under \
+                 [inference] (instruction-tuned models of 1 to 8 billion parameters suit a computer without a GPU)",
+            ),
+            Some(InferenceSettings::Echo) => {}
+            Some(InferenceSettings::MistralRs(model)) => {
+                let files = [
+                    ("inference.model", Some(&model.model)),
+                    ("inference.chat_template", model.chat_template.as_ref()),
+                ];
+                for (field, path) in files {
+                    if let Some(path) = path.filter(|path| !path.is_file()) {
+                        missing.problem(field, format!("there is no file {}", path.display()), "correct the path");
+                    }
+                }
+            }
+        }
+        match &self.wallet {
+            WalletSettings::None if self.text.asks_for_money() => missing.problem(
+                "wallet.backend",
+                "work is sold, and there is no wallet to be paid with",
+                "set it to \"nwc\" with wallet.nwc.connection, or text.terms to \"free\"",
+            ),
+            WalletSettings::Nwc { connection } => {
+                if let Err(error) = connection.reveal("wallet.nwc.connection") {
+                    missing.problem("wallet.nwc.connection", error_words(&error), "put the connection string there");
+                }
+            }
+            WalletSettings::None | WalletSettings::PlayMoney => {}
+        }
+        missing.problems
+    }
+
+    /// [`Config::missing_to_serve`] as a result.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with everything that is missing.
+    pub fn check_ready_to_serve(&self, paths: &Paths) -> Result<(), ConfigError> {
+        match self.missing_to_serve() {
+            problems if problems.is_empty() => Ok(()),
+            problems => Err(ConfigError::Invalid { path: paths.config_file.clone(), problems }),
+        }
+    }
+}
+
+fn error_words(error: &ConfigError) -> String {
+    match error {
+        ConfigError::Secret { why, .. } => why.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn identity(values: &mut Values<'_>, raw: &RawIdentity, paths: &Paths) -> IdentitySettings {
+    let account = Account::try_from(raw.account).unwrap_or_else(|error| {
+        values.problem("identity.account", error.to_string(), "write 0 unless you know you want another");
+        Account::default()
+    });
+    let keystore = values.path(&raw.keystore).unwrap_or_else(|| paths.default_keystore());
+    IdentitySettings { account, keystore: Keystore::at(keystore) }
+}
+
+fn relays(values: &mut Values<'_>, raw: &RawRelays) -> RelaySettings {
+    let mut urls = Vec::new();
+    for text in &raw.urls {
+        if let Some(url) = values.url("relays.urls", text, ["wss", "ws"]) {
+            if urls.contains(&url) {
+                values.problem("relays.urls", format!("{url} stands there twice"), "leave one out");
+            } else {
+                urls.push(url);
+            }
+        }
+    }
+    if raw.urls.is_empty() {
+        values.problem("relays.urls", "no relay", "name at least one, such as \"wss://relay.damus.io\"");
+    }
+    if raw.urls.len() > MAX_RELAYS {
+        values.problem("relays.urls", "too many relays", format!("name at most {MAX_RELAYS}"));
+    }
+    let most = u32::try_from(raw.urls.len()).unwrap_or(u32::MAX).max(1);
+    RelaySettings {
+        quorum: values.count("relays.quorum", raw.quorum, 1, most),
+        publish_timeout: values.duration("relays.publish_timeout", &raw.publish_timeout, SECOND, 5 * MINUTE),
+        allow_private: raw.allow_private,
+        urls,
+    }
+}
+
+fn profile(values: &mut Values<'_>, raw: &RawProfile) -> Profile {
+    let lud16 = values.line("profile.lud16", &raw.lud16, 200);
+    if let Some(address) = &lud16 {
+        let parts: Vec<&str> = address.split('@').collect();
+        if !matches!(parts[..], [name, host] if !name.is_empty() && host.contains('.') && !address.contains(char::is_whitespace))
+        {
+            values.problem("profile.lud16", "it is no lightning address", "write name@host, or nothing");
+        }
+    }
+    Profile {
+        name: values.line("profile.name", &raw.name, 100),
+        about: values.line("profile.about", &raw.about, 2_000),
+        picture: values.optional_url("profile.picture", &raw.picture),
+        website: values.optional_url("profile.website", &raw.website),
+        lud16,
+    }
+}
+
+fn text(values: &mut Values<'_>, raw: &RawText) -> TextSettings {
+    let words = [Terms::Prepay, Terms::Postpay, Terms::Free, Terms::Hold].map(|terms| (terms.word(), terms));
+    let terms = values.word("text.terms", &raw.terms, &words);
+    let rates = Rates {
+        base: values.amount("text.base", &raw.base),
+        per_1k_prompt: values.amount("text.per_1k_prompt", &raw.per_1k_prompt),
+        per_1k_generated: values.amount("text.per_1k_generated", &raw.per_1k_generated),
+    };
+    TextSettings {
+        enabled: raw.enabled,
+        terms,
+        // Whoever works for nothing need not clear the price list as well.
+        rates: if terms == Terms::Free { Rates::default() } else { rates },
+        free_per_day: values.number("text.free_per_day", raw.free_per_day, 0, PLENTY),
+        max_input_bytes: values.count("text.max_input_bytes", raw.max_input_bytes, 1, MAX_BYTES),
+        max_output_tokens: values.number("text.max_output_tokens", raw.max_output_tokens, 1, MAX_TOKENS),
+        default_output_tokens: values.number("text.default_output_tokens", raw.default_output_tokens, 1, MAX_TOKENS),
+        time_limit: values.duration("text.time_limit", &raw.time_limit, SECOND, DAY),
+    }
+}
+
+fn inference(values: &mut Values<'_>, raw: &RawInference) -> Option<InferenceSettings> {
+    let is_echo = values.word("inference.backend", &raw.backend, &[("mistralrs", false), ("echo", true)]);
+    let context = values.number("inference.context", raw.context, 0, MAX_TOKENS);
+    let model_name = values.line("inference.model_name", &raw.model_name, 100);
+    let chat_template = values.path(&raw.chat_template);
+    let is_template = |path: &std::path::PathBuf| path.extension().is_some_and(|end| end == "jinja" || end == "json");
+    if chat_template.as_ref().is_some_and(|path| !is_template(path)) {
+        values.problem("inference.chat_template", "it is neither .jinja nor .json", "name a template file");
+    }
+    if is_echo {
+        return Some(InferenceSettings::Echo);
+    }
+    let model = values.path(&raw.model)?;
+    if model.extension().is_none_or(|end| !end.eq_ignore_ascii_case("gguf")) {
+        values.problem("inference.model", "it is no .gguf file", "name the model's GGUF file");
+    }
+    if !cfg!(feature = "mistralrs") {
+        values.problem(
+            "inference.backend",
+            "this coinop was built without the in-process model",
+            "build it with the feature mistralrs",
+        );
+    }
+    let file_name = model.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let model_name = model_name.unwrap_or(file_name);
+    let context = (context > 0).then_some(context);
+    Some(InferenceSettings::MistralRs(MistralRsSettings { model, model_name, chat_template, context }))
+}
+
+fn wallet(values: &mut Values<'_>, raw: &RawWallet) -> WalletSettings {
+    let connection = values.secret("wallet.nwc.connection", &raw.nwc.connection);
+    match values.word("wallet.backend", &raw.backend, &[("none", 0), ("nwc", 1), ("fake", 2)]) {
+        1 => match connection {
+            Some(connection) => WalletSettings::Nwc { connection },
+            None => {
+                if raw.nwc.connection.is_empty() {
+                    values.problem(
+                        "wallet.nwc.connection",
+                        "the wallet's connection string is not named",
+                        "write \"env:COINOP_NWC\" or \"file:/path\" and put the string there",
+                    );
+                }
+                WalletSettings::None
+            }
+        },
+        2 if raw.i_know_this_is_play_money => WalletSettings::PlayMoney,
+        2 => {
+            values.problem(
+                "wallet.backend",
+                "the fake wallet says that invoices were paid which were not, so customers get work for nothing",
+                "if that is what you want, set wallet.i_know_this_is_play_money = true; to earn, use \"nwc\"",
+            );
+            WalletSettings::None
+        }
+        _ => WalletSettings::None,
+    }
+}
+
+fn limits(values: &mut Values<'_>, raw: &RawLimits) -> Limits {
+    Limits {
+        max_event_bytes: values.count("limits.max_event_bytes", raw.max_event_bytes, 1_024, MAX_BYTES),
+        max_request_age: values.duration("limits.max_request_age", &raw.max_request_age, SECOND, 30 * DAY),
+        max_clock_skew: values.duration("limits.max_clock_skew", &raw.max_clock_skew, SECOND, DAY),
+        jobs_running: values.count("limits.jobs_running", raw.jobs_running, 1, 10_000),
+        jobs_queued: values.count("limits.jobs_queued", raw.jobs_queued, 1, PLENTY),
+        open_quotes: values.count("limits.open_quotes", raw.open_quotes, 1, PLENTY),
+        per_customer_open: values.count("limits.per_customer_open", raw.per_customer_open, 1, PLENTY),
+        per_customer_per_minute: values.number(
+            "limits.per_customer_per_minute",
+            raw.per_customer_per_minute,
+            1,
+            PLENTY,
+        ),
+        events_per_second: values.number("limits.events_per_second", raw.events_per_second, 1, PLENTY),
+        payment_window: values.duration("limits.payment_window", &raw.payment_window, 10 * SECOND, 7 * DAY),
+        late_payment_window: values.duration(
+            "limits.late_payment_window",
+            &raw.late_payment_window,
+            Duration::ZERO,
+            YEAR,
+        ),
+        retention: values.duration("limits.retention", &raw.retention, DAY, 100 * YEAR),
+    }
+}
+
+fn access(values: &mut Values<'_>, raw: &RawAccess) -> Access {
+    Access {
+        allow: values.keys("access.allow", &raw.allow),
+        deny: values.keys("access.deny", &raw.deny),
+        free: values.keys("access.free", &raw.free),
+        proof_of_work: values.number("access.proof_of_work", raw.proof_of_work, 0, MAX_POW_BITS),
+    }
+}
+
+fn ad(values: &mut Values<'_>, raw: &RawAd) -> AdSettings {
+    let topics = raw.topics.iter().filter_map(|topic| values.line("ad.topics", topic, 50)).collect();
+    if raw.topics.len() > 20 {
+        values.problem("ad.topics", "too many topics", "name at most 20");
+    }
+    AdSettings {
+        enabled: raw.enabled,
+        topics,
+        heartbeat: raw.heartbeat,
+        refresh: values.duration("ad.refresh", &raw.refresh, MINUTE, 30 * DAY),
+        withdraw_on_shutdown: raw.withdraw_on_shutdown,
+    }
+}
+
+fn fetch(values: &mut Values<'_>, raw: &RawFetch) -> FetchSettings {
+    FetchSettings {
+        enabled: raw.enabled,
+        max_bytes: values.count("fetch.max_bytes", raw.max_bytes, 1, MAX_BYTES),
+        timeout: values.duration("fetch.timeout", &raw.timeout, SECOND, 10 * MINUTE),
+        allow_private: raw.allow_private,
+    }
+}
+
+fn log(values: &mut Values<'_>, raw: &RawLog) -> LogSettings {
+    if let Err(error) = EnvFilter::try_new(&raw.filter) {
+        values.problem(
+            "log.filter",
+            format!("it can't be read ({error})"),
+            "write error, warn, info, debug or trace, or a list such as \"info,coinop::relays=debug\"",
+        );
+    }
+    let format = values.word("log.format", &raw.format, &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+    LogSettings { format, filter: raw.filter.clone() }
+}
+
+fn requester(values: &mut Values<'_>, raw: &RawRequester) -> RequesterSettings {
+    RequesterSettings {
+        max_cost: values.amount("requester.max_cost", &raw.max_cost),
+        timeout: values.duration("requester.timeout", &raw.timeout, SECOND, DAY),
+        wallet: values.secret("requester.wallet", &raw.wallet),
+    }
+}
+
+/// What only shows when values are looked at together.
+fn together(values: &mut Values<'_>, config: &Config) {
+    let text = &config.text;
+    if text.default_output_tokens > text.max_output_tokens {
+        values.problem(
+            "text.default_output_tokens",
+            format!("{} is above text.max_output_tokens ({})", text.default_output_tokens, text.max_output_tokens),
+            "lower it, or raise the other",
+        );
+    }
+    if text.enabled && text.terms != Terms::Free && text.rates.is_free() {
+        values.problem(
+            "text.terms",
+            format!("\"{}\" with a price of nothing", text.terms),
+            "set a price (text.base, text.per_1k_prompt, text.per_1k_generated), or text.terms = \"free\"",
+        );
+    }
+    // The play-money wallet says itself what it can.
+    if text.terms == Terms::Hold && config.wallet != WalletSettings::PlayMoney {
+        values.problem(
+            "text.terms",
+            "\"hold\" needs a wallet with hold invoices, and the configured one has none",
+            "use \"prepay\" or \"postpay\"",
+        );
+    }
+    if let Some(InferenceSettings::MistralRs(MistralRsSettings { context: Some(context), .. })) = &config.inference
+        && text.default_output_tokens >= *context
+    {
+        values.problem(
+            "inference.context",
+            format!("{context} leaves no room for a prompt beside text.default_output_tokens"),
+            "raise it, or lower the other",
+        );
+    }
+    let access = &config.access;
+    let both = |one: &str, other: &str| format!("a key stands in access.{one} and in access.{other}");
+    if !access.allow.is_disjoint(&access.deny) {
+        values.problem("access.deny", both("allow", "deny"), "take it out of one of them");
+    }
+    if !access.free.is_disjoint(&access.deny) {
+        values.problem("access.deny", both("free", "deny"), "take it out of one of them");
+    }
+    let strangers: Vec<_> = access.free.difference(&access.allow).collect();
+    if !access.allow.is_empty() && !strangers.is_empty() {
+        values.problem(
+            "access.free",
+            "a key stands there that access.allow does not let in",
+            "add it to access.allow as well",
+        );
+    }
+}

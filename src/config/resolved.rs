@@ -1,0 +1,245 @@
+//! The configuration as the rest of coinop takes it: checked, typed, with its paths made absolute from the file's folder.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+use super::secret::SecretRef;
+use crate::identity::{Account, Keystore};
+use crate::job::{CustomerId, Rates, Terms};
+use crate::money::Msat;
+
+/// A configuration whose values all work together. That everything needed to sell is there too is another question:
+/// [`Config::check_ready_to_serve`](super::Config::check_ready_to_serve).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Who we are.
+    pub identity: IdentitySettings,
+    /// Where requests come from and answers go.
+    pub relays: RelaySettings,
+    /// What customers see.
+    pub profile: Profile,
+    /// Text generation.
+    pub text: TextSettings,
+    /// What does the work; `None` when the operator has not said yet.
+    pub inference: Option<InferenceSettings>,
+    /// Where the money comes in.
+    pub wallet: WalletSettings,
+    /// How much of what we take on.
+    pub limits: Limits,
+    /// Who is served.
+    pub access: Access,
+    /// How customers find us.
+    pub ad: AdSettings,
+    /// How long running jobs may take to finish when we are asked to stop.
+    pub shutdown_grace: Duration,
+    /// Inputs behind addresses.
+    pub fetch: FetchSettings,
+    /// What is told, and how.
+    pub log: LogSettings,
+    /// The buyer's side.
+    pub requester: RequesterSettings,
+}
+
+/// `[identity]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentitySettings {
+    /// NIP-06 account.
+    pub account: Account,
+    /// The encrypted phrase.
+    pub keystore: Keystore,
+}
+
+/// `[relays]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelaySettings {
+    /// Websocket addresses, none twice, at least one.
+    pub urls: Vec<Url>,
+    /// How many must accept an event: 1 to as many as there are.
+    pub quorum: usize,
+    /// How long one may take to accept an event.
+    pub publish_timeout: Duration,
+    /// Whether relays that customers name may be at loopback and private addresses.
+    pub allow_private: bool,
+}
+
+/// `[profile]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Profile {
+    /// Name.
+    pub name: Option<String>,
+    /// A few words.
+    pub about: Option<String>,
+    /// A picture.
+    pub picture: Option<Url>,
+    /// A page.
+    pub website: Option<Url>,
+    /// Lightning address.
+    pub lud16: Option<String>,
+}
+
+/// `[text]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextSettings {
+    /// Whether it is sold.
+    pub enabled: bool,
+    /// Terms of payment.
+    pub terms: Terms,
+    /// The price list; all zero when the terms are free.
+    pub rates: Rates,
+    /// Free jobs a key and day.
+    pub free_per_day: u32,
+    /// Bytes of all inputs together.
+    pub max_input_bytes: usize,
+    /// The most tokens a customer may ask for.
+    pub max_output_tokens: u32,
+    /// Tokens when none are asked for; at most [`TextSettings::max_output_tokens`].
+    pub default_output_tokens: u32,
+    /// The longest run.
+    pub time_limit: Duration,
+}
+
+impl TextSettings {
+    /// Whether anybody may be asked to pay.
+    pub fn asks_for_money(&self) -> bool {
+        self.enabled && self.terms != Terms::Free && !self.rates.is_free()
+    }
+}
+
+/// `[inference]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InferenceSettings {
+    /// Repeats the prompt.
+    Echo,
+    /// A GGUF model in this process.
+    MistralRs(MistralRsSettings),
+}
+
+/// The in-process model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MistralRsSettings {
+    /// The GGUF file.
+    pub model: PathBuf,
+    /// What customers call it.
+    pub model_name: String,
+    /// A chat template instead of the file's own.
+    pub chat_template: Option<PathBuf>,
+    /// Tokens of prompt and answer together; `None` for the model's own.
+    pub context: Option<u32>,
+}
+
+/// `[wallet]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WalletSettings {
+    /// No wallet: only free work.
+    None,
+    /// Play money, by the operator's explicit word.
+    PlayMoney,
+    /// Nostr Wallet Connect.
+    Nwc {
+        /// Where the connection string stands.
+        connection: SecretRef,
+    },
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of an event.
+    pub max_event_bytes: usize,
+    /// Older requests are left alone.
+    pub max_request_age: Duration,
+    /// How far ahead a customer's clock may be.
+    pub max_clock_skew: Duration,
+    /// Jobs running at once.
+    pub jobs_running: usize,
+    /// Jobs waiting for their turn.
+    pub jobs_queued: usize,
+    /// Quotes waiting for payment.
+    pub open_quotes: usize,
+    /// Quotes and jobs of one customer at once.
+    pub per_customer_open: usize,
+    /// Requests of one customer a minute.
+    pub per_customer_per_minute: u32,
+    /// Events from all relays a second.
+    pub events_per_second: u32,
+    /// How long an invoice can be paid.
+    pub payment_window: Duration,
+    /// How long after that a payment is looked for.
+    pub late_payment_window: Duration,
+    /// How long finished jobs are kept.
+    pub retention: Duration,
+}
+
+/// `[access]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Access {
+    /// When not empty, nobody else is served.
+    pub allow: BTreeSet<CustomerId>,
+    /// Never served.
+    pub deny: BTreeSet<CustomerId>,
+    /// Never pay.
+    pub free: BTreeSet<CustomerId>,
+    /// Leading zero bits of a request's id (NIP-13).
+    pub proof_of_work: u32,
+}
+
+/// `[ad]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdSettings {
+    /// Whether it is published.
+    pub enabled: bool,
+    /// Topics.
+    pub topics: Vec<String>,
+    /// Whether we say that we are here.
+    pub heartbeat: bool,
+    /// How often it is published again.
+    pub refresh: Duration,
+    /// Whether it is taken back when we stop.
+    pub withdraw_on_shutdown: bool,
+}
+
+/// `[fetch]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchSettings {
+    /// Whether inputs behind addresses are fetched.
+    pub enabled: bool,
+    /// Bytes of one.
+    pub max_bytes: usize,
+    /// Time for one.
+    pub timeout: Duration,
+    /// Whether loopback and private addresses are allowed.
+    pub allow_private: bool,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// How lines look.
+    pub format: LogFormat,
+    /// `tracing` directives, known to be readable.
+    pub filter: String,
+}
+
+/// `[requester]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequesterSettings {
+    /// The most a job may cost.
+    pub max_cost: Msat,
+    /// How long to wait.
+    pub timeout: Duration,
+    /// A wallet that pays.
+    pub wallet: Option<SecretRef>,
+}
