@@ -1,1 +1,5 @@
+//! What the tests are made of: fakes, servers of the other side, and the contract suites every adapter must pass.
 
+pub mod gate;
+pub mod nwc_service;
+pub mod wallet_contract;

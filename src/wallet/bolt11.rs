@@ -191,3 +191,146 @@ fn says(invoice: &Bolt11Invoice, text: &str) -> bool {
         Bolt11InvoiceDescriptionRef::Hash(found) => found.0 == sha256::Hash::hash(text.as_bytes()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bitcoin::secp256k1::{Secp256k1, SecretKey};
+    use lightning_invoice::{Currency, InvoiceBuilder, PaymentSecret};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
+    const EXPIRY: Duration = Duration::from_secs(600);
+    const PREIMAGE: [u8; 32] = [1; 32];
+
+    /// An invoice with these parts, really signed.
+    fn invoice(currency: Currency, msat: Option<u64>, description: &str) -> String {
+        let key = SecretKey::from_slice(&[3; 32]).unwrap();
+        let builder = InvoiceBuilder::new(currency)
+            .description(description.to_owned())
+            .payment_hash(sha256::Hash::hash(&PREIMAGE))
+            .payment_secret(PaymentSecret([2; 32]))
+            .duration_since_epoch(Duration::from_secs(1_800_000_000))
+            .min_final_cltv_expiry_delta(144)
+            .expiry_time(EXPIRY);
+        let builder = match msat {
+            Some(msat) => builder.amount_milli_satoshis(msat),
+            None => builder,
+        };
+        let invoice = builder.build_signed(|digest| Secp256k1::signing_only().sign_ecdsa_recoverable(digest, &key));
+        invoice.unwrap().to_string()
+    }
+
+    fn asked(amount: Msat) -> InvoiceRequest {
+        InvoiceRequest { amount, description: "job 5a".into(), expiry: EXPIRY }
+    }
+
+    fn check(bolt11: &str, amount: Msat) -> Result<Invoice, WalletError> {
+        check_ours(&asked(amount), None, bolt11, Network::Regtest, NOW)
+    }
+
+    #[test]
+    fn an_invoice_for_paying_says_everything_a_payer_needs() {
+        let bolt11 = invoice(Currency::Bitcoin, Some(21_001), "for a job");
+        let read = read_for_paying(&bolt11, Network::Bitcoin, NOW).unwrap();
+        assert_eq!(read.amount, Msat::msat(21_001));
+        assert_eq!(read.payment_hash, hash_of(&PREIMAGE));
+        assert_eq!(read.description.as_deref(), Some("for a job"));
+        assert_eq!(read.expires_at, NOW + EXPIRY);
+        assert!(!format!("{read:?}").contains(&bolt11));
+    }
+
+    #[test]
+    fn capitals_and_the_uri_scheme_change_nothing() {
+        let bolt11 = invoice(Currency::Bitcoin, Some(1_000), "x");
+        for text in [bolt11.to_uppercase(), format!("lightning:{bolt11}"), format!(" LIGHTNING:{bolt11}\n")] {
+            assert_eq!(read_for_paying(&text, Network::Bitcoin, NOW).unwrap().bolt11, bolt11);
+        }
+    }
+
+    #[test]
+    fn an_invoice_without_amount_is_not_paid() {
+        let bolt11 = invoice(Currency::Bitcoin, None, "x");
+        assert_eq!(read_for_paying(&bolt11, Network::Bitcoin, NOW), Err(InvoiceError::NoAmount));
+    }
+
+    #[test]
+    fn an_expired_invoice_is_not_paid() {
+        let bolt11 = invoice(Currency::Bitcoin, Some(1_000), "x");
+        let at = NOW + EXPIRY;
+        assert_eq!(read_for_paying(&bolt11, Network::Bitcoin, at), Err(InvoiceError::Expired { at }));
+        assert!(read_for_paying(&bolt11, Network::Bitcoin, at - Duration::from_secs(1)).is_ok());
+    }
+
+    #[test]
+    fn an_invoice_for_another_network_is_not_paid() {
+        let bolt11 = invoice(Currency::Signet, Some(1_000), "x");
+        let wrong = InvoiceError::WrongNetwork { expected: Network::Bitcoin, found: Network::Signet };
+        assert_eq!(read_for_paying(&bolt11, Network::Bitcoin, NOW), Err(wrong));
+    }
+
+    #[test]
+    fn a_changed_letter_is_noticed() {
+        let bolt11 = invoice(Currency::Bitcoin, Some(1_000), "x");
+        let changed = bolt11.replacen("10n", "20n", 1);
+        assert_ne!(changed, bolt11);
+        let error = read_for_paying(&changed, Network::Bitcoin, NOW).unwrap_err();
+        assert_eq!(error, InvoiceError::Unreadable("its checksum or letters are wrong"));
+    }
+
+    #[test]
+    fn what_peers_put_in_the_slot_of_the_invoice_is_refused_in_words() {
+        for junk in [
+            "",
+            "100_000",
+            "lno1qcp4256ypq",
+            "spark1qqq",
+            "me@example.com",
+            "lightning:",
+            "\u{1f4b8}".repeat(9).as_str(),
+        ] {
+            assert!(matches!(read_for_paying(junk, Network::Bitcoin, NOW), Err(InvoiceError::Unreadable(_))), "{junk}");
+        }
+        let long = "lnbc".repeat(MAX_INVOICE_BYTES);
+        assert_eq!(read_for_paying(&long, Network::Bitcoin, NOW), Err(InvoiceError::Unreadable("too long")));
+    }
+
+    #[test]
+    fn our_wallets_invoice_is_the_one_asked_for() {
+        let bolt11 = invoice(Currency::Regtest, Some(21_000), "job 5a");
+        let made = check(&bolt11, Msat::sat(21)).unwrap();
+        assert_eq!(made.payment_hash, hash_of(&PREIMAGE));
+        assert_eq!((made.amount, made.expires_at), (Msat::sat(21), NOW + EXPIRY));
+    }
+
+    #[test]
+    fn our_wallets_invoice_over_another_amount_is_refused() {
+        let bolt11 = invoice(Currency::Regtest, Some(20_999), "job 5a");
+        let mismatch = WalletError::InvoiceAmountMismatch { asked: Msat::sat(21), invoiced: Msat::msat(20_999) };
+        assert_eq!(check(&bolt11, Msat::sat(21)), Err(mismatch));
+    }
+
+    #[test]
+    fn our_wallets_invoice_for_something_else_is_refused() {
+        let bolt11 = invoice(Currency::Regtest, Some(21_000), "job 5b");
+        assert_eq!(check(&bolt11, Msat::sat(21)), Err(InvoiceError::OtherDescription.into()));
+        let bolt11 = invoice(Currency::Bitcoin, Some(21_000), "job 5a");
+        assert!(matches!(check(&bolt11, Msat::sat(21)), Err(WalletError::BadInvoice(_))));
+        let bolt11 = invoice(Currency::Regtest, Some(21_000), "job 5a");
+        let other = PaymentHash([9; 32]);
+        let checked = check_ours(&asked(Msat::sat(21)), Some(&other), &bolt11, Network::Regtest, NOW);
+        assert_eq!(checked, Err(InvoiceError::OtherHash.into()));
+        let late = check_ours(&asked(Msat::sat(21)), None, &bolt11, Network::Regtest, NOW + EXPIRY);
+        assert_eq!(late, Err(InvoiceError::Expired { at: NOW + EXPIRY }.into()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics_the_reader(text in "(lightning:)?(lnbc|LNBC|lnbcrt)?[0-9a-z]{0,9}[munp]?1?\\PC{0,80}") {
+            let _ = read_for_paying(&text, Network::Bitcoin, NOW);
+        }
+    }
+}

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use crate::job::event::Invoice;
-use crate::job::id::PaymentHash;
+pub use crate::job::id::PaymentHash;
 use crate::money::Msat;
 
 pub mod bolt11;

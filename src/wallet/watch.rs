@@ -98,3 +98,61 @@ impl Watched {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::money::Msat;
+    use crate::wallet::fake::{FakeNetwork, FakeWallet, FakeWalletOptions};
+    use crate::wallet::{InvoiceRequest, WalletError};
+
+    const SHORT: Duration = Duration::from_millis(1);
+
+    fn wallet() -> FakeWallet {
+        FakeWallet::open(&FakeNetwork::in_memory(), &[1; 32], FakeWalletOptions::default()).unwrap()
+    }
+
+    fn watched(wallet: &FakeWallet, shutdown: &CancellationToken) -> impl Stream<Item = WatchEvent> + Unpin {
+        Box::pin(updates_with(Arc::new(wallet.clone()), shutdown.clone(), SHORT, SHORT))
+    }
+
+    async fn paid(wallet: &FakeWallet) -> InvoiceUpdate {
+        let request = InvoiceRequest { amount: Msat::sat(1), description: "x".into(), expiry: Duration::from_secs(60) };
+        let invoice = wallet.create_invoice(&request).await.unwrap();
+        wallet.settle(&invoice.payment_hash).unwrap();
+        let state = wallet.look_up(&invoice.payment_hash).await.unwrap();
+        InvoiceUpdate { payment_hash: invoice.payment_hash, state }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_is_opened_again_and_the_reader_told_to_look_up() {
+        let wallet = wallet();
+        let mut watched = watched(&wallet, &CancellationToken::new());
+        assert_eq!(watched.next().await, Some(WatchEvent::Reconnected));
+        let update = paid(&wallet).await;
+        assert_eq!(watched.next().await, Some(WatchEvent::Update(update)));
+        wallet.faults().break_streams();
+        assert_eq!(watched.next().await, Some(WatchEvent::Reconnected));
+        let update = paid(&wallet).await;
+        assert_eq!(watched.next().await, Some(WatchEvent::Update(update)));
+    }
+
+    #[tokio::test]
+    async fn a_wallet_that_gives_no_stream_is_asked_until_it_does() {
+        let wallet = wallet();
+        for _ in 0..3 {
+            wallet.faults().fail_next(WalletError::RateLimited);
+        }
+        assert_eq!(watched(&wallet, &CancellationToken::new()).next().await, Some(WatchEvent::Reconnected));
+    }
+
+    #[tokio::test]
+    async fn shutdown_ends_the_watch_even_while_it_waits() {
+        let wallet = wallet();
+        let shutdown = CancellationToken::new();
+        let mut watched = watched(&wallet, &shutdown);
+        assert_eq!(watched.next().await, Some(WatchEvent::Reconnected));
+        shutdown.cancel();
+        assert_eq!(watched.next().await, None);
+    }
+}

@@ -27,6 +27,9 @@ mod journal;
 mod ledger;
 mod network;
 
+#[cfg(test)]
+mod tests;
+
 use ledger::{Change, Entry, Preimage};
 
 pub use faults::Faults;
@@ -273,7 +276,7 @@ impl FakeWallet {
     }
 
     /// The state of our payment to `hash`: `None` when there is none, `Some(None)` when it is under way.
-    fn payment_made(&self, hash: &PaymentHash) -> Result<Option<Option<Payment>>, WalletError> {
+    pub(crate) fn payment_made(&self, hash: &PaymentHash) -> Result<Option<Option<Payment>>, WalletError> {
         self.network.read(|ledger| {
             let Some(entry) = ledger.entry(hash) else { return Ok(None) };
             match &entry.payer {

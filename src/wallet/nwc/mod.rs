@@ -207,7 +207,7 @@ impl NwcWallet {
         error: WalletError,
         done: impl Fn(InvoiceState) -> bool,
     ) -> Result<(), WalletError> {
-        if !error.is_definitive() {
+        if matches!(error, WalletError::Unreachable(_)) {
             return Err(error);
         }
         match self.look_up(hash).await {
