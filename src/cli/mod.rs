@@ -1,1 +1,125 @@
+//! What people type: one file a subcommand, each with its arguments and a `run`.
+//!
+//! Adding one: a file with `pub struct XArgs` (clap, examples in `after_help`) and
+//! `pub async fn run(args: XArgs, globals: &Globals) -> anyhow::Result<ExitCode>`, a variant of [`Command`], an arm in
+//! `dispatch`. Results go to standard output through [`Globals::print`], everything else to standard error.
 
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, LogSettings};
+
+pub mod completions;
+pub mod config;
+pub mod exit;
+pub mod globals;
+pub mod identity;
+pub mod init;
+pub mod logging;
+pub mod phrase_input;
+pub mod prompt;
+pub mod report;
+
+pub use exit::{CommandError, Exit};
+pub use globals::Globals;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed (the reason is on standard error), 2 a command line or configuration to correct.
+
+Begin with:
+  coinop init     write a configuration and an identity
+  coinop config check";
+
+/// A coin-operated machine for compute: sell inference for Lightning payments over Nostr (NIP-90), and buy it
+#[derive(Debug, Parser)]
+#[command(name = "coinop", version, after_help = EXIT_CODES, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::InitArgs),
+    Identity(identity::IdentityArgs),
+    Config(config::ConfigArgs),
+    Completions(completions::CompletionsArgs),
+}
+
+impl Command {
+    /// Whether it runs for long and logs as the configuration says; the others log warnings only.
+    fn is_daemon(&self) -> bool {
+        match self {
+            Self::Init(_) | Self::Identity(_) | Self::Config(_) | Self::Completions(_) => false,
+        }
+    }
+}
+
+/// Parses the command line, runs the command and reports how it ended. All of `main` but process-wide set-up.
+pub fn main() -> ExitCode {
+    let Cli { globals, command } = Cli::parse();
+    logging::start(&log_settings(&globals, &command), globals.verbose, globals.quiet);
+    let ended = runtime().and_then(|runtime| runtime.block_on(dispatch(command, &globals)));
+    ended.unwrap_or_else(|error| {
+        eprint!("{}", report::render(&error));
+        ExitCode::from(report::code(&error))
+    })
+}
+
+async fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode> {
+    match command {
+        Command::Init(args) => init::run(args, globals).await,
+        Command::Identity(args) => identity::run(args, globals).await,
+        Command::Config(args) => config::run(args, globals).await,
+        Command::Completions(args) => completions::run(args, globals).await,
+    }
+}
+
+/// Several threads: wallets block theirs now and then.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the system gave us no threads")
+}
+
+/// A configuration that can't be read is the command's to report; until then the defaults do.
+fn log_settings(globals: &Globals, command: &Command) -> LogSettings {
+    if !command.is_daemon() {
+        return logging::quiet_settings();
+    }
+    globals
+        .paths()
+        .ok()
+        .and_then(|paths| Config::load_or_default(&paths).ok())
+        .map_or_else(logging::quiet_settings, |config| config.log)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_without_subcommands_shows_an_example() {
+        fn visit(command: &clap::Command, path: &str) {
+            for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+                let path = format!("{path} {}", sub.get_name());
+                if sub.has_subcommands() {
+                    visit(sub, &path);
+                    continue;
+                }
+                let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains(&path), "'{path} --help' has no example");
+            }
+        }
+        visit(&Cli::command(), "coinop");
+    }
+}

@@ -1,0 +1,424 @@
+//! `coinop init`: from nothing to a configuration and an identity. Everything can be given as an option; at a terminal
+//! the rest is asked, elsewhere it takes its default.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use super::Globals;
+use super::exit::{CommandError, Exit};
+use super::identity::PublicIdentity;
+use super::phrase_input::{self, NewPhraseArgs, PassphraseArgs};
+use super::prompt::{Ask, Nobody, Terminal};
+use crate::config::{Config, Paths, RawConfig, Template};
+use crate::identity::{Identity, IdentityError, Keystore, PasswordSources, Phrase, WordCount};
+
+const EXAMPLES: &str = "\
+At a terminal it asks what you do not say. Without one, or with --yes, the rest takes its default.
+
+Examples:
+  coinop init
+  coinop init --yes --password-file /run/secrets/coinop --model /srv/models/qwen3.gguf --nwc env:COINOP_NWC
+  coinop init --yes --free --relay wss://relay.example --phrase-file words.txt --password-file pw.txt";
+
+/// Write a configuration and an identity, asking what is needed
+#[derive(Debug, Default, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct InitArgs {
+    /// Ask nothing: what is not given takes its default
+    #[arg(short, long)]
+    yes: bool,
+    /// Replace an existing configuration, keeping the old one as config.toml.old (an identity is never replaced)
+    #[arg(long)]
+    force: bool,
+
+    #[command(flatten)]
+    new_phrase: NewPhraseArgs,
+    /// Import an existing phrase, from the keyboard or standard input
+    #[arg(long, conflicts_with = "words")]
+    import: bool,
+    /// Import the phrase in this file; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "words")]
+    phrase_file: Option<PathBuf>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+    /// Which of the phrase's identities to use (NIP-06)
+    #[arg(long, value_name = "NUMBER")]
+    account: Option<u32>,
+    /// Take a weak password
+    #[arg(long)]
+    force_weak_password: bool,
+
+    /// A relay to work on; may be given several times
+    #[arg(long = "relay", value_name = "URL")]
+    relays: Vec<String>,
+    /// The name customers see
+    #[arg(long)]
+    name: Option<String>,
+    /// A few words about the service
+    #[arg(long)]
+    about: Option<String>,
+
+    /// Ask for nothing: all work is free
+    #[arg(long, conflicts_with_all = ["terms", "base", "per_1k_prompt", "per_1k_generated", "nwc", "play_money"])]
+    free: bool,
+    /// Terms of payment: prepay, postpay, free, hold
+    #[arg(long)]
+    terms: Option<String>,
+    /// The price of a job, such as 2sat
+    #[arg(long, value_name = "AMOUNT")]
+    base: Option<String>,
+    /// The price of 1,000 tokens read, such as 500msat
+    #[arg(long, value_name = "AMOUNT")]
+    per_1k_prompt: Option<String>,
+    /// The price of 1,000 tokens written, such as 2sat
+    #[arg(long, value_name = "AMOUNT")]
+    per_1k_generated: Option<String>,
+    /// Free jobs a key has a day
+    #[arg(long, value_name = "NUMBER")]
+    free_per_day: Option<u32>,
+
+    /// The GGUF file of the model
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// What does the work: mistralrs, or echo for tests
+    #[arg(long, value_name = "BACKEND")]
+    backend: Option<String>,
+    /// Be paid into this Nostr Wallet Connect wallet; its connection string stands in env:NAME or file:/path
+    #[arg(long, value_name = "REFERENCE")]
+    nwc: Option<String>,
+    /// Use a wallet of play money: nobody really pays
+    #[arg(long, conflicts_with = "nwc")]
+    play_money: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+struct Done {
+    config: PathBuf,
+    keystore: PathBuf,
+    kept_identity: bool,
+    identity: Option<PublicIdentity>,
+    missing_to_serve: Vec<String>,
+}
+
+/// Runs the command.
+pub async fn run(args: InitArgs, globals: &Globals) -> Result<ExitCode> {
+    let mut asked: Box<dyn Ask> = if args.yes { Box::new(Nobody) } else { Terminal::open() };
+    let done = init(args, globals, &mut *asked)?;
+    globals.print(&done, || done.text())?;
+    Ok(Exit::Ok.into())
+}
+
+impl Done {
+    fn text(&self) -> String {
+        let mut text = String::new();
+        match &self.identity {
+            Some(identity) => text.push_str(&identity.lines()),
+            None => text.push_str(&format!("keystore  {} (was there, kept)\n", self.keystore.display())),
+        }
+        text.push_str(&format!("config    {}\n\nNext:\n", self.config.display()));
+        if !self.kept_identity {
+            text.push_str("  coinop identity backup    write the words down; they are the identity and the money\n");
+        }
+        for missing in &self.missing_to_serve {
+            text.push_str(&format!("  edit {}: {missing}\n", self.config.display()));
+        }
+        text.push_str("  coinop serve              start selling\n");
+        text
+    }
+}
+
+fn init(args: InitArgs, globals: &Globals, ask: &mut dyn Ask) -> Result<Done> {
+    let paths = globals.paths()?;
+    let config_file = &paths.config_file;
+    if config_file.symlink_metadata().is_ok() && !args.force {
+        return Err(CommandError::failure(format!("there is a configuration at {} already", config_file.display()))
+            .help("edit it, or use --force to replace it (the old one is kept beside it)")
+            .into());
+    }
+
+    // Everything is decided and checked before anything is written.
+    let template = settings(&args, ask)?;
+    let rendered = template.render();
+    let config = Config::resolve(&RawConfig::parse(&rendered, config_file)?, &paths)?;
+    let keystore = &config.identity.keystore;
+    let (identity, kept_identity) = if keystore.exists() {
+        (keep_identity(&args, globals, &config)?, true)
+    } else {
+        (Some(make_identity(&args, globals, &config, ask)?), false)
+    };
+    write_config(&paths, &rendered)?;
+
+    Ok(Done {
+        config: config_file.clone(),
+        keystore: keystore.path().to_owned(),
+        kept_identity,
+        identity,
+        missing_to_serve: config.missing_to_serve().iter().map(ToString::to_string).collect(),
+    })
+}
+
+/// The configuration: what was given, then what is answered, then the defaults.
+fn settings(args: &InitArgs, ask: &mut dyn Ask) -> Result<Template> {
+    let defaults = RawConfig::default();
+    let mut template = Template::default();
+    if let Some(account) = args.account {
+        template = template.with("identity.account", i64::from(account));
+    }
+
+    let relays = if args.relays.is_empty() {
+        let answer = ask.text("Relays, separated by spaces", &defaults.relays.urls.join(" "))?;
+        answer.split([' ', ',']).filter(|url| !url.is_empty()).map(ToOwned::to_owned).collect()
+    } else {
+        args.relays.clone()
+    };
+    template = template.with("relays.urls", relays);
+
+    let mut text = |template: Template, field: &str, given: Option<&String>, question: &str, default: &str| {
+        let value = match given {
+            Some(given) => given.clone(),
+            None => ask.text(question, default)?,
+        };
+        Ok::<_, anyhow::Error>(template.with(field, value.trim()))
+    };
+    template = text(template, "profile.name", args.name.as_ref(), "Name customers see (may be empty)", "")?;
+    if let Some(about) = &args.about {
+        template = template.with("profile.about", about.as_str());
+    }
+    let model = args.model.as_ref().map(absolute).transpose()?;
+    if args.backend.is_none() {
+        let question = "GGUF file of the model (empty: later)";
+        template = text(template, "inference.model", model.as_ref(), question, "")?;
+    } else if let Some(model) = model {
+        template = template.with("inference.model", model);
+    }
+    if let Some(backend) = &args.backend {
+        template = template.with("inference.backend", backend.as_str());
+    }
+    if let Some(number) = args.free_per_day {
+        template = template.with("text.free_per_day", i64::from(number));
+    }
+    money(args, ask, template)
+}
+
+/// The price and where it is paid.
+fn money(args: &InitArgs, ask: &mut dyn Ask, template: Template) -> Result<Template> {
+    const CHOICES: [&str; 4] = [
+        "later (the configuration says how)",
+        "Nostr Wallet Connect",
+        "nothing: all work is free",
+        "play money: try it out, nobody really pays",
+    ];
+    let prices = [&args.terms, &args.base, &args.per_1k_prompt, &args.per_1k_generated];
+    let choice = if args.free {
+        2
+    } else if args.nwc.is_some() {
+        1
+    } else if args.play_money {
+        3
+    } else {
+        ask.choose("How are you paid?", &CHOICES, 0)?
+    };
+    let mut template = template;
+    if choice == 2 && prices.iter().all(|price| price.is_none()) {
+        return Ok(template.with("text.terms", "free"));
+    }
+    match choice {
+        1 => {
+            let reference = match &args.nwc {
+                Some(reference) => reference.clone(),
+                None => {
+                    ask.text("Where does its connection string stand? (env:NAME or file:/path)", "env:COINOP_NWC")?
+                }
+            };
+            template = template.with("wallet.backend", "nwc").with("wallet.nwc.connection", reference.trim());
+        }
+        3 => template = template.with("wallet.backend", "fake").with("wallet.i_know_this_is_play_money", true),
+        _ => {}
+    }
+    let defaults = RawConfig::default().text;
+    if let Some(terms) = &args.terms {
+        template = template.with("text.terms", terms.as_str());
+    }
+    for (field, given, question, default) in [
+        ("text.base", &args.base, "Price of a job", defaults.base),
+        ("text.per_1k_prompt", &args.per_1k_prompt, "… and of 1,000 tokens read", defaults.per_1k_prompt),
+        ("text.per_1k_generated", &args.per_1k_generated, "… and of 1,000 tokens written", defaults.per_1k_generated),
+    ] {
+        let amount = match given {
+            Some(given) => given.clone(),
+            None => ask.text(question, &default)?,
+        };
+        template = template.with(field, amount.trim());
+    }
+    Ok(template)
+}
+
+/// A path from the command line starts where the person is, one in the configuration where the file is.
+fn absolute(path: &PathBuf) -> Result<String> {
+    let path = std::path::absolute(path).with_context(|| format!("can't use the path {}", path.display()))?;
+    match path.into_os_string().into_string() {
+        Ok(path) => Ok(path),
+        Err(_) => Err(CommandError::usage("the model's path is not UTF-8 text").into()),
+    }
+}
+
+/// Keeps the identity that is there, which is never overwritten; its key is shown when a password source is at hand.
+fn keep_identity(args: &InitArgs, globals: &Globals, config: &Config) -> Result<Option<PublicIdentity>> {
+    let keystore = &config.identity.keystore;
+    if args.import || args.phrase_file.is_some() || args.new_phrase.words.is_some() {
+        return Err(IdentityError::KeystoreExists(keystore.path().to_owned()).into());
+    }
+    let Some(password) = PasswordSources::of_process(globals.password_file.clone()).read()? else { return Ok(None) };
+    let identity = Identity::open(keystore, &password, config.identity.account)?;
+    Ok(Some(PublicIdentity::of(&identity, keystore)))
+}
+
+fn make_identity(args: &InitArgs, globals: &Globals, config: &Config, ask: &mut dyn Ask) -> Result<PublicIdentity> {
+    let import = args.import || args.phrase_file.is_some();
+    let import = import
+        || (args.new_phrase.words.is_none()
+            && ask.choose("Your phrase", &["make a new one", "import an existing one"], 0)? == 1);
+    let phrase = if import {
+        phrase_input::existing(args.phrase_file.as_deref(), ask)?
+    } else {
+        Phrase::generate(word_count(args, ask)?)?
+    };
+    let phrase = args.passphrase.apply(phrase)?;
+    let password = globals.new_password(ask, args.force_weak_password)?;
+    let keystore: &Keystore = &config.identity.keystore;
+    keystore.create(&phrase, &password)?;
+    if !import && ask.is_there() && ask.confirm("Show the words now, to write them down?", true)? {
+        let words: Vec<&str> = phrase.words().collect();
+        let lines: Vec<String> =
+            words.iter().enumerate().map(|(index, word)| format!("{:>2}. {word}", index + 1)).collect();
+        ask.say(&format!("\n{}\n", lines.join("\n")))?;
+    }
+    Ok(PublicIdentity::of(&Identity::from_phrase(&phrase, config.identity.account), keystore))
+}
+
+fn word_count(args: &InitArgs, ask: &mut dyn Ask) -> Result<WordCount> {
+    match args.new_phrase.words {
+        Some(count) => Ok(count),
+        None if ask.choose("How long?", &["12 words", "24 words"], 0)? == 1 => Ok(WordCount::TwentyFour),
+        None => Ok(WordCount::Twelve),
+    }
+}
+
+/// Writes the configuration in one step; a configuration that was there is kept beside it.
+fn write_config(paths: &Paths, text: &str) -> Result<()> {
+    let path = &paths.config_file;
+    let beside = |ending: &str| {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(ending);
+        path.with_file_name(name)
+    };
+    let written = || -> std::io::Result<()> {
+        fs::create_dir_all(paths.config_dir())?;
+        if path.exists() {
+            fs::copy(path, beside(".old"))?;
+        }
+        let draft = beside(".new");
+        fs::write(&draft, text)?;
+        fs::rename(&draft, path)
+    };
+    written().with_context(|| format!("can't write the configuration {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::prompt::Script;
+    use super::*;
+    use crate::config::WalletSettings;
+    use crate::identity::Password;
+    use crate::money::Msat;
+
+    const PASSWORD: &str = "orbit velvet tundra seven";
+
+    fn globals(home: &std::path::Path) -> Globals {
+        let password_file = home.join("pw");
+        fs::write(&password_file, PASSWORD).unwrap();
+        Globals { home: Some(home.join("home")), password_file: Some(password_file), ..Globals::default() }
+    }
+
+    #[test]
+    fn the_wizard_asks_and_writes_what_was_answered() {
+        let home = tempfile::tempdir().unwrap();
+        // Without a password file: it is typed.
+        let globals = Globals { password_file: None, ..globals(home.path()) };
+        if PasswordSources::of_process(None).read().unwrap().is_some() {
+            return;
+        }
+        let mut script = Script::new(&[
+            "wss://one.example, wss://two.example", // relays
+            "My shop",                              // name
+            "/srv/m.gguf",                          // model
+            "Nostr Wallet",                         // paid how
+            "",                                     // connection
+            "7sat",                                 // base
+            "",                                     // prompt
+            "1sat",                                 // generated
+            "new",                                  // phrase
+            "24",                                   // words
+            PASSWORD,
+            PASSWORD,
+            "y", // show
+        ]);
+        let done = init(InitArgs::default(), &globals, &mut script).unwrap();
+        assert!(script.is_used_up());
+        let shown = script.transcript.last().unwrap();
+        assert_eq!(shown.trim().lines().count(), 24);
+
+        let (_, config) = globals.load_config().unwrap();
+        assert_eq!(config.relays.urls.len(), 2);
+        assert_eq!(config.profile.name.as_deref(), Some("My shop"));
+        assert_eq!(config.text.rates.base, Msat::sat(7));
+        assert!(matches!(config.wallet, WalletSettings::Nwc { .. }));
+        let phrase = config.identity.keystore.open(&Password::new(PASSWORD.into()).unwrap()).unwrap();
+        assert_eq!(phrase.words().count(), 24);
+        assert!(!done.kept_identity);
+    }
+
+    #[test]
+    fn nothing_is_written_when_an_answer_is_wrong() {
+        let home = tempfile::tempdir().unwrap();
+        let globals = globals(home.path());
+        for args in [
+            InitArgs { relays: vec!["https://x".into()], ..InitArgs::default() },
+            InitArgs { base: Some("2".into()), ..InitArgs::default() },
+            InitArgs { nwc: Some("nostr+walletconnect://abc".into()), ..InitArgs::default() },
+            InitArgs { account: Some(u32::MAX), ..InitArgs::default() },
+            InitArgs { phrase_file: Some(home.path().join("missing")), ..InitArgs::default() },
+        ] {
+            let error = init(args, &globals, &mut Nobody).unwrap_err();
+            assert!(!format!("{error:#}").contains("abc"));
+            assert!(!home.path().join("home").exists(), "something was written: {error:#}");
+        }
+    }
+
+    #[test]
+    fn an_identity_is_kept_and_a_configuration_only_replaced_when_forced() {
+        let home = tempfile::tempdir().unwrap();
+        let globals = globals(home.path());
+        let free = || InitArgs { free: true, ..InitArgs::default() };
+        let first = init(free(), &globals, &mut Nobody).unwrap();
+        let before = fs::read(&first.keystore).unwrap();
+
+        assert!(init(free(), &globals, &mut Nobody).is_err());
+        let again = InitArgs { force: true, name: Some("other".into()), ..free() };
+        let second = init(again, &globals, &mut Nobody).unwrap();
+        assert!(second.kept_identity);
+        assert_eq!(fs::read(&first.keystore).unwrap(), before);
+        assert!(first.config.with_file_name("config.toml.old").exists());
+        assert!(fs::read_to_string(&first.config).unwrap().contains("name = \"other\""));
+
+        let words = InitArgs { force: true, new_phrase: NewPhraseArgs { words: Some(WordCount::Twelve) }, ..free() };
+        let refused = init(words, &globals, &mut Nobody).unwrap_err();
+        assert!(matches!(refused.downcast_ref(), Some(IdentityError::KeystoreExists(_))));
+        assert_eq!(fs::read(&first.keystore).unwrap(), before);
+    }
+}
