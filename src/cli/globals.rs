@@ -11,6 +11,7 @@ use super::exit::CommandError;
 use super::prompt::{Ask, Terminal};
 use crate::config::{Config, Paths};
 use crate::identity::{Account, Identity, IdentityError, Password, PasswordSources};
+use crate::store::Store;
 
 /// Options of every command.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -72,6 +73,20 @@ impl Globals {
         let paths = self.paths()?;
         let config = Config::load_or_default(&paths)?;
         Ok((paths, config))
+    }
+
+    /// The database, which must be there: reports make none.
+    ///
+    /// # Errors
+    /// When there is none, or it can't be opened.
+    pub fn open_store(&self) -> Result<Store> {
+        let path = self.paths()?.database();
+        if !path.exists() {
+            return Err(CommandError::failure(format!("there is no database at {}", path.display()))
+                .help("it is made by the first 'coinop serve'; is --home right?")
+                .into());
+        }
+        Ok(Store::open(&path)?.0)
     }
 
     /// Opens the identity the configuration names, asking for the password when no source has it.

@@ -13,14 +13,18 @@ use crate::config::{Config, LogSettings};
 
 pub mod completions;
 pub mod config;
+pub mod earnings;
 pub mod exit;
 pub mod globals;
 pub mod identity;
 pub mod init;
+pub mod jobs;
+pub mod ledger;
 pub mod logging;
 pub mod phrase_input;
 pub mod prompt;
 pub mod report;
+pub mod table;
 
 pub use exit::{CommandError, Exit};
 pub use globals::Globals;
@@ -46,6 +50,9 @@ pub struct Cli {
 enum Command {
     Init(init::InitArgs),
     Identity(identity::IdentityArgs),
+    Jobs(jobs::JobsArgs),
+    Earnings(earnings::EarningsArgs),
+    Ledger(ledger::LedgerArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -54,7 +61,13 @@ impl Command {
     /// Whether it runs for long and logs as the configuration says; the others log warnings only.
     fn is_daemon(&self) -> bool {
         match self {
-            Self::Init(_) | Self::Identity(_) | Self::Config(_) | Self::Completions(_) => false,
+            Self::Init(_)
+            | Self::Identity(_)
+            | Self::Jobs(_)
+            | Self::Earnings(_)
+            | Self::Ledger(_)
+            | Self::Config(_)
+            | Self::Completions(_) => false,
         }
     }
 }
@@ -74,6 +87,9 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode> {
     match command {
         Command::Init(args) => init::run(args, globals).await,
         Command::Identity(args) => identity::run(args, globals).await,
+        Command::Jobs(args) => jobs::run(args, globals).await,
+        Command::Earnings(args) => earnings::run(args, globals).await,
+        Command::Ledger(args) => ledger::run(args, globals).await,
         Command::Config(args) => config::run(args, globals).await,
         Command::Completions(args) => completions::run(args, globals).await,
     }

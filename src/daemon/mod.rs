@@ -1,4 +1,7 @@
-//! The running program: [`wiring`] puts the parts together (the one place that names concrete ones), [`tasks`] owns what
-//! runs for long.
+//! The running program: [`wiring`] puts the parts together (the one place that names concrete ones), [`service`] starts and
+//! stops them in order, [`tasks`] owns what runs for long, [`signals`] says when to stop.
 
+pub mod lock;
+pub mod service;
+pub mod signals;
 pub mod tasks;

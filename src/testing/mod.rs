@@ -2,4 +2,5 @@
 
 pub mod gate;
 pub mod nwc_service;
+pub mod relay;
 pub mod wallet_contract;

@@ -1,0 +1,55 @@
+//! One provider a database: two would both do what is in the outbox.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// Why the lock could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process has it.
+    #[error("another coinop is serving from {}", .0.display())]
+    Taken(PathBuf),
+    /// The lock file can't be used.
+    #[error("the lock file {} can't be used: {source}", path.display())]
+    Unusable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Held while a provider serves; the system releases it with the process, however that ends.
+#[derive(Debug)]
+pub struct ServeLock(#[allow(dead_code)] File); // Held, never read.
+
+impl ServeLock {
+    /// Takes the lock of a data folder.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn take(folder: &Path) -> Result<Self, LockError> {
+        let path = folder.join("serve.lock");
+        let unusable = |source| LockError::Unusable { path: path.clone(), source };
+        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(unusable)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(LockError::Taken(folder.to_owned())),
+            Err(TryLockError::Error(source)) => Err(LockError::Unusable { path, source }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_provider_on_the_same_folder_is_refused_until_the_first_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = ServeLock::take(folder.path()).unwrap();
+        assert!(matches!(ServeLock::take(folder.path()), Err(LockError::Taken(_))));
+        drop(first);
+        ServeLock::take(folder.path()).unwrap();
+    }
+}

@@ -1,0 +1,227 @@
+//! A provider with its relays, started and stopped in order.
+//!
+//! Start: store, relays (requests pile up in the inbox), provider, what an earlier process left, then intake. Stop: intake,
+//! the inbox's rest, runs (a grace period), the outbox's last words, the ads, the sockets, the database.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::MissedTickBehavior;
+use tracing::{info, warn};
+
+use super::tasks::Tasks;
+use crate::executor::Router;
+use crate::identity::Signer;
+use crate::job::JobKind;
+use crate::nip90::handler_info::{Ad, Profile};
+use crate::nip90::{Codec, ReadLimits};
+use crate::provider::{Advertiser, Clock, HoldKey, Parts, Provider, Settings, Witness};
+use crate::relays::{Inbox, Intake, PoolConfig, RelayError, RelayPool};
+use crate::store::{Closing, Store, StoreError};
+use crate::wallet::Wallet;
+
+/// The cursor's name in the store.
+const RELAY_CURSOR: &str = "relays";
+
+/// How often it is remembered up to when the relays have been read.
+const CURSOR_EVERY: Duration = Duration::from_secs(10);
+
+/// How far before the cursor requests are asked for again: covers clocks that differ and requests that were being made
+/// ready when the process ended. What is known already costs a look.
+const CURSOR_OVERLAP: Duration = Duration::from_secs(15 * 60);
+
+/// How long long-lived tasks get to end once they are told.
+const TASK_GRACE: Duration = Duration::from_secs(10);
+
+/// What customers see of us.
+#[derive(Debug, Clone)]
+pub struct AdPlan {
+    /// One ad a kind served.
+    pub ads: Vec<Ad>,
+    /// Who we are.
+    pub profile: Option<Profile>,
+    /// Whether we say that we are here.
+    pub heartbeat: bool,
+    /// How often the ads are published again.
+    pub refresh: Duration,
+    /// Whether they are taken back when we stop.
+    pub withdraw_on_shutdown: bool,
+}
+
+/// Everything a service is made of.
+#[allow(missing_debug_implementations)] // Made of traits.
+pub struct Plan {
+    /// Our key.
+    pub signer: Signer,
+    /// How strangers' events are read.
+    pub read_limits: ReadLimits,
+    /// Where things are kept; `None` keeps them in memory.
+    pub database: Option<PathBuf>,
+    /// Where requests come from.
+    pub relays: PoolConfig,
+    /// Requests that wait to be read; beyond it the relays' sockets wait.
+    pub inbox_room: usize,
+    /// How we sell.
+    pub settings: Settings,
+    /// How long finished jobs are kept.
+    pub retention: Duration,
+    /// How we are paid.
+    pub wallet: Option<Arc<dyn Wallet>>,
+    /// For hold invoices.
+    pub hold_key: Option<HoldKey>,
+    /// Who does what, given the relays (for inputs that are events).
+    #[allow(clippy::type_complexity)] // Named by its field.
+    pub router: Box<dyn FnOnce(Arc<RelayPool>) -> Router + Send>,
+    /// What customers see of us; `None` says nothing.
+    pub ad: Option<AdPlan>,
+    /// The time.
+    pub clock: Clock,
+    /// Told of each step.
+    pub witness: Arc<dyn Witness>,
+}
+
+/// Why a service did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The relays.
+    #[error(transparent)]
+    Relays(#[from] RelayError),
+}
+
+/// A running service.
+#[derive(Debug)]
+pub struct Service {
+    provider: Arc<Provider>,
+    relays: Arc<RelayPool>,
+    tasks: Tasks,
+    intake: tokio::task::JoinHandle<()>,
+    closing: Closing,
+}
+
+impl Service {
+    /// Starts.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(plan: Plan) -> Result<Self, StartError> {
+        let (store, closing) = match &plan.database {
+            Some(path) => Store::open(path)?,
+            None => Store::in_memory()?,
+        };
+        let codec = Codec::new(plan.signer.clone(), plan.read_limits);
+        let kinds: Vec<JobKind> = plan.settings.offers.keys().copied().collect();
+        let since = read_since(&store, &plan.relays, plan.clock.now()).await?;
+        let (inbox_end, inbox) = Inbox::channel(codec.clone(), plan.inbox_room);
+        let intake = Intake { kinds, since, inbox: inbox_end };
+        let urls = plan.relays.relays.clone();
+        let relays = Arc::new(RelayPool::connect(plan.relays, &plan.signer, Some(intake)).await?);
+        let parts = Parts {
+            store: store.clone(),
+            codec: codec.clone(),
+            publisher: relays.clone(),
+            wallet: plan.wallet,
+            hold_key: plan.hold_key,
+            router: (plan.router)(relays.clone()),
+            clock: plan.clock.clone(),
+            witness: plan.witness,
+        };
+        let provider = Provider::new(parts, plan.settings);
+        provider.recover().await?;
+
+        let mut tasks = Tasks::new();
+        tasks.spawn("payments", |shutdown| Arc::clone(&provider).watch_payments(shutdown));
+        tasks.spawn("housekeeping", |shutdown| Arc::clone(&provider).keep_house(plan.retention, shutdown));
+        if let Some(ad) = plan.ad {
+            let advertiser = Advertiser {
+                codec,
+                publisher: relays.clone(),
+                clock: plan.clock.clone(),
+                ads: ad.ads,
+                profile: ad.profile,
+                relays: urls,
+                heartbeat: ad.heartbeat,
+                refresh: ad.refresh,
+                withdraw_on_shutdown: ad.withdraw_on_shutdown,
+            };
+            tasks.spawn("advertising", |shutdown| advertiser.run(shutdown));
+        }
+        // Ends when the intake is stopped and the inbox is empty, which is before the other tasks end.
+        let intake = tokio::spawn(take_in(inbox, Arc::clone(&provider), Arc::clone(&relays), store, plan.clock));
+        Ok(Self { provider, relays, tasks, intake, closing })
+    }
+
+    /// The provider.
+    pub fn provider(&self) -> &Arc<Provider> {
+        &self.provider
+    }
+
+    /// The relays.
+    pub fn relays(&self) -> &Arc<RelayPool> {
+        &self.relays
+    }
+
+    /// Waits until something that should run until the end ends by itself: names it.
+    pub async fn failed(&mut self) -> String {
+        match self.tasks.first_to_end().await {
+            Some(ended) => ended,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops: runs get `grace` to finish. Returns whether all of them did.
+    pub async fn stop(self, grace: Duration) -> bool {
+        let Self { provider, relays, tasks, intake, closing } = self;
+        relays.stop_intake();
+        if let Err(problem) = intake.await {
+            warn!(%problem, "The intake did not end well");
+        }
+        let finished = provider.shut_down(grace).await;
+        tasks.end(TASK_GRACE).await;
+        relays.shutdown().await;
+        drop((provider, relays));
+        if tokio::task::spawn_blocking(move || closing.wait()).await.is_err() {
+            warn!("The database did not close in order");
+        }
+        finished
+    }
+}
+
+async fn take_in(mut inbox: Inbox, provider: Arc<Provider>, relays: Arc<RelayPool>, store: Store, clock: Clock) {
+    let mut tick = tokio::time::interval(CURSOR_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            incoming = inbox.next() => match incoming {
+                Some(incoming) => provider.receive(incoming).await,
+                None => break,
+            },
+            _ = tick.tick() => {
+                // Up to now, when a relay is there to have told us and nothing it told us waits.
+                let read = inbox.waiting() == 0 && relays.health().iter().any(|relay| relay.connected);
+                if read && let Err(problem) = store.set_cursor(RELAY_CURSOR, clock.now()).await {
+                    warn!(%problem, "The cursor could not be kept");
+                }
+            }
+        }
+    }
+    info!("No more requests are taken");
+}
+
+/// From when on requests are asked for: where we were, or just now on the first start. Never further back than a request is
+/// worth answering.
+async fn read_since(store: &Store, relays: &PoolConfig, now: Timestamp) -> Result<Timestamp, StoreError> {
+    let back = |span: Duration| {
+        SignedDuration::try_from(span).ok().and_then(|span| now.checked_sub(span).ok()).unwrap_or(Timestamp::UNIX_EPOCH)
+    };
+    let oldest = back(relays.limits.max_request_age);
+    let overlap = SignedDuration::try_from(CURSOR_OVERLAP).unwrap_or(SignedDuration::ZERO);
+    Ok(match store.cursor(RELAY_CURSOR).await? {
+        Some(cursor) => cursor.checked_sub(overlap).unwrap_or(Timestamp::UNIX_EPOCH).max(oldest),
+        None => back(relays.limits.max_clock_skew).max(oldest),
+    })
+}
