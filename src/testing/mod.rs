@@ -1,1 +1,2 @@
-
+pub mod inference_contract;
+pub mod input_sources;
