@@ -1,1 +1,235 @@
-//! To be written.
+//! Kind 5050, text generation: from a request to a conversation that fits a model, and from the model's answer to a
+//! result that is worth its price.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use super::sources::InputSource;
+use super::{Executor, Prepared};
+use crate::inference::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, TextSink};
+use crate::job::text::{PART_SEPARATOR, Part, TextGeneration, TextLimits, TextOutput, Turn};
+use crate::job::{Code, Estimate, Failure, JobRequest, Outcome, Refusal};
+
+/// Most model names an error lists.
+const MODELS_LISTED: usize = 20;
+
+/// Generates text with a model.
+#[derive(Clone)]
+pub struct TextExecutor {
+    backend: Arc<dyn Inference>,
+    sources: Arc<dyn InputSource>,
+    limits: TextLimits,
+    time_limit: Duration,
+}
+
+impl std::fmt::Debug for TextExecutor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TextExecutor")
+            .field("limits", &self.limits)
+            .field("time_limit", &self.time_limit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is kept between quote and run.
+#[derive(Serialize, Deserialize)]
+struct TextWork {
+    generate: Generate,
+    output: TextOutput,
+}
+
+impl TextExecutor {
+    /// Generates with `backend` what fits `limits`; inputs that are references come from `sources`; a run that takes longer
+    /// than `time_limit` fails.
+    pub fn new(
+        backend: Arc<dyn Inference>,
+        sources: Arc<dyn InputSource>,
+        limits: TextLimits,
+        time_limit: Duration,
+    ) -> Self {
+        Self { backend, sources, limits, time_limit }
+    }
+
+    async fn resolve(&self, turns: Vec<Turn>) -> Result<Vec<Message>, Refusal> {
+        let mut messages = Vec::with_capacity(turns.len());
+        let mut bytes = 0;
+        for turn in turns {
+            let mut texts = Vec::with_capacity(turn.parts.len());
+            for part in &turn.parts {
+                let text = self.text_of(part).await?;
+                bytes += text.len();
+                // Checked after each one: what is too much already needs no more fetching.
+                self.limits.check_input_bytes(bytes)?;
+                texts.push(text);
+            }
+            messages.push(Message::new(turn.role, texts.join(PART_SEPARATOR)));
+        }
+        match messages.last() {
+            Some(last) if !last.content.trim().is_empty() => Ok(messages),
+            _ => Err(Refusal::bad_request("the inputs hold no text: the address, event or job they name is empty")),
+        }
+    }
+
+    async fn text_of(&self, part: &Part) -> Result<String, Refusal> {
+        match part {
+            Part::Text(text) => Ok(text.clone()),
+            Part::Url(url) => self.sources.fetch_url(url).await,
+            Part::Event { id, relay } => self.sources.event(*id, relay.as_deref()).await,
+            Part::Job { id, relay } => self.sources.job_result(*id, relay.as_deref()).await,
+        }
+    }
+
+    async fn model(&self, wanted: Option<&str>) -> Result<ModelInfo, Refusal> {
+        let models = self.backend.models().await.map_err(refusal)?;
+        let chosen = models.iter().find(|model| wanted.is_none_or(|name| name == model.name));
+        match (chosen, wanted) {
+            (Some(model), _) => Ok(model.clone()),
+            (None, Some(wanted)) => Err(unknown_model(wanted, models.into_iter().map(|model| model.name))),
+            (None, None) => Err(refusal(InferenceError::Unusable("the backend offers no model".to_owned()))),
+        }
+    }
+
+    /// How many tokens the answer may have. With a known context it is certain to fit.
+    fn max_tokens(&self, wanted: Option<u32>, prompt_tokens: u32, context: Option<u32>) -> Result<u32, Refusal> {
+        let wanted_or_default = wanted.unwrap_or(self.limits.default_max_tokens.min(self.limits.max_tokens));
+        let Some(context) = context else { return Ok(wanted_or_default) };
+        // One token stays free: engines fail at the very end of the context.
+        let room = context.saturating_sub(prompt_tokens).saturating_sub(1);
+        if room == 0 {
+            return Err(Refusal::bad_request(format!(
+                "the prompt has {prompt_tokens} tokens; the model reads and writes {context} together: shorten the prompt"
+            )));
+        }
+        match wanted {
+            Some(wanted) if wanted > room => Err(Refusal::bad_request(format!(
+                "param max_tokens: {wanted} do not fit; the prompt has {prompt_tokens} tokens and the model reads and \
+                 writes {context} together: ask for at most {room} or shorten the prompt"
+            ))),
+            _ => Ok(wanted_or_default.min(room)),
+        }
+    }
+}
+
+#[async_trait]
+impl Executor for TextExecutor {
+    async fn prepare(&self, request: &JobRequest) -> Result<Prepared, Refusal> {
+        let asked = TextGeneration::parse(request, &self.limits)?;
+        // Before anything is fetched: a wrong name costs us nothing then.
+        let model = self.model(asked.model.as_deref()).await?;
+        let messages = self.resolve(asked.turns).await?;
+        let counted = self.backend.count_prompt_tokens(Some(&model.name), &messages).await;
+        let prompt_tokens = counted.map_err(refusal)?;
+        let max_tokens = self.max_tokens(asked.max_tokens, prompt_tokens, model.context_tokens)?;
+        let work = TextWork {
+            generate: Generate {
+                model: Some(model.name),
+                messages,
+                sampling: asked.sampling,
+                stop: asked.stop,
+                max_tokens,
+            },
+            output: asked.output,
+        };
+        Ok(Prepared {
+            estimate: Estimate { prompt_tokens, max_generated_tokens: max_tokens },
+            stream: asked.stream,
+            work: serde_json::to_value(work).expect("plain data is always JSON"),
+        })
+    }
+
+    async fn run(
+        &self,
+        prepared: &Prepared,
+        partial: Option<TextSink>,
+        cancel: &CancellationToken,
+    ) -> Result<Outcome, Failure> {
+        let work = TextWork::deserialize(&prepared.work).map_err(|error| {
+            tracing::error!(%error, "Prepared text generation can't be read: was it made by another version?");
+            Failure::backend("the job can't be run any more; please ask again")
+        })?;
+        let begun = Instant::now();
+        // Dropping the future would do; the token also reaches work that runs beside it.
+        let cancel = cancel.child_token();
+        let _stop_when_done = cancel.clone().drop_guard();
+        let running = self.backend.generate(&work.generate, partial, &cancel);
+        let generation = match tokio::time::timeout(self.time_limit, running).await {
+            Ok(done) => done.map_err(failure)?,
+            Err(_) => return Err(Failure::timeout(self.time_limit)),
+        };
+        outcome(generation, work.output, begun.elapsed())
+    }
+}
+
+/// A result is worth something, or the job fails and costs nothing.
+fn outcome(generation: Generation, output: TextOutput, duration: Duration) -> Result<Outcome, Failure> {
+    let Generation { text, finish, usage, model, parameters } = generation;
+    if text.trim().is_empty() {
+        return Err(Failure::backend("the model wrote nothing; rephrase the prompt or change stop"));
+    }
+    let content = match output {
+        TextOutput::Plain | TextOutput::Markdown => text,
+        TextOutput::Json => json(&text)?,
+    };
+    Ok(Outcome { content, usage, finish, model: Some(model), parameters, duration })
+}
+
+/// The answer as JSON: as it is, or out of the one code block around it, which models like to add.
+fn json(text: &str) -> Result<String, Failure> {
+    let text = text.trim();
+    let block = text.strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
+    let inner = block.map(|block| block.strip_prefix("json").unwrap_or(block).trim());
+    [Some(text), inner]
+        .into_iter()
+        .flatten()
+        .find(|candidate| serde_json::from_str::<serde::de::IgnoredAny>(candidate).is_ok())
+        .map(str::to_owned)
+        .ok_or_else(|| {
+            Failure::backend(
+                "the answer is not the JSON that output application/json asks for; ask for JSON in the prompt, raise \
+                 max_tokens, or ask for text/plain",
+            )
+        })
+}
+
+fn unknown_model(wanted: &str, offered: impl Iterator<Item = String>) -> Refusal {
+    let names: Vec<String> = offered.take(MODELS_LISTED).collect();
+    Refusal::unsupported(format!("param model: there is no '{wanted}' here; on offer: {}", names.join(", ")))
+}
+
+/// What a customer may know of a backend's trouble; the operator reads the rest in the log.
+fn refusal(error: InferenceError) -> Refusal {
+    match error {
+        InferenceError::UnknownModel { wanted, offered } => unknown_model(&wanted, offered.into_iter()),
+        InferenceError::ContextOverflow { prompt_tokens, context_tokens } => Refusal::bad_request(format!(
+            "the prompt has {prompt_tokens} tokens; the model reads and writes {context_tokens} together: shorten the \
+             prompt"
+        )),
+        InferenceError::BadRequest(reason) => {
+            tracing::warn!(%reason, "The backend refused a conversation");
+            Refusal::bad_request(
+                "the model can't read this conversation; send one prompt, or messages marked user and assistant in turn",
+            )
+        }
+        InferenceError::Cancelled => Refusal::new(Code::Cancelled, "the job was cancelled"),
+        InferenceError::Backend(reason) => {
+            tracing::warn!(%reason, "The backend failed");
+            Refusal::new(Code::Backend, "the model failed; please try again")
+        }
+        InferenceError::Unusable(reason) => {
+            tracing::error!(%reason, "The backend is not usable");
+            Refusal::new(Code::Backend, "the model is out of order; please try later or elsewhere")
+        }
+    }
+}
+
+fn failure(error: InferenceError) -> Failure {
+    refusal(error).into()
+}
+
+#[cfg(test)]
+#[path = "inference_tests.rs"]
+mod tests;

@@ -76,3 +76,4 @@ impl Router {
 }
 
 pub mod inference;
+pub mod sources;

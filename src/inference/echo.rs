@@ -184,6 +184,7 @@ impl Inference for Echo {
 mod tests {
     use super::*;
     use crate::job::text::Sampling;
+    use crate::testing::inference_contract::{self, Subject};
 
     fn ask(text: &str) -> Generate {
         Generate {
@@ -232,5 +233,12 @@ mod tests {
         assert!(run(&echo, &ask("a")).await.is_err());
         assert!(run(&echo, &ask("a")).await.is_ok());
         assert_eq!(echo.runs(), 3);
+    }
+
+    #[tokio::test]
+    async fn echo_keeps_the_contract() {
+        let questions = ["say three words", "one after another", "and yet a third one"].map(str::to_owned).to_vec();
+        let subject = Subject { backend: Arc::new(Echo::new()), questions, endless: None };
+        inference_contract::check(&subject).await;
     }
 }
