@@ -5,7 +5,7 @@
 //! up now and then.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::stream::{self, BoxStream};
@@ -50,7 +50,7 @@ pub fn updates_with(
         .with_max_delay(longest_delay)
         .with_jitter()
         .without_max_times();
-    let watched = Watched { wallet, builder, backoff: builder.build(), open: None, wait: false };
+    let watched = Watched { wallet, builder, backoff: builder.build(), longest_delay, open: None, wait: false };
     stream::unfold(watched, |mut watched| async move { Some((watched.next().await, watched)) })
         .take_until(shutdown.cancelled_owned())
 }
@@ -59,21 +59,23 @@ struct Watched {
     wallet: Arc<dyn Wallet>,
     builder: ExponentialBuilder,
     backoff: ExponentialBackoff,
-    open: Option<BoxStream<'static, InvoiceUpdate>>,
-    /// Whether something failed since the last news, so that the next attempt has to wait.
+    longest_delay: Duration,
+    open: Option<(BoxStream<'static, InvoiceUpdate>, Instant)>,
+    /// Whether a stream ended or could not be opened, so that the next attempt has to wait.
     wait: bool,
 }
 
 impl Watched {
     async fn next(&mut self) -> WatchEvent {
         loop {
-            if let Some(open) = &mut self.open {
-                match open.next().await {
-                    Some(update) => {
-                        // Only a stream that delivers counts as healthy: one that opens and ends at once keeps backing off.
-                        self.backoff = self.builder.build();
-                        return WatchEvent::Update(update);
-                    }
+            if let Some((open, since)) = &mut self.open {
+                let next = open.next().await;
+                // A stream that delivers or lasts is healthy; one that opens and ends at once keeps backing off.
+                if next.is_some() || since.elapsed() > self.longest_delay {
+                    self.backoff = self.builder.build();
+                }
+                match next {
+                    Some(update) => return WatchEvent::Update(update),
                     None => {
                         tracing::debug!(wallet = self.wallet.name(), "The wallet's stream of news ended");
                         self.open = None;
@@ -87,7 +89,7 @@ impl Watched {
             }
             match self.wallet.updates().await {
                 Ok(stream) => {
-                    self.open = Some(stream);
+                    self.open = Some((stream, Instant::now()));
                     return WatchEvent::Reconnected;
                 }
                 Err(error) => {
@@ -112,7 +114,7 @@ mod tests {
         FakeWallet::open(&FakeNetwork::in_memory(), &[1; 32], FakeWalletOptions::default()).unwrap()
     }
 
-    fn watched(wallet: &FakeWallet, shutdown: &CancellationToken) -> impl Stream<Item = WatchEvent> + Unpin {
+    fn watched(wallet: &FakeWallet, shutdown: &CancellationToken) -> impl Stream<Item = WatchEvent> + Unpin + use<> {
         Box::pin(updates_with(Arc::new(wallet.clone()), shutdown.clone(), SHORT, SHORT))
     }
 

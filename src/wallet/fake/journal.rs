@@ -4,7 +4,7 @@
 //! reads what the others wrote before it writes, so a test can pay an invoice of a provider that is running, or dead.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use super::ledger::Change;
@@ -16,6 +16,11 @@ pub(super) struct Journal {
     read_to: u64,
 }
 
+/// Our turn to write: the file's lock, held until dropped.
+pub(super) struct Turn<'a> {
+    journal: &'a mut Journal,
+}
+
 impl Journal {
     /// Opens or makes the file. Nothing is read yet.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
@@ -23,50 +28,48 @@ impl Journal {
         Ok(Self { file, read_to: 0 })
     }
 
-    /// Takes the file's lock, hands the changes others made to `learn`, lets `act` decide on a change and writes it.
-    pub(super) fn exchange<T, E: From<io::Error>>(
-        &mut self,
-        mut learn: impl FnMut(Change),
-        act: impl FnOnce() -> Result<(Option<Change>, T), E>,
-    ) -> Result<(Option<Change>, T), E> {
+    /// Waits for our turn and returns what others wrote since the last one.
+    pub(super) fn begin(&mut self) -> io::Result<(Turn<'_>, Vec<Change>)> {
         self.file.lock()?;
-        let done = self.catch_up(&mut learn).map_err(E::from).and_then(|()| {
-            let (change, answer) = act()?;
-            if let Some(change) = &change {
-                self.append(change)?;
-            }
-            Ok((change, answer))
-        });
-        // Even after a failure: the lock belongs to this exchange only.
-        self.file.unlock()?;
-        done
+        let turn = Turn { journal: self };
+        let news = turn.journal.catch_up()?;
+        Ok((turn, news))
     }
 
-    fn catch_up(&mut self, learn: &mut impl FnMut(Change)) -> io::Result<()> {
+    fn catch_up(&mut self) -> io::Result<Vec<Change>> {
         self.file.seek(SeekFrom::Start(self.read_to))?;
-        let mut reader = BufReader::new((&self.file).take(u64::MAX));
+        let mut reader = BufReader::new(&self.file);
+        let mut news = Vec::new();
         let mut line = String::new();
-        loop {
-            line.clear();
-            let read = reader.read_line(&mut line)?;
-            if read == 0 {
-                return Ok(());
-            }
+        while reader.read_line(&mut line)? > 0 {
             if !line.ends_with('\n') {
                 // The writer died in the middle of this line, so its change never happened.
-                return self.file.set_len(self.read_to);
+                self.file.set_len(self.read_to)?;
+                break;
             }
-            learn(serde_json::from_str(&line)?);
-            self.read_to += read as u64;
+            news.push(serde_json::from_str(&line)?);
+            self.read_to += line.len() as u64;
+            line.clear();
         }
+        Ok(news)
     }
+}
 
-    fn append(&mut self, change: &Change) -> io::Result<()> {
+impl Turn<'_> {
+    /// Writes a change. On disk when this returns.
+    pub(super) fn write(&mut self, change: &Change) -> io::Result<()> {
         let mut line = serde_json::to_vec(change)?;
         line.push(b'\n');
-        self.file.write_all(&line)?;
-        self.file.sync_data()?;
-        self.read_to += line.len() as u64;
+        self.journal.file.write_all(&line)?;
+        self.journal.file.sync_data()?;
+        self.journal.read_to += line.len() as u64;
         Ok(())
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // It can only fail when the file is gone, and then so is the lock.
+        let _ = self.journal.file.unlock();
     }
 }

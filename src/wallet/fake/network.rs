@@ -33,8 +33,13 @@ struct Inner {
 }
 
 struct Books {
-    ledger: Ledger,
+    world: World,
     journal: Option<Journal>,
+}
+
+#[derive(Default)]
+struct World {
+    ledger: Ledger,
     listeners: HashMap<NodeId, broadcast::Sender<InvoiceUpdate>>,
 }
 
@@ -84,12 +89,14 @@ impl FakeNetwork {
 
     /// News for one wallet.
     pub(super) fn listen(&self, id: &str) -> broadcast::Receiver<InvoiceUpdate> {
-        self.lock().listeners.entry(id.to_owned()).or_insert_with(|| broadcast::Sender::new(NEWS_KEPT)).subscribe()
+        let mut guard = self.lock();
+        let listeners = guard.world.listeners.entry(id.to_owned());
+        listeners.or_insert_with(|| broadcast::Sender::new(NEWS_KEPT)).subscribe()
     }
 
     /// Says something to one wallet's listeners again.
     pub(super) fn announce(&self, id: &str, update: InvoiceUpdate) {
-        self.lock().tell(id, update);
+        self.lock().world.tell(id, update);
     }
 
     /// Looks at the ledger as it is now, other processes' moves included.
@@ -102,43 +109,35 @@ impl FakeNetwork {
         &self,
         decide: impl FnOnce(&Ledger) -> Result<(Option<Change>, T), WalletError>,
     ) -> Result<T, WalletError> {
-        let mut moved = false;
         let mut guard = self.lock();
-        let books = &mut *guard;
-        let (change, answer) = match books.journal.take() {
-            None => decide(&books.ledger)?,
-            Some(mut journal) => {
-                // Shared between the two steps, which never run at the same time.
-                let cell = std::cell::RefCell::new(&mut *books);
-                let done = journal.exchange(
-                    |foreign| {
-                        cell.borrow_mut().apply(&foreign);
-                        moved = true;
-                    },
-                    || decide(&cell.borrow().ledger).map_err(Failed::Wallet),
-                );
-                drop(cell);
-                books.journal = Some(journal);
-                match done {
-                    Ok(done) => done,
-                    Err(Failed::Wallet(error)) => return Err(error),
-                    Err(Failed::Disk(error)) => return Err(WalletError::Internal(error.to_string())),
-                }
-            }
-        };
-        if let Some(change) = change {
-            books.apply(&change);
-            moved = true;
+        let Books { world, journal } = &mut *guard;
+        let mut turn = None;
+        let mut moved = false;
+        if let Some(journal) = journal {
+            let (begun, foreign) = journal.begin().map_err(disk)?;
+            turn = Some(begun);
+            moved = !foreign.is_empty();
+            foreign.iter().for_each(|change| world.apply(change));
         }
+        let decided = decide(&world.ledger).and_then(|(change, answer)| {
+            if let Some(change) = change {
+                // On disk first: what is answered must survive.
+                turn.as_mut().map_or(Ok(()), |turn| turn.write(&change)).map_err(disk)?;
+                world.apply(&change);
+                moved = true;
+            }
+            Ok(answer)
+        });
+        drop(turn);
         drop(guard);
         if moved {
             self.inner.changes.send_modify(|count| *count += 1);
         }
-        Ok(answer)
+        decided
     }
 
     fn with_journal(journal: Option<Journal>) -> Self {
-        let books = Books { ledger: Ledger::default(), journal, listeners: HashMap::new() };
+        let books = Books { world: World::default(), journal };
         Self {
             inner: Arc::new(Inner { books: Mutex::new(books), changes: watch::Sender::new(0) }),
             clock: Arc::new(Timestamp::now),
@@ -150,7 +149,7 @@ impl FakeNetwork {
     }
 }
 
-impl Books {
+impl World {
     /// Makes a move and tells the owners of the invoices it changed.
     fn apply(&mut self, change: &Change) {
         let news: Vec<_> = change
@@ -173,14 +172,6 @@ impl Books {
     }
 }
 
-/// Why an exchange with the file came to nothing.
-enum Failed {
-    Disk(io::Error),
-    Wallet(WalletError),
-}
-
-impl From<io::Error> for Failed {
-    fn from(error: io::Error) -> Self {
-        Self::Disk(error)
-    }
+fn disk(error: io::Error) -> WalletError {
+    WalletError::Internal(format!("the fake network's file: {error}"))
 }

@@ -257,7 +257,7 @@ async fn faults_end_when_they_are_switched_off() {
     seller.faults().fail_next(WalletError::RateLimited);
     assert_eq!(seller.create_invoice(&request(PRICE)).await, Err(WalletError::RateLimited));
     let mut news = seller.updates().await.unwrap();
-    let [first, second, third] = [PRICE; 3].map(|price| request(price));
+    let [first, second, third] = [PRICE; 3].map(request);
     let first = seller.create_invoice(&first).await.unwrap().payment_hash;
     let second = seller.create_invoice(&second).await.unwrap().payment_hash;
     let third = seller.create_invoice(&third).await.unwrap().payment_hash;
