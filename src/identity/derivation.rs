@@ -134,6 +134,13 @@ impl WalletSecret {
         derive(&Secp256k1::new(), &master(self.entropy.as_slice()), &[hardened(PLAY_MONEY_NODE)]).0.private_key
     }
 
+    /// The secret that preimages of hold invoices follow from: HMAC-SHA256 of a fixed text under the 64 bytes. Secret.
+    pub fn hold_secret(&self) -> Zeroizing<[u8; 32]> {
+        let mut engine = HmacEngine::<sha256::Hash>::new(self.entropy.as_slice());
+        engine.input(HOLD_SECRET_NAME);
+        Zeroizing::new(Hmac::from_engine(engine).to_byte_array())
+    }
+
     /// A short public name of the wallet.
     pub fn fingerprint(&self) -> WalletFingerprint {
         let secp = Secp256k1::new();
