@@ -16,6 +16,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod executor;
+pub mod fetch;
 pub mod identity;
 pub mod inference;
 pub mod job;
