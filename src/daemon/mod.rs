@@ -5,3 +5,4 @@ pub mod lock;
 pub mod service;
 pub mod signals;
 pub mod tasks;
+pub mod wiring;

@@ -13,7 +13,7 @@ use std::fmt;
 
 use bitcoin::NetworkKind;
 use bitcoin::bip32::{ChildNumber, Xpriv};
-use bitcoin::hashes::{Hash, HashEngine, Hmac, HmacEngine, sha512};
+use bitcoin::hashes::{Hash, HashEngine, Hmac, HmacEngine, sha256, sha512};
 use bitcoin::secp256k1::{All, Secp256k1, SecretKey};
 use zeroize::Zeroizing;
 
@@ -30,6 +30,8 @@ const BIP85_HEX: u32 = 128_169;
 const WALLET_ENTROPY_BYTES: u32 = 64;
 /// BIP 85's key for the function at the branch's end.
 const BIP85_KEY: &[u8] = b"bip-entropy-from-k";
+/// What the secret of hold invoices is named in its derivation.
+const HOLD_SECRET_NAME: &[u8] = b"coinop hold invoices v1";
 /// The branch below the wallet's own master key where the play-money wallet's node key lives ("fake" in ASCII), so that
 /// it is never the node key of a real wallet from the same entropy.
 const PLAY_MONEY_NODE: u32 = 0x6661_6b65;

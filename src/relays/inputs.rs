@@ -68,13 +68,8 @@ impl InputSource for RelayInputs {
         {
             return Ok(content);
         }
-        let mut answers = self.relays.follow(
-            id,
-            JobKind::TextGeneration,
-            &[],
-            jiff::Timestamp::UNIX_EPOCH,
-            self.codec.clone(),
-        );
+        let mut answers =
+            self.relays.follow(id, JobKind::TextGeneration, &[], jiff::Timestamp::UNIX_EPOCH, self.codec.clone());
         for event in self.relays.fetch(&Query::results(id), self.lookup).await {
             if let Some(content) = self.result_in(&event) {
                 return Ok(content);

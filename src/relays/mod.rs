@@ -8,6 +8,7 @@ pub mod admission;
 mod asks;
 mod guests;
 mod inbox;
+mod inputs;
 mod link;
 mod lookup;
 mod outgoing;
@@ -24,6 +25,7 @@ use async_trait::async_trait;
 
 pub use self::admission::{AdmissionCounts, IntakeLimits, Rejection};
 pub use self::inbox::{DEFAULT_INBOX_ROOM, DEFAULT_LOOKUP_PATIENCE, Inbox, InboxSender};
+pub use self::inputs::RelayInputs;
 pub use self::lookup::{Answers, Query};
 pub use self::pool::{Intake, PoolConfig, RelayHealth, RelayPool};
 pub use self::probe::{Probe, probe};

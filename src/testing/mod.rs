@@ -1,3 +1,8 @@
-//! Stand-ins for the world that tests, the demo and benchmarks share. Compiled always, because the demo uses them.
+//! What the tests are made of: fakes, servers of the other side, and the contract suites every adapter must pass.
 
+pub mod gate;
+pub mod inference_contract;
+pub mod input_sources;
+pub mod nwc_service;
 pub mod relay;
+pub mod wallet_contract;

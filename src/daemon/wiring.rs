@@ -1,0 +1,278 @@
+//! From a configuration to parts: the one place that names concrete wallets, backends and sources.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use secrecy::ExposeSecret;
+use tracing::info;
+
+use super::service::{AdPlan, Plan};
+use crate::config::{Config, InferenceSettings, Limits, MistralRsSettings, Paths, TextSettings, WalletSettings};
+use crate::executor::Router;
+use crate::executor::inference::TextExecutor;
+use crate::fetch::{FetchLimits, Fetcher};
+use crate::identity::Identity;
+use crate::inference::echo::Echo;
+use crate::inference::{Inference, ModelInfo};
+use crate::job::admission::Rules;
+use crate::job::text::TextLimits;
+use crate::job::{JobKind, Terms};
+use crate::money::Msat;
+use crate::nip90::handler_info::{Ad, AdParam, AdPrice, Profile};
+use crate::nip90::{Codec, ReadLimits};
+use crate::provider::{Clock, HoldKey, Offer, Settings};
+use crate::relays::{DEFAULT_LOOKUP_PATIENCE, IntakeLimits, PoolConfig, Rate, RelayInputs};
+use crate::wallet::Wallet;
+use crate::wallet::fake::{FakeNetwork, FakeWallet, FakeWalletOptions};
+use crate::wallet::nwc::{NwcOptions, NwcUri, NwcWallet};
+
+/// The file play money is kept in, in the data folder.
+pub const PLAY_MONEY_FILE: &str = "play-money.journal";
+
+/// How long another job's result is waited for when it is an input.
+const JOB_INPUT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Bytes an event has around what the customer wrote: tags, keys, signature, JSON escapes.
+const EVENT_OVERHEAD_BYTES: usize = 16 * 1024;
+
+/// The parameters of a 5050 request that are understood, for the ad.
+const TEXT_PARAMS: [&str; 11] = [
+    "model",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "frequency_penalty",
+    "presence_penalty",
+    "stop",
+    "seed",
+    "system",
+    "stream",
+];
+
+/// Opens the wallet of the configuration.
+///
+/// # Errors
+/// When it can't be reached, or its secret is missing.
+pub async fn wallet(config: &Config, identity: &Identity, data: &Path) -> Result<Option<Arc<dyn Wallet>>> {
+    Ok(match &config.wallet {
+        WalletSettings::None => None,
+        WalletSettings::PlayMoney => {
+            let network =
+                FakeNetwork::open(&data.join(PLAY_MONEY_FILE)).context("the play-money wallet can't be opened")?;
+            let key = identity.wallet.play_money_node_key().secret_bytes();
+            Some(Arc::new(FakeWallet::open(&network, &key, FakeWalletOptions::default())?))
+        }
+        WalletSettings::Nwc { connection } => {
+            let secret = connection.reveal("wallet.nwc.connection")?;
+            Some(Arc::new(connect_nwc(secret.expose_secret()).await?))
+        }
+    })
+}
+
+/// Connects a wallet by its Nostr Wallet Connect string.
+///
+/// # Errors
+/// When the string can't be read or the wallet does not answer.
+pub async fn connect_nwc(connection: &str) -> Result<NwcWallet> {
+    let uri: NwcUri = connection.parse()?;
+    NwcWallet::connect(&uri, NwcOptions::default()).await.context("the wallet behind the NWC connection can't be used")
+}
+
+/// Loads the model of the configuration. Says how far it is.
+///
+/// # Errors
+/// When the model can't be loaded, or this build can't do it.
+pub async fn backend(settings: &InferenceSettings) -> Result<Arc<dyn Inference>> {
+    match settings {
+        InferenceSettings::Echo => Ok(Arc::new(Echo::new())),
+        InferenceSettings::MistralRs(model) => mistral_rs(model).await,
+    }
+}
+
+#[cfg(feature = "mistralrs")]
+async fn mistral_rs(model: &MistralRsSettings) -> Result<Arc<dyn Inference>> {
+    use crate::inference::mistral_rs::{MistralRs, MistralRsConfig};
+    let config = MistralRsConfig {
+        model_path: model.model.clone(),
+        name: Some(model.model_name.clone()),
+        context_tokens: model.context,
+        chat_template: model.chat_template.clone(),
+    };
+    let loaded = MistralRs::load(config, |progress| info!("{progress}")).await;
+    Ok(Arc::new(loaded.with_context(|| format!("the model {} can't be used", model.model.display()))?))
+}
+
+#[cfg(not(feature = "mistralrs"))]
+async fn mistral_rs(_: &MistralRsSettings) -> Result<Arc<dyn Inference>> {
+    anyhow::bail!(
+        "this coinop was built without in-process inference; build it with the default features, or set \
+         inference.backend to one it has"
+    )
+}
+
+/// Everything a service needs, from a configuration, an identity, and the parts that were opened.
+///
+/// # Errors
+/// When the backend does not answer, or the wallet can't do what the terms ask.
+pub async fn plan(
+    config: &Config,
+    paths: &Paths,
+    identity: &Identity,
+    wallet: Option<Arc<dyn Wallet>>,
+    backend: Arc<dyn Inference>,
+) -> Result<Plan> {
+    let models = backend.models().await.context("the inference backend does not answer")?;
+    check_terms(&config.text, wallet.as_deref())?;
+    let read_limits = read_limits(config);
+    let codec = Codec::new(identity.signer.clone(), read_limits);
+    let text_limits = TextLimits {
+        max_input_bytes: config.text.max_input_bytes,
+        max_tokens: config.text.max_output_tokens,
+        default_max_tokens: config.text.default_output_tokens,
+    };
+    let time_limit = config.text.time_limit;
+    let fetcher = config.fetch.enabled.then(|| {
+        Fetcher::new(FetchLimits {
+            max_bytes: config.fetch.max_bytes,
+            timeout: config.fetch.timeout,
+            allow_private: config.fetch.allow_private,
+            ..FetchLimits::default()
+        })
+    });
+    let router = move |relays| {
+        let sources =
+            RelayInputs { relays, codec, fetcher, lookup: DEFAULT_LOOKUP_PATIENCE, job_patience: JOB_INPUT_PATIENCE };
+        let text = TextExecutor::new(backend, Arc::new(sources), text_limits, time_limit);
+        Router::new().with(JobKind::TextGeneration, Arc::new(text))
+    };
+    Ok(Plan {
+        signer: identity.signer.clone(),
+        read_limits,
+        database: Some(paths.database()),
+        relays: pool(config),
+        inbox_room: crate::relays::DEFAULT_INBOX_ROOM,
+        settings: settings(config),
+        retention: config.limits.retention,
+        hold_key: Some(HoldKey::new(*identity.wallet.hold_secret())),
+        wallet,
+        router: Box::new(router),
+        ad: config.ad.enabled.then(|| ad_plan(config, &models)),
+        clock: Clock::system(),
+        witness: Arc::new(()),
+    })
+}
+
+/// The terms need a wallet that can do them.
+fn check_terms(text: &TextSettings, wallet: Option<&dyn Wallet>) -> Result<()> {
+    if text.terms == Terms::Hold && text.asks_for_money() {
+        let can = wallet.is_some_and(|wallet| wallet.capabilities().hold_invoices);
+        anyhow::ensure!(
+            can,
+            "text.terms is \"hold\", and the wallet makes no hold invoices; set it to \"prepay\" or \"postpay\""
+        );
+    }
+    Ok(())
+}
+
+/// How strangers' events are read.
+pub fn read_limits(config: &Config) -> ReadLimits {
+    ReadLimits {
+        max_value_bytes: config.limits.max_event_bytes,
+        allow_private_relays: config.relays.allow_private,
+        ..ReadLimits::default()
+    }
+}
+
+/// The relay pool of the configuration.
+pub fn pool(config: &Config) -> PoolConfig {
+    let Limits { max_event_bytes, max_request_age, max_clock_skew, .. } = config.limits;
+    PoolConfig {
+        relays: config.relays.urls.iter().map(ToString::to_string).collect(),
+        quorum: config.relays.quorum,
+        publish_timeout: config.relays.publish_timeout,
+        allow_private: config.relays.allow_private,
+        limits: IntakeLimits {
+            max_message_bytes: max_event_bytes.saturating_add(EVENT_OVERHEAD_BYTES),
+            max_request_age,
+            max_clock_skew,
+            per_author: Rate::per_minute(config.limits.per_customer_per_minute, config.limits.per_customer_per_minute),
+            overall: Rate::per_minute(
+                config.limits.events_per_second.saturating_mul(60),
+                config.limits.events_per_second,
+            ),
+            ..IntakeLimits::default()
+        },
+        ..PoolConfig::default()
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let text = &config.text;
+    let offer = Offer { rates: text.rates, terms: text.terms, free_per_day: text.free_per_day };
+    Settings {
+        offers: text.enabled.then_some((JobKind::TextGeneration, offer)).into_iter().collect(),
+        rules: Rules {
+            allow: config.access.allow.clone(),
+            deny: config.access.deny.clone(),
+            on_the_house: config.access.free.clone(),
+            max_queued: config.limits.jobs_queued,
+            max_open_quotes: config.limits.open_quotes,
+            max_per_customer: config.limits.per_customer_open,
+            min_pow_bits: config.access.proof_of_work,
+            ..Rules::default()
+        },
+        jobs_running: config.limits.jobs_running,
+        payment_window: config.limits.payment_window,
+        late_payment_window: config.limits.late_payment_window,
+        ..Settings::default()
+    }
+}
+
+/// What customers see of us.
+pub fn ad_plan(config: &Config, models: &[ModelInfo]) -> AdPlan {
+    let profile = &config.profile;
+    let address = |url: &Option<url::Url>| url.as_ref().map(ToString::to_string);
+    let name = profile.name.clone().unwrap_or_else(|| "coinop".into());
+    let about = profile.about.clone().unwrap_or_else(|| "Text generation for Lightning payments (NIP-90).".into());
+    let text = &config.text;
+    let price = if text.asks_for_money() {
+        // What a job takes at least: nobody is asked less.
+        let least = crate::job::Usage { prompt_tokens: 1, generated_tokens: 1 };
+        AdPrice::From(text.rates.cost(least).max(Msat::msat(1)))
+    } else {
+        AdPrice::Free
+    };
+    let params = TEXT_PARAMS.map(|param| AdParam { name: param.into(), required: false, values: Vec::new() });
+    let ad = Ad {
+        kind: JobKind::TextGeneration,
+        name: name.clone(),
+        about: about.clone(),
+        picture: address(&profile.picture),
+        website: address(&profile.website),
+        lud16: profile.lud16.clone(),
+        price: Some(price),
+        params: params.into(),
+        models: models.iter().map(|model| model.name.clone()).collect(),
+        terms: vec![if text.asks_for_money() { text.terms } else { Terms::Free }],
+        topics: config.ad.topics.clone(),
+        encryption: true,
+    };
+    AdPlan {
+        ads: if text.enabled { vec![ad] } else { Vec::new() },
+        // A profile is published only when the operator wrote one: it may be a person's key.
+        profile: profile.name.is_some().then(|| Profile {
+            name,
+            about,
+            picture: address(&profile.picture),
+            website: address(&profile.website),
+            lud16: profile.lud16.clone(),
+            nip05: None,
+        }),
+        heartbeat: config.ad.heartbeat,
+        refresh: config.ad.refresh,
+        withdraw_on_shutdown: config.ad.withdraw_on_shutdown,
+    }
+}
