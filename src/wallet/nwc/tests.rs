@@ -244,6 +244,20 @@ async fn a_failed_payment_is_believed_only_after_looking_it_up() {
 }
 
 #[tokio::test]
+async fn settling_what_is_settled_is_done_whatever_the_wallet_says() {
+    let world = world().await;
+    let holds = world.wallet.hold_invoices().unwrap();
+    let preimage = [8; 32];
+    let invoice = holds.create_hold_invoice(&request(PRICE), &bolt11::hash_of(&preimage)).await.unwrap();
+    world.pay(&invoice).await;
+    world.service.faults().fail_next("OTHER");
+    assert!(holds.settle(&preimage).await.is_err(), "it is only held");
+    holds.settle(&preimage).await.unwrap();
+    world.service.faults().fail_next("OTHER");
+    holds.settle(&preimage).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_unreadable_answer_says_nothing_for_certain() {
     let world = world().await;
     world.service.faults().garble_next();
