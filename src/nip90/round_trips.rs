@@ -173,6 +173,32 @@ fn feedback_is_read_by_the_customer_as_it_was_meant() {
 }
 
 #[test]
+fn a_piece_of_output_that_looks_like_tags_is_a_piece_of_output() {
+    for encryption in SCHEMES {
+        let to = ReplyTo::from(&request_in(encryption));
+        let content = r#"[["status","success"],["content","x"]]"#.to_owned();
+        let partial = Feedback { seq: Some(0), content, ..Feedback::of(Status::Partial) };
+        let written = provider().feedback(&to, &partial, noon()).expect("written");
+        assert_eq!(read_feedback(&written), partial);
+    }
+}
+
+#[test]
+fn a_sample_beside_an_invoice_is_read() {
+    for encryption in SCHEMES {
+        let to = ReplyTo::from(&request_in(encryption));
+        let content = "the first \"line\"\n".to_owned();
+        let sample = Feedback { content, text: Some("pay for more".into()), ..Feedback::of(Status::PaymentRequired) };
+        let written = provider().feedback(&to, &sample, noon()).expect("written");
+        assert_eq!(read_feedback(&written), sample);
+        let large = Feedback { content: "\"é\n".repeat(50_000), ..sample };
+        let written = provider().feedback(&to, &large, noon()).expect("written");
+        assert!(written.json.len() <= RELAY_LIMIT_BYTES, "{} bytes {encryption:?}", written.json.len());
+        assert!(large.content.starts_with(&read_feedback(&written).content));
+    }
+}
+
+#[test]
 fn a_result_is_read_by_the_customer_as_it_was_meant() {
     for encryption in SCHEMES {
         let request = request_in(encryption);
