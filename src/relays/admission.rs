@@ -323,7 +323,7 @@ mod tests {
         let admission = Admission::new(&limits());
         assert_eq!(admission.admit(&arrival(1, 1, NOW), at(NOW)), Ok(()));
         assert_eq!(admission.admit(&arrival(2, 1, NOW), at(NOW)), Ok(()));
-        assert_eq!(admission.admit(&arrival(3, 1, NOW), at(NOW - 300)), Err(Rejection::AuthorRate));
+        assert_eq!(admission.admit(&arrival(3, 1, NOW), at(NOW - 30)), Err(Rejection::AuthorRate));
     }
 
     #[test]

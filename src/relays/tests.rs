@@ -45,6 +45,13 @@ async fn provider(config: PoolConfig, room: usize) -> (RelayPool, mpsc::Receiver
     (pool, events)
 }
 
+/// Waits until each relay has the subscription: from then on it sends events in the order in which it gets them.
+async fn subscribed(relays: &[&TestRelay]) {
+    for relay in relays {
+        soon(relay.wait_subscriptions(1)).await;
+    }
+}
+
 fn request_by(keys: &Keys, text: &str) -> Event {
     EventBuilder::new(Kind::from_u16(5050), text).sign_with_keys(keys).unwrap()
 }

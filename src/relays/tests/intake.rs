@@ -12,6 +12,7 @@ fn count(events: &[Event], event: &Event) -> usize {
 async fn an_event_delivered_by_two_relays_arrives_once() {
     let (left, right) = (TestRelay::start().await.unwrap(), TestRelay::start().await.unwrap());
     let (pool, mut events) = provider(config(&[&left, &right]), 64).await;
+    subscribed(&[&left, &right]).await;
     let (both, last_left, last_right) = (request("both"), request("left"), request("right"));
     for (relay, last) in [(&left, &last_left), (&right, &last_right)] {
         relay.publish(both.clone()).await;
@@ -96,6 +97,7 @@ async fn a_burst_with_a_slow_reader_arrives_whole() {
     const BURST: usize = 5000;
     let relay = TestRelay::start().await.unwrap();
     let (pool, mut events) = provider(config(&[&relay]), 4).await;
+    subscribed(&[&relay]).await;
     let keys: Vec<Keys> = (0..10).map(|_| Keys::generate()).collect();
     for number in 0..BURST {
         relay.publish(request_by(&keys[number % keys.len()], &number.to_string())).await;
@@ -114,6 +116,7 @@ async fn an_author_who_sends_too_much_is_cut_off_and_nobody_else() {
     let mut config = config(&[&relay]);
     config.limits.per_author = Rate::per_minute(1, 3);
     let (pool, mut events) = provider(config, 64).await;
+    subscribed(&[&relay]).await;
     let loud = Keys::generate();
     for number in 0..10 {
         relay.publish(request_by(&loud, &number.to_string())).await;
@@ -130,6 +133,7 @@ async fn old_future_forged_and_oversized_events_are_dropped_and_the_next_is_take
     let mut config = config(&[&relay]);
     config.limits.max_message_bytes = 10_000;
     let (pool, mut events) = provider(config, 64).await;
+    subscribed(&[&relay]).await;
     let keys = Keys::generate();
     let now = nostr::Timestamp::now().as_secs();
     // Within the subscription's `since`, which the relay minds, but too old when it arrives.
@@ -156,6 +160,7 @@ async fn old_future_forged_and_oversized_events_are_dropped_and_the_next_is_take
 async fn a_forged_copy_does_not_keep_the_real_event_out() {
     let (honest, lying) = (TestRelay::start().await.unwrap(), TestRelay::start().await.unwrap());
     let (_pool, mut events) = provider(config(&[&honest, &lying]), 64).await;
+    subscribed(&[&honest, &lying]).await;
     let (real, marker) = (request("real"), request("marker"));
     let mut forged = real.clone();
     forged.sig = marker.sig;
