@@ -44,7 +44,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Init(init::InitArgs),
+    Init(Box<init::InitArgs>),
     Identity(identity::IdentityArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
@@ -72,7 +72,7 @@ pub fn main() -> ExitCode {
 
 async fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode> {
     match command {
-        Command::Init(args) => init::run(args, globals).await,
+        Command::Init(args) => init::run(*args, globals).await,
         Command::Identity(args) => identity::run(args, globals).await,
         Command::Config(args) => config::run(args, globals).await,
         Command::Completions(args) => completions::run(args, globals).await,
