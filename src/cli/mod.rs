@@ -21,9 +21,12 @@ pub mod init;
 pub mod jobs;
 pub mod ledger;
 pub mod logging;
+pub mod pay_screen;
 pub mod phrase_input;
 pub mod prompt;
 pub mod report;
+pub mod request;
+pub mod serve;
 pub mod table;
 
 pub use exit::{CommandError, Exit};
@@ -50,6 +53,8 @@ pub struct Cli {
 enum Command {
     Init(init::InitArgs),
     Identity(identity::IdentityArgs),
+    Serve(serve::ServeArgs),
+    Request(Box<request::RequestArgs>),
     Jobs(jobs::JobsArgs),
     Earnings(earnings::EarningsArgs),
     Ledger(ledger::LedgerArgs),
@@ -63,11 +68,13 @@ impl Command {
         match self {
             Self::Init(_)
             | Self::Identity(_)
+            | Self::Request(_)
             | Self::Jobs(_)
             | Self::Earnings(_)
             | Self::Ledger(_)
             | Self::Config(_)
             | Self::Completions(_) => false,
+            Self::Serve(_) => true,
         }
     }
 }
@@ -87,6 +94,8 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode> {
     match command {
         Command::Init(args) => init::run(args, globals).await,
         Command::Identity(args) => identity::run(args, globals).await,
+        Command::Serve(args) => serve::run(args, globals).await,
+        Command::Request(args) => request::run(*args, globals).await,
         Command::Jobs(args) => jobs::run(args, globals).await,
         Command::Earnings(args) => earnings::run(args, globals).await,
         Command::Ledger(args) => ledger::run(args, globals).await,
