@@ -13,6 +13,7 @@ use crate::config::{Config, LogSettings};
 
 pub mod completions;
 pub mod config;
+pub mod demo;
 pub mod earnings;
 pub mod exit;
 pub mod globals;
@@ -51,8 +52,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Init(init::InitArgs),
+    Init(Box<init::InitArgs>),
     Identity(identity::IdentityArgs),
+    Demo(demo::DemoArgs),
     Serve(serve::ServeArgs),
     Request(Box<request::RequestArgs>),
     Jobs(jobs::JobsArgs),
@@ -68,6 +70,7 @@ impl Command {
         match self {
             Self::Init(_)
             | Self::Identity(_)
+            | Self::Demo(_)
             | Self::Request(_)
             | Self::Jobs(_)
             | Self::Earnings(_)
@@ -92,8 +95,9 @@ pub fn main() -> ExitCode {
 
 async fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode> {
     match command {
-        Command::Init(args) => init::run(args, globals).await,
+        Command::Init(args) => init::run(*args, globals).await,
         Command::Identity(args) => identity::run(args, globals).await,
+        Command::Demo(args) => demo::run(args, globals).await,
         Command::Serve(args) => serve::run(args, globals).await,
         Command::Request(args) => request::run(*args, globals).await,
         Command::Jobs(args) => jobs::run(args, globals).await,
