@@ -35,15 +35,38 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
-            "money", "job", "identity", "nip90", "fetch", "inference", "executor", "wallet", "relays", "store", "config",
+            "money",
+            "job",
+            "identity",
+            "nip90",
+            "fetch",
+            "inference",
+            "executor",
+            "wallet",
+            "relays",
+            "store",
+            "config",
             "provider",
         ],
     ),
     (
         "cli",
         &[
-            "money", "job", "ledger", "identity", "nip90", "inference", "executor", "wallet", "relays", "store", "config",
-            "provider", "requester", "testing", "daemon",
+            "money",
+            "job",
+            "ledger",
+            "identity",
+            "nip90",
+            "inference",
+            "executor",
+            "wallet",
+            "relays",
+            "store",
+            "config",
+            "provider",
+            "requester",
+            "testing",
+            "daemon",
         ],
     ),
 ];
@@ -53,9 +76,30 @@ const PURE: &[&str] = &["money", "job", "ledger"];
 
 /// What a pure module must not even name.
 const WORLDLY: &[&str] = &[
-    "tokio", "tokio_util", "futures", "reqwest", "tungstenite", "tokio_tungstenite", "rusqlite", "bollard", "axum",
-    "nostr", "nostr_sdk", "nostr_relay_builder", "rand", "tracing", "async fn", ".await", "std::env", "std::fs",
-    "std::io", "std::net", "std::process", "std::thread", "Instant", "SystemTime",
+    "tokio",
+    "tokio_util",
+    "futures",
+    "reqwest",
+    "tungstenite",
+    "tokio_tungstenite",
+    "rusqlite",
+    "bollard",
+    "axum",
+    "nostr",
+    "nostr_sdk",
+    "nostr_relay_builder",
+    "rand",
+    "tracing",
+    "async fn",
+    ".await",
+    "std::env",
+    "std::fs",
+    "std::io",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "Instant",
+    "SystemTime",
     "Timestamp::now",
 ];
 
@@ -99,7 +143,8 @@ const CONCRETE: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms where things are put when nobody knows where they belong.
-const NO_SUCH_ROOM: &[&str] = &["util", "utils", "common", "helper", "helpers", "manager", "managers", "misc", "shared"];
+const NO_SUCH_ROOM: &[&str] =
+    &["util", "utils", "common", "helper", "helpers", "manager", "managers", "misc", "shared"];
 
 /// A source file as users get it.
 struct Source {
@@ -357,11 +402,14 @@ fn sources() -> Vec<Source> {
     for file in files {
         let text = fs::read_to_string(&file).expect("a source file is text");
         let bare = without_comments_and_literals(&text);
-        tests.extend(test_files(&file, &text, &bare));
+        tests.extend(test_modules(&file, &text, &bare));
         let path = file.strip_prefix(&src).expect("found below it").to_string_lossy().replace('\\', "/");
         sources.push(Source { path, code: without_tests(&bare), text });
     }
-    let is_test = |source: &Source| tests.contains(&src.join(&source.path));
+    let is_test = |source: &Source| {
+        let stem = src.join(&source.path).with_extension("");
+        tests.iter().any(|test: &PathBuf| stem.starts_with(test))
+    };
     sources.retain(|source| !is_test(source));
     assert!(sources.len() > 20, "the sources were not found");
     sources
@@ -378,8 +426,8 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// Files that `#[cfg(test)] mod name;` in `file` brings in.
-fn test_files(file: &Path, text: &str, bare: &str) -> Vec<PathBuf> {
+/// Modules that `#[cfg(test)] mod name;` in `file` brings in: the file, without its ending, and the folder of that name.
+fn test_modules(file: &Path, text: &str, bare: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for (at, _) in bare.match_indices("#[cfg(test)]") {
         let rest = &bare[at..];
@@ -391,13 +439,13 @@ fn test_files(file: &Path, text: &str, bare: &str) -> Vec<PathBuf> {
         let named = text[at..at + end].split_once("path = \"").and_then(|(_, rest)| rest.split_once('"'));
         let folder = file.parent().expect("a file is in a folder");
         if let Some((path, _)) = named {
-            found.push(folder.join(path));
+            found.push(folder.join(path).with_extension(""));
             continue;
         }
         let Some((_, name)) = rest[..end].rsplit_once("mod ") else { continue };
         let stem = file.file_stem().expect("a file has a name");
         let own = if stem == "mod" || stem == "lib" { folder.to_owned() } else { folder.join(stem) };
-        found.push(own.join(format!("{}.rs", name.trim())));
+        found.push(own.join(name.trim()));
     }
     found
 }
