@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use nostr::{Event, Filter, Kind, SingleLetterTag};
+use tempfile::TempDir;
 
 use super::relay::TestRelay;
 use crate::daemon::service::{Plan, Service, StartError};
@@ -28,11 +29,9 @@ use crate::wallet::fake::{FakeNetwork, FakeWallet, FakeWalletOptions};
 
 mod customer;
 mod moments;
-mod scratch;
 
 pub use customer::{Customer, Invoiced, Posted};
 pub use moments::Moments;
-pub use scratch::Scratch;
 
 /// How long anything may take before a test gives it up: long, because machines that run tests are busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -68,7 +67,7 @@ pub struct MarketBuilder {
 /// A market that is open.
 #[allow(missing_debug_implementations)] // Made of traits.
 pub struct TestMarket {
-    folder: Scratch,
+    folder: TempDir,
     relays: Vec<TestRelay>,
     network: FakeNetwork,
     wallet: Option<FakeWallet>,
@@ -190,7 +189,7 @@ impl MarketBuilder {
             .map(|options| FakeWallet::open(&network, &[PROVIDER_WALLET; 32], options).expect("the key is a key"));
         let moments = Arc::new(Moments::new(self.witness.clone()));
         let mut market = TestMarket {
-            folder: Scratch::new(),
+            folder: tempfile::tempdir().expect("temporary files can be made"),
             relays,
             network,
             wallet,
