@@ -52,7 +52,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Init(init::InitArgs),
+    Init(Box<init::InitArgs>),
     Identity(identity::IdentityArgs),
     Demo(demo::DemoArgs),
     Serve(serve::ServeArgs),
@@ -95,7 +95,7 @@ pub fn main() -> ExitCode {
 
 async fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode> {
     match command {
-        Command::Init(args) => init::run(args, globals).await,
+        Command::Init(args) => init::run(*args, globals).await,
         Command::Identity(args) => identity::run(args, globals).await,
         Command::Demo(args) => demo::run(args, globals).await,
         Command::Serve(args) => serve::run(args, globals).await,

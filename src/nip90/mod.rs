@@ -3,9 +3,9 @@
 //!
 //! Read leniently, write strictly: [`Codec::read`] takes every spelling seen in the wild, the encoders write one.
 //!
-//! [`request`] reads what customers ask and [`order`] writes it; [`answer`] reads what providers say, which [`feedback`]
-//! and [`result`] write; [`encrypted`] seals both ways; [`handler_info`] is how a provider is found; [`relay_address`] says
-//! which relays a stranger may send us to. [`tags`] and [`draft`] are the two ends of every event.
+//! `request` reads what customers ask and `order` writes it; `answer` reads what providers say, which `feedback` and
+//! `result` write; `encrypted` seals both ways; [`handler_info`] is how a provider is found; [`relay_address`] says which
+//! relays a stranger may send us to. `tags` and `draft` are the two ends of every event.
 
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ mod hostile_input;
 mod pages;
 #[cfg(test)]
 mod round_trips;
+#[cfg(test)]
+mod test_parties;
 
 pub use fuzzing::fuzz_event;
 pub use handler_info::{Ad, AdParam, AdPrice, Announced, Announcement, Heartbeat, Profile, read_announcement};

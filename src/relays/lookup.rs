@@ -90,7 +90,7 @@ impl Query {
 #[derive(Debug)]
 pub struct Answers {
     id: SubscriptionId,
-    events: mpsc::Receiver<Event>,
+    pub(super) events: mpsc::Receiver<Event>,
     codec: Codec,
     wants: watch::Sender<Arc<Wants>>,
     router: Arc<Router>,

@@ -1,0 +1,5 @@
+//! Integration tests: one binary, one module a subject.
+
+#![allow(clippy::unwrap_used)]
+
+mod identity_cli;
