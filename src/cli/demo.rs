@@ -95,7 +95,8 @@ impl Timeline {
         let some = Some(job);
         match progress {
             Progress::Posted(report) => {
-                let what = format!("job {job} requested; {} of {} relays took it", report.accepted(), report.verdicts.len());
+                let what =
+                    format!("job {job} requested; {} of {} relays took it", report.accepted(), report.verdicts.len());
                 self.tell(some, Some(JobKind::TextGeneration.request_kind()), "customer", what, None);
             }
             Progress::Offered(offer) => {
@@ -116,9 +117,9 @@ impl Timeline {
 
     fn delivered(&mut self, job: u32, receipt: &Receipt) {
         let told = &receipt.result.receipt;
-        let tokens = told.usage.map_or_else(String::new, |usage| {
-            format!(", {} + {} tokens", usage.prompt_tokens, usage.generated_tokens)
-        });
+        let tokens = told
+            .usage
+            .map_or_else(String::new, |usage| format!(", {} + {} tokens", usage.prompt_tokens, usage.generated_tokens));
         let model = told.model.as_deref().unwrap_or("a model");
         let what = format!("result by {model}{tokens}: {}", first(receipt.result.content.trim(), 60));
         self.tell(Some(job), Some(JobKind::TextGeneration.result_kind()), "provider", what, told.paid);

@@ -13,7 +13,11 @@ pub fn show(offer: &Offer) {
 }
 
 fn text(offer: &Offer) -> String {
-    let mut text = format!("\nPay {} with any Lightning wallet before {}:\n\n", offer.amount, super::table::time(offer.expires_at));
+    let mut text = format!(
+        "\nPay {} with any Lightning wallet before {}:\n\n",
+        offer.amount,
+        super::table::time(offer.expires_at)
+    );
     // Upper case packs a bech32 text into a smaller code.
     if let Ok(code) = QrCode::with_error_correction_level(offer.bolt11.to_ascii_uppercase(), EcLevel::L) {
         let picture = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();

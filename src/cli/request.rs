@@ -126,7 +126,9 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 pub async fn run(args: RequestArgs, globals: &Globals) -> Result<ExitCode> {
     let (_, config) = globals.load_config_or_default()?;
     if args.encrypt && args.provider.len() != 1 {
-        return Err(CommandError::usage("--encrypt needs exactly one --provider: only its key can read the request").into());
+        return Err(
+            CommandError::usage("--encrypt needs exactly one --provider: only its key can read the request").into()
+        );
     }
     let max_cost = args.max_cost.unwrap_or(config.requester.max_cost);
     let timeout = args.timeout.unwrap_or(config.requester.timeout);
@@ -204,7 +206,9 @@ fn signer(args: &RequestArgs, config: &Config, globals: &Globals) -> Result<Sign
         return Ok(Signer::random());
     }
     if !config.identity.keystore.exists() {
-        eprintln!("There is no identity: signing with a key made up for this request. What the provider owes it is lost.");
+        eprintln!(
+            "There is no identity: signing with a key made up for this request. What the provider owes it is lost."
+        );
         return Ok(Signer::random());
     }
     Ok(globals.open_identity(config)?.signer)
@@ -390,7 +394,9 @@ fn failure(problem: BuyError) -> CommandError {
                 _ => told.exit(3),
             },
             Ending::TooDear { .. } => told.exit(4).help("raise --max-cost, or ask for fewer tokens with --max-tokens"),
-            Ending::NoOffer => told.exit(5).help("try other relays (--relay), a higher --max-cost, or wait longer (--timeout)"),
+            Ending::NoOffer => {
+                told.exit(5).help("try other relays (--relay), a higher --max-cost, or wait longer (--timeout)")
+            }
             Ending::NoResult | Ending::InvoiceExpired => told.exit(5),
             Ending::Failed(_) => told.exit(6),
         },

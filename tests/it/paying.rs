@@ -213,21 +213,9 @@ async fn the_buyer_s_side_buys_from_the_provider_s_side() {
     let customer = market.customer().await;
     let request = customer.sign(&customer.broadcast("buy this"));
     let job = coinop::job::JobId(request.id.0);
-    let (to, answers) = tokio::sync::mpsc::channel(64);
-    let mut listening = customer.relays.follow(
-        job,
-        coinop::job::JobKind::TextGeneration,
-        &[],
-        jiff::Timestamp::UNIX_EPOCH,
-        customer.codec.clone(),
-    );
-    let listener = tokio::spawn(async move {
-        while let Some(answer) = listening.next().await {
-            if to.send(answer.unwrap()).await.is_err() {
-                break;
-            }
-        }
-    });
+    let kind = coinop::job::JobKind::TextGeneration;
+    let from = jiff::Timestamp::UNIX_EPOCH;
+    let answers = customer.relays.follow(job, kind, &[], from, customer.codec.clone());
     let limits = Limits {
         max_cost: Msat::sat(5),
         offer_window: SignedDuration::from_millis(1),
@@ -238,7 +226,7 @@ async fn the_buyer_s_side_buys_from_the_provider_s_side() {
     let seen = Arc::clone(&paid);
     let receipt = within(
         "the purchase",
-        customer.buyer().buy(plan, answers, move |progress| {
+        customer.buyer().buy(plan, answers.readable(), move |progress| {
             if let Progress::Paid { amount, .. } = progress {
                 seen.lock().unwrap().push(amount);
             }
@@ -248,6 +236,5 @@ async fn the_buyer_s_side_buys_from_the_provider_s_side() {
     .unwrap();
     assert_eq!((receipt.result.content.as_str(), receipt.paid), ("buy this", Msat::sat(5)));
     assert_eq!(*paid.lock().unwrap(), [Msat::sat(5)]);
-    listener.abort();
     market.finish().await;
 }
