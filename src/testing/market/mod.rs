@@ -366,8 +366,9 @@ impl TestMarket {
         let backend = backend.clone().unwrap_or_else(|| Arc::new(Echo::new()));
         let read_limits = ReadLimits { allow_private_relays: true, ..ReadLimits::default() };
         let codec = Codec::new(self.signer.clone(), read_limits);
+        let us = self.signer.provider_id();
         let router = move |relays| {
-            let sources = RelayInputs { relays, codec, fetcher: None, lookup: PATIENCE, job_patience: PATIENCE };
+            let sources = RelayInputs { relays, codec, us, fetcher: None, lookup: PATIENCE, job_patience: PATIENCE };
             let text = TextExecutor::new(backend, Arc::new(sources), TextLimits::default(), PATIENCE);
             Router::new().with(JobKind::TextGeneration, Arc::new(text))
         };
