@@ -116,7 +116,7 @@ impl Globals {
     /// # Errors
     /// When no source has one and there is nobody to ask.
     pub fn password(&self, ask: &mut dyn Ask) -> Result<Password> {
-        if let Some(password) = PasswordSources::of_process(self.password_file.clone()).read()? {
+        if let Some(password) = PasswordSources::of_process(self.password_file.clone())?.read()? {
             return Ok(password);
         }
         if !ask.is_there() {
@@ -130,7 +130,7 @@ impl Globals {
     /// # Errors
     /// A weak password, or nobody to ask.
     pub fn new_password(&self, ask: &mut dyn Ask, force_weak: bool) -> Result<Password> {
-        let given = PasswordSources::of_process(self.password_file.clone()).read()?;
+        let given = PasswordSources::of_process(self.password_file.clone())?.read()?;
         new_password(given, ask, force_weak)
     }
 

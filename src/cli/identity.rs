@@ -184,7 +184,8 @@ fn store(config: &Config, phrase: &Phrase, password: &Password) -> Result<Public
 }
 
 fn backup(args: &BackupArgs, globals: &Globals, config: &Config, ask: &mut dyn Ask) -> Result<()> {
-    if !args.yes_show_my_words && !(globals::stdout_is_terminal() && ask.is_there()) {
+    let somebody_watches = globals::stdout_is_terminal() && ask.is_there();
+    if !args.yes_show_my_words && !somebody_watches {
         return Err(CommandError::usage("the words would not go to a screen with somebody before it")
             .help("run it at a terminal, or add --yes-show-my-words if a file or a pipe is what you want")
             .into());

@@ -273,7 +273,7 @@ fn keep_identity(args: &InitArgs, globals: &Globals, config: &Config) -> Result<
     if args.import || args.phrase_file.is_some() || args.new_phrase.words.is_some() {
         return Err(IdentityError::KeystoreExists(keystore.path().to_owned()).into());
     }
-    let Some(password) = PasswordSources::of_process(globals.password_file.clone()).read()? else { return Ok(None) };
+    let Some(password) = PasswordSources::of_process(globals.password_file.clone())?.read()? else { return Ok(None) };
     let identity = Identity::open(keystore, &password, config.identity.account)?;
     Ok(Some(PublicIdentity::of(&identity, keystore)))
 }
@@ -350,7 +350,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         // Without a password file: it is typed.
         let globals = Globals { password_file: None, ..globals(home.path()) };
-        if PasswordSources::of_process(None).read().unwrap().is_some() {
+        if PasswordSources::of_process(None).unwrap().read().unwrap().is_some() {
             return;
         }
         let mut script = Script::new(&[

@@ -87,17 +87,24 @@ fn text(books: &Books, only_balances: bool) -> String {
     if books.balances.is_empty() && books.entries.is_empty() {
         return "The books are empty.\n".into();
     }
+    if only_balances { accounts_text(&books.balances) } else { books_text(&books.entries, &books.balances) }
+}
+
+fn accounts_text(accounts: &[AccountBalance]) -> String {
     let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
     let mut balances = table::new(["account", "balance"]);
-    for line in &books.balances {
-        balances.add_row([Cell::new(line.account), right(line.balance.to_string())]);
+    for line in accounts {
+        balances.add_row([Cell::new(short(&line.account.to_string())), right(line.balance.to_string())]);
     }
-    if only_balances {
-        return format!("{balances}\n");
-    }
+    format!("{balances}\n")
+}
+
+/// Entries and accounts as tables.
+pub(super) fn books_text(rows: &[EntryRow], accounts: &[AccountBalance]) -> String {
+    let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
     let mut entries = table::new(["entry", "at (UTC)", "job", "why", "account", "amount"]);
     let mut last = None;
-    for row in &books.entries {
+    for row in rows {
         let first = last.replace(row.entry) != Some(row.entry);
         let head = |text: String| Cell::new(if first { text } else { String::new() });
         entries.add_row([
@@ -109,7 +116,7 @@ fn text(books: &Books, only_balances: bool) -> String {
             right(row.amount.to_string()),
         ]);
     }
-    format!("{entries}\n\n{balances}\n")
+    format!("{entries}\n\n{}", accounts_text(accounts))
 }
 
 /// An account's name with its id cut to what tells it apart.

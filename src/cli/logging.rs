@@ -13,7 +13,8 @@ use crate::config::{LogFormat, LogSettings};
 pub const LOG_VARIABLE: &str = "COINOP_LOG";
 
 /// Crates that log whole relay messages, prompts and results included: never heard, whatever the filter says.
-const NEVER_HEARD: [&str; 2] = ["nostr_relay_pool", "nostr_sdk"];
+const NEVER_HEARD: [&str; 6] =
+    ["nostr_relay_pool", "nostr_sdk", "nostr_relay_builder", "async_wsocket", "tokio_tungstenite", "tungstenite"];
 
 /// What commands other than the daemon log.
 pub fn quiet_settings() -> LogSettings {

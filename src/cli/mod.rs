@@ -13,6 +13,7 @@ use crate::config::{Config, LogSettings};
 
 pub mod completions;
 pub mod config;
+pub mod demo;
 pub mod earnings;
 pub mod exit;
 pub mod globals;
@@ -21,9 +22,12 @@ pub mod init;
 pub mod jobs;
 pub mod ledger;
 pub mod logging;
+pub mod pay_screen;
 pub mod phrase_input;
 pub mod prompt;
 pub mod report;
+pub mod request;
+pub mod serve;
 pub mod table;
 
 pub use exit::{CommandError, Exit};
@@ -48,8 +52,11 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Init(init::InitArgs),
+    Init(Box<init::InitArgs>),
     Identity(identity::IdentityArgs),
+    Demo(demo::DemoArgs),
+    Serve(serve::ServeArgs),
+    Request(Box<request::RequestArgs>),
     Jobs(jobs::JobsArgs),
     Earnings(earnings::EarningsArgs),
     Ledger(ledger::LedgerArgs),
@@ -63,11 +70,14 @@ impl Command {
         match self {
             Self::Init(_)
             | Self::Identity(_)
+            | Self::Demo(_)
+            | Self::Request(_)
             | Self::Jobs(_)
             | Self::Earnings(_)
             | Self::Ledger(_)
             | Self::Config(_)
             | Self::Completions(_) => false,
+            Self::Serve(_) => true,
         }
     }
 }
@@ -85,8 +95,11 @@ pub fn main() -> ExitCode {
 
 async fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode> {
     match command {
-        Command::Init(args) => init::run(args, globals).await,
+        Command::Init(args) => init::run(*args, globals).await,
         Command::Identity(args) => identity::run(args, globals).await,
+        Command::Demo(args) => demo::run(args, globals).await,
+        Command::Serve(args) => serve::run(args, globals).await,
+        Command::Request(args) => request::run(*args, globals).await,
         Command::Jobs(args) => jobs::run(args, globals).await,
         Command::Earnings(args) => earnings::run(args, globals).await,
         Command::Ledger(args) => ledger::run(args, globals).await,

@@ -339,17 +339,20 @@ fn requester(values: &mut Values<'_>, raw: &RawRequester) -> RequesterSettings {
     }
 }
 
-/// What only shows when values are looked at together.
+/// What only shows when values are looked at together. A value that is wrong by itself stands in with something
+/// harmless, so nothing is said about it twice.
 fn together(values: &mut Values<'_>, config: &Config) {
     let text = &config.text;
-    if text.default_output_tokens > text.max_output_tokens {
+    let fits = text.default_output_tokens <= text.max_output_tokens;
+    if !fits && values.are_fine(&["text.default_output_tokens", "text.max_output_tokens"]) {
         values.problem(
             "text.default_output_tokens",
             format!("{} is above text.max_output_tokens ({})", text.default_output_tokens, text.max_output_tokens),
             "lower it, or raise the other",
         );
     }
-    if text.enabled && text.terms != Terms::Free && text.rates.is_free() {
+    let price = ["text.terms", "text.base", "text.per_1k_prompt", "text.per_1k_generated"];
+    if text.enabled && text.terms != Terms::Free && text.rates.is_free() && values.are_fine(&price) {
         values.problem(
             "text.terms",
             format!("\"{}\" with a price of nothing", text.terms),
@@ -366,6 +369,7 @@ fn together(values: &mut Values<'_>, config: &Config) {
     }
     if let Some(InferenceSettings::MistralRs(MistralRsSettings { context: Some(context), .. })) = &config.inference
         && text.default_output_tokens >= *context
+        && values.are_fine(&["inference.context", "text.default_output_tokens"])
     {
         values.problem(
             "inference.context",
@@ -373,7 +377,10 @@ fn together(values: &mut Values<'_>, config: &Config) {
             "raise it, or lower the other",
         );
     }
-    let access = &config.access;
+    keys_together(values, &config.access);
+}
+
+fn keys_together(values: &mut Values<'_>, access: &Access) {
     let both = |one: &str, other: &str| format!("a key stands in access.{one} and in access.{other}");
     if !access.allow.is_disjoint(&access.deny) {
         values.problem("access.deny", both("allow", "deny"), "take it out of one of them");
@@ -381,8 +388,8 @@ fn together(values: &mut Values<'_>, config: &Config) {
     if !access.free.is_disjoint(&access.deny) {
         values.problem("access.deny", both("free", "deny"), "take it out of one of them");
     }
-    let strangers: Vec<_> = access.free.difference(&access.allow).collect();
-    if !access.allow.is_empty() && !strangers.is_empty() {
+    let lets_in = |key| access.allow.is_empty() || access.allow.contains(key);
+    if values.are_fine(&["access.allow"]) && !access.free.iter().all(lets_in) {
         values.problem(
             "access.free",
             "a key stands there that access.allow does not let in",

@@ -42,6 +42,11 @@ impl<'a> Values<'a> {
         self.problems.push(Problem { field: field.into(), what: what.into(), cure: cure.into() });
     }
 
+    /// Whether nothing was wrong with these fields so far.
+    pub(super) fn are_fine(&self, fields: &[&str]) -> bool {
+        !self.problems.iter().any(|problem| fields.contains(&problem.field.as_str()))
+    }
+
     /// A duration within bounds.
     pub(super) fn duration(&mut self, field: &str, text: &str, least: Duration, most: Duration) -> Duration {
         let write = |duration| humantime::format_duration(duration).to_string();

@@ -52,6 +52,9 @@ pub enum IdentityError {
         /// The most bytes.
         max: usize,
     },
+    /// A password in the environment that is no text.
+    #[error("the environment variable {0} is not UTF-8 text")]
+    PasswordVariable(&'static str),
     /// A new password that would be guessed.
     #[error("the new password is too weak (strength {score} of 4, {needed} needed){advice}")]
     WeakPassword {

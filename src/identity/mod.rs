@@ -3,6 +3,7 @@
 //! [`mnemonic`] reads and makes the phrase, [`derivation`] takes the branches, [`keystore`] keeps the phrase encrypted
 //! under a [`password`]. Nothing here waits, and nothing secret is shown by Debug or an error.
 
+use crate::job::id::ProviderId;
 use nostr::Keys;
 
 pub mod derivation;
@@ -77,4 +78,14 @@ mod tests {
         assert!(!shown.contains("7f7ff03d"), "the Nostr secret is shown");
         assert!(!shown.contains(&hex::encode(identity.wallet.entropy())[..8]), "the wallet's secret is shown");
     }
+}
+
+/// Reads a provider's key as people write it: `npub1…` (NIP-19) or 64 hexadecimal digits.
+///
+/// # Errors
+/// Words for whoever typed it.
+pub fn provider_from_npub(text: &str) -> Result<ProviderId, String> {
+    nostr::PublicKey::parse(text.trim())
+        .map(|key| ProviderId(key.to_bytes()))
+        .map_err(|_| "it is no public key: write npub1… or 64 hexadecimal digits".into())
 }

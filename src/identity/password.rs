@@ -99,13 +99,18 @@ pub struct PasswordSources {
 }
 
 impl PasswordSources {
-    /// The sources of this process.
-    pub fn of_process(file: Option<PathBuf>) -> Self {
-        Self {
-            file,
-            variable: env::var(PASSWORD_VARIABLE).ok().filter(|text| !text.is_empty()).map(SecretString::from),
-            credentials: env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
-        }
+    /// The sources of this process. An empty variable is none.
+    ///
+    /// # Errors
+    /// [`IdentityError::PasswordVariable`] when the variable holds bytes that are no text.
+    pub fn of_process(file: Option<PathBuf>) -> Result<Self, IdentityError> {
+        let variable = match env::var(PASSWORD_VARIABLE) {
+            Ok(text) if text.is_empty() => None,
+            Ok(text) => Some(SecretString::from(text)),
+            Err(env::VarError::NotPresent) => None,
+            Err(env::VarError::NotUnicode(_)) => return Err(IdentityError::PasswordVariable(PASSWORD_VARIABLE)),
+        };
+        Ok(Self { file, variable, credentials: env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from) })
     }
 
     /// The password of the first source there is; `None` when there is none, so that somebody can be asked.

@@ -6,7 +6,7 @@ use super::encrypted;
 use super::feedback::read_feedback;
 use super::result::read_result;
 use super::tags::{self, Addressing, TagList};
-use super::{Answer, AnswerBody, Codec, Unreadable, kinds};
+use super::{Answer, AnswerBody, Codec, Status, Unreadable, kinds};
 use crate::job::id::{EventId, ProviderId};
 use crate::job::{JobId, JobKind};
 
@@ -52,16 +52,18 @@ impl Codec {
         })
     }
 
-    /// Feedback whose encrypted content is a list of tags is what those tags say, the clear ones filling in.
+    /// Feedback whose encrypted content is a list of tags is what those tags say, the clear ones filling in. The content
+    /// of a `partial` is a piece of output whatever it looks like.
     fn feedback_body(&self, clear: &TagList<'_>, content: String) -> Result<(Option<JobId>, AnswerBody), Unreadable> {
-        let private = if clear.has("encrypted") { encrypted::private_tags(&content) } else { None };
-        let (all, content) = match &private {
-            Some(private) => {
-                let all = clear.preceded_by(private);
-                let content = all.first("content").and_then(|values| values.first()).cloned().unwrap_or_default();
-                (all, content)
-            }
-            None => (clear.preceded_by(&[]), content),
+        let is_piece = clear.value("status").and_then(Status::from_word) == Some(Status::Partial);
+        let private = (clear.has("encrypted") && !is_piece)
+            .then(|| encrypted::private_tags(&content))
+            .flatten()
+            .filter(|tags| tags.iter().any(|tag| tag.first().is_some_and(|name| name == "status")));
+        let all = clear.preceded_by(private.as_deref().unwrap_or_default());
+        let content = match &private {
+            Some(_) => all.first("content").and_then(|values| values.first()).cloned().unwrap_or_default(),
+            None => content,
         };
         let feedback = read_feedback(&all, content)
             .ok_or_else(|| Unreadable::Broken("feedback without a known status".to_owned()))?;

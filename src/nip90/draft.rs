@@ -5,7 +5,8 @@ use nostr::hashes::{Hash as _, sha256};
 use nostr::{JsonUtil as _, Kind, Tag, UnsignedEvent};
 
 use super::tags::cut;
-use super::{Codec, EncodeError, SignedEvent};
+use super::{Codec, EncodeError, SignedEvent, encrypted};
+use crate::job::Encryption;
 use crate::job::id::EventId;
 
 /// Bytes an answer may take beside its output: tags, invoice, the echo of the request. With the default limit on the
@@ -50,6 +51,21 @@ impl Codec {
         let event = unsigned.sign_with_keys(keys).map_err(|error| EncodeError::Crypto(error.to_string()))?;
         let json = event.try_as_json().map_err(|error| EncodeError::Crypto(error.to_string()))?;
         Ok(SignedEvent { id: EventId(event.id.to_bytes()), kind: draft.kind, json })
+    }
+
+    /// The part of an output that fits into one event beside these tags, sealed or not. What is cut is said in another tag.
+    pub(super) fn payload<'a>(&self, whole: &'a str, scheme: Option<Encryption>, tags: &mut Vec<Words>) -> &'a str {
+        let fit = |tags: &[Words]| {
+            let room = self.room_beside(tags);
+            match scheme {
+                None => fitting(whole, self.max_result_bytes, room),
+                Some(scheme) => cut(whole, encrypted::largest_plaintext(scheme, room).min(self.max_result_bytes)),
+            }
+        };
+        if fit(tags).len() < whole.len() {
+            tags.push(truncated(whole));
+        }
+        fit(tags)
     }
 
     /// Bytes an answer's JSON may still take when it holds these tags.

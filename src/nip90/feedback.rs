@@ -1,8 +1,8 @@
 //! Feedback (NIP-90, kind 7000): what a provider says while a job is on its way.
 //!
-//! To an encrypted request the words and pieces of output go into the encrypted content, as a JSON array of tags like the
-//! request's own; the status, the invoice and the code stay in the clear as well, so that a client that does not decrypt
-//! still knows what to do.
+//! To an encrypted request nothing that tells of its content is in the clear. A piece of output is encrypted as it is.
+//! Other feedback encrypts everything it says as a JSON array of tags, like the request's own, and repeats in the clear what
+//! a client that does not decrypt needs to go on: status, invoice, code.
 
 use jiff::Timestamp;
 use nostr::PublicKey;
@@ -50,52 +50,39 @@ impl Codec {
     /// # Errors
     /// [`EncodeError::Crypto`] when signing or encrypting fails.
     pub fn feedback(&self, to: &ReplyTo, feedback: &Feedback, at: Timestamp) -> Result<SignedEvent, EncodeError> {
-        let (tags, content) = match to.encryption {
-            None => {
-                let mut tags = said(feedback, true);
-                tags.extend(answering(to));
-                let room = self.room_beside(&tags);
-                let mut content = fitting(&feedback.content, self.max_result_bytes, room);
-                if content.len() < feedback.content.len() {
-                    let notice = truncated(&feedback.content);
-                    content = fitting(content, usize::MAX, room.saturating_sub(tag_bytes(&notice)));
-                    tags.push(notice);
-                }
-                (tags, content.to_owned())
-            }
+        let mut tags = said(feedback, to.encryption.is_none());
+        tags.extend(answering(to));
+        let content = match to.encryption {
+            None => self.payload(&feedback.content, None, &mut tags).to_owned(),
             Some(scheme) => {
-                let mut tags = said(feedback, false);
-                tags.extend(answering(to));
                 tags.push(words!["encrypted"]);
-                let room = encrypted::largest_plaintext(scheme, self.room_beside(&tags));
-                let private = self.private_words(to, feedback, room);
-                let plain = serde_json::to_string(&private).map_err(|error| EncodeError::Crypto(error.to_string()))?;
-                let customer = PublicKey::from_byte_array(to.customer.0);
-                (tags, encrypted::seal(self.signer.keys(), &customer, &plain, scheme)?)
+                let plain = if feedback.status == Status::Partial {
+                    self.payload(&feedback.content, Some(scheme), &mut tags).to_owned()
+                } else {
+                    let room = encrypted::largest_plaintext(scheme, self.room_beside(&tags));
+                    private_part(to, feedback, room).map_err(|error| EncodeError::Crypto(error.to_string()))?
+                };
+                encrypted::seal(self.signer.keys(), &PublicKey::from_byte_array(to.customer.0), &plain, scheme)?
             }
         };
         self.sign(Draft { kind: kinds::FEEDBACK, tags, content }, at)
     }
+}
 
-    /// Everything the feedback says, for the encrypted content, in at most `room` bytes of JSON.
-    fn private_words(&self, to: &ReplyTo, feedback: &Feedback, room: usize) -> Vec<Words> {
-        let mut tags = said(feedback, true);
-        tags.push(words!["e", to.job]);
-        if feedback.content.is_empty() {
-            return tags;
-        }
-        let frame = words!["content", ""];
-        let taken: usize = tags.iter().map(tag_bytes).sum::<usize>() + tag_bytes(&frame);
-        let left = room.saturating_sub(taken);
-        let mut content = fitting(&feedback.content, self.max_result_bytes, left);
+/// Everything the feedback says as a JSON array of tags of at most `room` bytes.
+fn private_part(to: &ReplyTo, feedback: &Feedback, room: usize) -> serde_json::Result<String> {
+    let mut tags = said(feedback, true);
+    tags.push(words!["e", to.job]);
+    if !feedback.content.is_empty() {
+        let notice = truncated(&feedback.content);
+        let taken: usize = tags.iter().chain([&notice, &words!["content", ""]]).map(tag_bytes).sum();
+        let content = fitting(&feedback.content, usize::MAX, room.saturating_sub(taken));
         if content.len() < feedback.content.len() {
-            let notice = truncated(&feedback.content);
-            content = fitting(content, usize::MAX, left.saturating_sub(tag_bytes(&notice)));
             tags.push(notice);
         }
         tags.push(words!["content", content]);
-        tags
     }
+    serde_json::to_string(&tags)
 }
 
 /// What the feedback says, with or without the words for people.

@@ -143,12 +143,17 @@ impl Codec {
 
 /// The relays of the `relays` tags, vetted. A list as one JSON text is in the wild and understood.
 pub(super) fn relays(tags: &TagList<'_>, limits: &ReadLimits) -> Vec<String> {
-    let written: Vec<String> = tags.all("relays").flatten().take(limits.max_tags).flat_map(relay_words).collect();
+    let written: Vec<String> =
+        tags.all("relays").flatten().take(limits.max_tags).flat_map(|word| relay_words(word)).collect();
     relay_address::vetted_list(written.iter().map(String::as_str), limits.max_relays, limits.allow_private_relays)
 }
 
-fn relay_words(word: &String) -> Vec<String> {
-    if word.trim_start().starts_with('[') { serde_json::from_str(word).unwrap_or_default() } else { vec![word.clone()] }
+fn relay_words(word: &str) -> Vec<String> {
+    if word.trim_start().starts_with('[') {
+        serde_json::from_str(word).unwrap_or_default()
+    } else {
+        vec![word.to_owned()]
+    }
 }
 
 /// A text field within the limits, by the name it is known under.
@@ -349,3 +354,6 @@ fn bad_expiration(written: &str) -> Refusal {
         quoted(written)
     ))
 }
+
+#[cfg(test)]
+mod tests;

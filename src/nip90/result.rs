@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use nostr::PublicKey;
 
-use super::draft::{Draft, Words, escaped_bytes, fitting, tag_bytes, truncated, words};
+use super::draft::{Draft, Words, escaped_bytes, tag_bytes, words};
 use super::feedback::{amount_words, answering, read_amount, read_terms};
 use super::order::input_words;
 use super::tags::{self, TagList, cut, plain_line};
@@ -31,30 +31,18 @@ impl Codec {
         let mut tags = Vec::from(answering(&to));
         tags.extend(result.amount.as_ref().map(amount_words));
         tags.extend(receipt_words(&result.receipt));
-        let whole = result.content.as_str();
-        let notice = truncated(whole);
+        if to.encryption.is_some() {
+            tags.push(words!["encrypted"]);
+        }
+        let output = self.payload(&result.content, to.encryption, &mut tags);
         let content = match to.encryption {
             None => {
-                let room = self.room_beside(&tags);
-                let mut content = fitting(whole, self.max_result_bytes, room);
-                if content.len() < whole.len() {
-                    content = fitting(whole, self.max_result_bytes, room.saturating_sub(tag_bytes(&notice)));
-                    tags.push(notice);
-                }
-                let left = self.room_beside(&tags).saturating_sub(escaped_bytes(content));
+                let left = self.room_beside(&tags).saturating_sub(escaped_bytes(output));
                 tags.splice(..0, echo(request, left));
-                content.to_owned()
+                output.to_owned()
             }
             Some(scheme) => {
-                tags.push(words!["encrypted"]);
-                let room = |tags: &[Words]| {
-                    encrypted::largest_plaintext(scheme, self.room_beside(tags)).min(self.max_result_bytes)
-                };
-                if whole.len() > room(&tags) {
-                    tags.push(notice);
-                }
-                let content = cut(whole, room(&tags));
-                encrypted::seal(self.signer.keys(), &PublicKey::from_byte_array(to.customer.0), content, scheme)?
+                encrypted::seal(self.signer.keys(), &PublicKey::from_byte_array(to.customer.0), output, scheme)?
             }
         };
         self.sign(Draft { kind: request.kind.result_kind(), tags, content }, at)

@@ -71,8 +71,12 @@ impl Ask {
         self.state = if asked { State::Waiting(now + STORED_PATIENCE) } else { State::Pausing(now) };
     }
 
-    /// The relay has sent what it has stored.
+    /// The relay has sent what it has stored. Means nothing once the relay has closed the subscription: it may have been on
+    /// the way for an earlier asking, and the library has forgotten the subscription.
     pub(super) fn stored_events_came(&mut self) {
+        if matches!(self.state, State::Pausing(_)) {
+            return;
+        }
         self.state = State::Live(Instant::now() + REFRESH);
         self.pauses = None;
     }
@@ -160,8 +164,18 @@ mod tests {
         let pauses: Vec<Duration> = (0..12).map(|_| ask.closed(base)).collect();
         assert!(pauses[0] >= base && pauses[0] <= base * 2, "{pauses:?}");
         assert!(pauses[11] >= MAX_PAUSE, "{pauses:?}");
+        ask.take_due(Instant::now() + MAX_PAUSE * 2);
         ask.stored_events_came();
         assert!(ask.closed(base) <= base * 2);
+    }
+
+    #[test]
+    fn a_late_end_of_stored_events_does_not_revive_a_closed_subscription() {
+        let mut ask = rolling(5);
+        ask.take_due(Instant::now());
+        let pause = ask.closed(Duration::from_secs(1));
+        ask.stored_events_came();
+        assert!(ask.take_due(Instant::now() + pause).is_some());
     }
 
     #[test]

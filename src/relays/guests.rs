@@ -24,6 +24,10 @@ const GRUDGE: Duration = Duration::from_secs(5 * 60);
 /// Relays against which a grudge is held at once.
 const MAX_GRUDGES: NonZeroUsize = NonZeroUsize::new(256).expect("is not zero");
 
+/// Messages of a relay kept until its loop hears them. They take room whether used or not, and what is missed is only sent
+/// again.
+const MESSAGES_KEPT: usize = 64;
+
 /// What a guest may do.
 #[derive(Debug, Clone)]
 pub(super) struct GuestRules {
@@ -79,9 +83,18 @@ impl Guests {
 
     /// Sends an event to a customer's relay, some time soon, if it can be reached.
     pub(super) async fn deliver(self: &Arc<Self>, url: &RelayUrl, event: &Arc<Event>) {
-        if let Some(link) = self.link(url).await {
-            drop(link.submit(event));
+        while let Some(link) = self.link(url).await {
+            // One that has just left is found to have, and the next is a new one.
+            if link.submit(event).is_some() {
+                return;
+            }
         }
+    }
+
+    /// Waits until no relay that is connected owes an answer.
+    pub(super) async fn settled(&self) {
+        let links: Vec<Arc<Link>> = self.present.lock().await.iter().map(|(_, guest)| guest.link.clone()).collect();
+        futures::future::join_all(links.iter().map(|link| link.settled())).await;
     }
 
     /// The link to a customer's relay, which may be connecting still. None for those that are not to be connected to.
@@ -106,6 +119,7 @@ impl Guests {
             .read(false)
             .reconnect(false)
             .verify_subscriptions(true)
+            .notification_channel_size(MESSAGES_KEPT)
             .limits(self.rules.limits.clone());
         let pool = self.client.pool();
         // One that has just ended may be there still.

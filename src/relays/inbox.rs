@@ -14,6 +14,12 @@ pub const DEFAULT_INBOX_ROOM: usize = 1024;
 pub struct InboxSender(mpsc::Sender<nostr::Event>);
 
 impl InboxSender {
+    #[cfg(test)]
+    pub(super) fn bare(room: usize) -> (Self, mpsc::Receiver<nostr::Event>) {
+        let (sender, events) = mpsc::channel(room);
+        (Self(sender), events)
+    }
+
     pub(super) fn sender(&self) -> mpsc::Sender<nostr::Event> {
         self.0.clone()
     }

@@ -87,8 +87,8 @@ impl Link {
         self.outgoing().is_closed()
     }
 
-    /// Sends an event. The receiver hears the verdict; that it closes without one means silence.
-    pub(super) fn submit(&self, event: &Arc<Event>) -> oneshot::Receiver<RelayVerdict> {
+    /// Sends an event, unless its loop has ended. The receiver hears the verdict; that it closes without one means silence.
+    pub(super) fn submit(&self, event: &Arc<Event>) -> Option<oneshot::Receiver<RelayVerdict>> {
         let mut outgoing = self.outgoing();
         let verdict = outgoing.submit(event);
         self.settled.send_replace(outgoing.is_settled());
@@ -97,10 +97,14 @@ impl Link {
         verdict
     }
 
-    /// Waits until the relay owes no answer.
+    /// Waits until the relay owes no answer, or is not there to give one.
     pub(super) async fn settled(&self) {
-        // The sender lives in `self`, so waiting can't fail.
-        let _ = self.settled.subscribe().wait_for(|settled| *settled).await;
+        let (mut settled, mut connected) = (self.settled.subscribe(), self.connected.subscribe());
+        // The senders live in `self`, so waiting can't fail.
+        tokio::select! {
+            _ = settled.wait_for(|settled| *settled) => {}
+            _ = connected.wait_for(|connected| !*connected) => {}
+        }
     }
 
     /// Connects and serves the relay until cancelled, idle, or (without reconnecting) disconnected.

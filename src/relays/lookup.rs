@@ -4,12 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{FuturesUnordered, StreamExt};
+use futures::stream::{self, FuturesUnordered, Stream, StreamExt};
 use jiff::Timestamp;
 use nostr::{Alphabet, Event, Filter, Kind, PublicKey, RelayUrl, SingleLetterTag, SubscriptionId};
 use nostr_sdk::{SubscribeAutoCloseOptions, SubscribeOptions};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::asks::{Want, Wants};
 use super::link::Link;
@@ -89,7 +90,7 @@ impl Query {
 #[derive(Debug)]
 pub struct Answers {
     id: SubscriptionId,
-    events: mpsc::Receiver<Event>,
+    pub(super) events: mpsc::Receiver<Event>,
     codec: Codec,
     wants: watch::Sender<Arc<Wants>>,
     router: Arc<Router>,
@@ -101,6 +102,19 @@ impl Answers {
     pub async fn next(&mut self) -> Option<Result<Answer, Unreadable>> {
         let event = self.events.recv().await?;
         Some(self.codec.read_answer(&event))
+    }
+
+    /// The answers that can be read, as a stream.
+    pub fn readable(self) -> impl Stream<Item = Answer> + Send {
+        stream::unfold(self, |mut answers| async {
+            loop {
+                match answers.next().await? {
+                    Ok(answer) => return Some((answer, answers)),
+                    // Anybody can send us rubbish.
+                    Err(problem) => debug!(%problem, "Left an answer alone"),
+                }
+            }
+        })
     }
 }
 

@@ -50,23 +50,23 @@ impl Outgoing {
         }
     }
 
-    /// Takes an event. The receiver hears the verdict; that it is dropped without one means silence.
-    pub(super) fn submit(&mut self, event: &Arc<Event>) -> oneshot::Receiver<RelayVerdict> {
-        let (waiting, verdict) = oneshot::channel();
+    /// Takes an event, unless closed. The receiver hears the verdict; that it is dropped without one means silence.
+    pub(super) fn submit(&mut self, event: &Arc<Event>) -> Option<oneshot::Receiver<RelayVerdict>> {
         if self.closed {
-            return verdict;
+            return None;
         }
+        let (waiting, verdict) = oneshot::channel();
         self.last_used = Instant::now();
         if let Some(pending) = self.pending.get_mut(&event.id) {
             pending.waiting.push(waiting);
-            return verdict;
+            return Some(verdict);
         }
         let deadline = self.last_used + self.patience;
         let pending = Pending { event: event.clone(), deadline, waiting: vec![waiting], wants_login: false };
         self.pending.insert(event.id, pending);
         self.unsent.push_back(event.id);
         self.deadlines.push_back((deadline, event.id));
-        verdict
+        Some(verdict)
     }
 
     /// The next events to send, at most `count`.
@@ -190,7 +190,7 @@ mod tests {
     fn a_duplicate_counts_as_accepted() {
         let mut outgoing = Outgoing::new(Duration::from_secs(1));
         let event = event("a");
-        let mut verdict = outgoing.submit(&event);
+        let mut verdict = outgoing.submit(&event).unwrap();
         outgoing.settle(&event.id, false, "duplicate: already have this event");
         assert_eq!(verdict.try_recv(), Ok(RelayVerdict::Accepted));
         assert!(outgoing.is_settled());
@@ -200,7 +200,7 @@ mod tests {
     fn a_refusal_carries_the_relays_words_without_control_characters() {
         let mut outgoing = Outgoing::new(Duration::from_secs(1));
         let event = event("a");
-        let mut verdict = outgoing.submit(&event);
+        let mut verdict = outgoing.submit(&event).unwrap();
         outgoing.settle(&event.id, false, "blocked: no\u{1b}[31m\nthanks");
         assert_eq!(verdict.try_recv(), Ok(RelayVerdict::Refused("blocked: no[31mthanks".to_owned())));
     }
@@ -209,7 +209,7 @@ mod tests {
     fn an_event_that_needs_a_login_is_sent_again_after_it() {
         let mut outgoing = Outgoing::new(Duration::from_secs(1));
         let event = event("a");
-        let mut verdict = outgoing.submit(&event);
+        let mut verdict = outgoing.submit(&event).unwrap();
         assert_eq!(outgoing.next_batch(8).len(), 1);
         outgoing.settle(&event.id, false, "auth-required: who are you");
         assert!(verdict.try_recv().is_err());
@@ -224,7 +224,7 @@ mod tests {
     fn a_failed_login_refuses_what_waited_for_it() {
         let mut outgoing = Outgoing::new(Duration::from_secs(1));
         let (locked, open) = (event("a"), event("b"));
-        let (mut refused, mut waiting) = (outgoing.submit(&locked), outgoing.submit(&open));
+        let (mut refused, mut waiting) = (outgoing.submit(&locked).unwrap(), outgoing.submit(&open).unwrap());
         outgoing.settle(&locked.id, false, "auth-required: who are you");
         outgoing.login_failed();
         assert!(matches!(refused.try_recv(), Ok(RelayVerdict::Refused(_))));
@@ -235,7 +235,7 @@ mod tests {
     fn an_event_published_twice_at_once_is_sent_once_and_answers_both() {
         let mut outgoing = Outgoing::new(Duration::from_secs(1));
         let event = event("a");
-        let (mut first, mut second) = (outgoing.submit(&event), outgoing.submit(&event));
+        let (mut first, mut second) = (outgoing.submit(&event).unwrap(), outgoing.submit(&event).unwrap());
         assert_eq!(outgoing.next_batch(8).len(), 1);
         outgoing.settle(&event.id, true, "");
         assert_eq!(first.try_recv(), Ok(RelayVerdict::Accepted));
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn silence_ends_at_the_deadline() {
         let mut outgoing = Outgoing::new(Duration::from_secs(1));
-        let mut verdict = outgoing.submit(&event("a"));
+        let mut verdict = outgoing.submit(&event("a")).unwrap();
         let deadline = outgoing.next_deadline().unwrap();
         outgoing.expire(deadline - Duration::from_millis(1));
         assert_eq!(verdict.try_recv(), Err(oneshot::error::TryRecvError::Empty));
@@ -259,7 +259,7 @@ mod tests {
     fn a_new_connection_gets_everything_unanswered_again() {
         let mut outgoing = Outgoing::new(Duration::from_secs(1));
         let (answered, lost) = (event("a"), event("b"));
-        let _verdicts = (outgoing.submit(&answered), outgoing.submit(&lost));
+        let _verdicts = (outgoing.submit(&answered).unwrap(), outgoing.submit(&lost).unwrap());
         outgoing.next_batch(8);
         outgoing.settle(&answered.id, true, "");
         outgoing.send_all_again();

@@ -12,7 +12,7 @@ use nostr::{Alphabet, Event, Filter, JsonUtil, Kind, RelayUrl, SingleLetterTag, 
 use nostr_sdk::pool::RelayLimits;
 use nostr_sdk::pool::relay::limits::{RelayEventLimits, RelayMessageLimits};
 use nostr_sdk::prelude::{MemoryDatabase, MemoryDatabaseOptions};
-use nostr_sdk::{Client, ClientOptions, RelayOptions};
+use nostr_sdk::{Client, ClientOptions, RelayOptions, RelayPoolOptions};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -34,6 +34,12 @@ const PING_KIND: u16 = 7007;
 
 /// Below this pause between attempts to reconnect (tests) the library's growth and jitter of seconds would be out of place.
 const SHORTEST_JITTERED_PAUSE: Duration = Duration::from_secs(1);
+
+/// Messages of a relay (not events) kept until its loop hears them. What is missed in a storm is only sent again.
+const MESSAGES_KEPT: usize = 1024;
+
+/// Slots of the library's own channel for all messages, which nobody listens to.
+const UNHEARD_MESSAGES_KEPT: usize = 1;
 
 /// Relays one answer goes to besides ours.
 const MAX_ALSO: usize = 8;
@@ -138,16 +144,17 @@ impl RelayPool {
             urls.iter().map(|url| <&Url>::from(url).to_string()),
             config.allow_private,
             config.connect_timeout,
-            config.limits.max_message_bytes,
         ));
         // Nothing gets as far as the library's database.
         let database = MemoryDatabase::with_opts(MemoryDatabaseOptions { events: false, max_events: Some(1) });
+        let quiet =
+            RelayPoolOptions::new().automatic_authentication(true).notification_channel_size(UNHEARD_MESSAGES_KEPT);
         let client = Client::builder()
             .signer(signer.keys().clone())
             .database(database)
             .websocket_transport(transport.clone())
             .admit_policy(Gate(router.clone()))
-            .opts(ClientOptions::new().automatic_authentication(true))
+            .opts(ClientOptions::new().pool(quiet))
             .build();
 
         let mut wanted = Wants::new();
@@ -162,6 +169,7 @@ impl RelayPool {
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let options = RelayOptions::new()
             .verify_subscriptions(true)
+            .notification_channel_size(MESSAGES_KEPT)
             .limits(limits.clone())
             .retry_interval(config.retry_interval)
             .adjust_retry_interval(config.retry_interval >= SHORTEST_JITTERED_PAUSE);
@@ -240,7 +248,8 @@ impl RelayPool {
     /// the sockets and all tasks.
     pub async fn shutdown(&self) {
         self.stop_intake();
-        let answered = futures::future::join_all(self.links.iter().map(|link| link.settled()));
+        let ours = futures::future::join_all(self.links.iter().map(|link| link.settled()));
+        let answered = futures::future::join(ours, self.guests.settled());
         let _ = tokio::time::timeout(self.publish_timeout, answered).await;
         self.cancel.cancel();
         self.tasks.close();
@@ -300,7 +309,10 @@ impl Publisher for RelayPool {
             .iter()
             .map(|link| {
                 let verdict = link.submit(&event);
-                async { (link.url(), verdict.await.unwrap_or(RelayVerdict::Silent)) }
+                async {
+                    let Some(verdict) = verdict else { return (link.url(), RelayVerdict::Silent) };
+                    (link.url(), verdict.await.unwrap_or(RelayVerdict::Silent))
+                }
             })
             .collect();
         self.deliver_to_guests(&event, also);

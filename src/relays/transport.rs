@@ -1,4 +1,4 @@
-//! How websockets are opened: the host resolved once and pinned, small messages sent at once, large ones never buffered.
+//! How websockets are opened: the host resolved once and pinned, small messages sent at once, huge ones never buffered.
 //!
 //! Relays in the configuration are the operator's choice and may stand anywhere. Any other (a customer named it) must lead
 //! to a public address, judged after the name was resolved, and the connection goes to the address that was judged.
@@ -27,6 +27,11 @@ use crate::fetch::address;
 /// Bytes a socket reads at once. A tenth of the default, because there may be many sockets and all of them are mostly idle.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
+/// Bytes of one message beyond which the connection is closed, so that a relay can't fill our memory. Far above the limit
+/// at which a message is merely dropped: a stored event that closes the connection would do so again after each reconnect,
+/// and so shut us off from the relay.
+const MAX_BUFFERED_BYTES: usize = 8 * 1024 * 1024;
+
 /// Opens the pool's websockets.
 #[derive(Debug)]
 pub(super) struct Transport {
@@ -34,7 +39,6 @@ pub(super) struct Transport {
     trusted: HashSet<String>,
     allow_private: bool,
     connect_timeout: Duration,
-    max_message_bytes: usize,
     /// What came of the last attempt to connect to each trusted relay.
     meetings: Mutex<HashMap<String, Meeting>>,
 }
@@ -53,10 +57,9 @@ impl Transport {
         trusted: impl IntoIterator<Item = String>,
         allow_private: bool,
         connect_timeout: Duration,
-        max_message_bytes: usize,
     ) -> Self {
         let trusted = trusted.into_iter().collect();
-        Self { trusted, allow_private, connect_timeout, max_message_bytes, meetings: Mutex::default() }
+        Self { trusted, allow_private, connect_timeout, meetings: Mutex::default() }
     }
 
     /// What the last attempt to connect to a trusted relay taught.
@@ -79,8 +82,8 @@ impl Transport {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(READ_BUFFER_BYTES)
-            .max_message_size(Some(self.max_message_bytes))
-            .max_frame_size(Some(self.max_message_bytes));
+            .max_message_size(Some(MAX_BUFFERED_BYTES))
+            .max_frame_size(Some(MAX_BUFFERED_BYTES));
         let opening = tokio_tungstenite::client_async_tls_with_config(url.as_str(), stream, Some(config), None);
         let (socket, response) = Box::pin(opening).await.map_err(TransportError::backend)?;
         self.remember(url, Meeting { skew: server_skew(&response, Timestamp::now()), problem: None });

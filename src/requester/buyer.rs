@@ -1,12 +1,12 @@
 //! Does what [`super::purchase`] decides: publishes, listens, pays.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use futures::{Stream, StreamExt};
 use jiff::SignedDuration;
-use tokio::sync::mpsc;
 
 use super::purchase::{Choice, Ending, Limits, Offer, Purchase, Receipt, Step};
 use crate::job::id::ProviderId;
@@ -113,16 +113,17 @@ pub struct Buyer {
 }
 
 impl Buyer {
-    /// Buys. `answers` must already be listening when this is called, or an answer could come before it.
+    /// Buys. `answers` must already be listening when this is called, so that none is missed.
     ///
     /// # Errors
     /// [`BuyError`].
     pub async fn buy(
         &self,
         plan: Plan,
-        mut answers: mpsc::Receiver<Answer>,
+        answers: impl Stream<Item = Answer>,
         mut progress: impl FnMut(Progress),
     ) -> Result<Receipt, BuyError> {
+        let mut answers = pin!(answers);
         let job = JobId(plan.request.id.0);
         let mut purchase = Purchase::new(job, plan.asked.clone(), plan.limits.clone(), plan.choice, self.clock.now());
         let report = self.publisher.publish(&plan.request, &[]).await;
@@ -137,7 +138,7 @@ impl Buyer {
             let wait = purchase.wake_at().duration_since(self.clock.now()).max(SignedDuration::ZERO);
             let wait = Duration::try_from(wait).unwrap_or_default();
             let steps = tokio::select! {
-                answer = answers.recv() => {
+                answer = answers.next() => {
                     let answer = answer.ok_or(BuyError::Disconnected)?;
                     let now = self.clock.now();
                     let read = |text: &str| {

@@ -62,6 +62,8 @@ struct Hub {
     taken: watch::Sender<usize>,
     /// Subscriptions open now.
     open: watch::Sender<usize>,
+    /// Connections now.
+    connections: watch::Sender<usize>,
 }
 
 #[derive(Debug)]
@@ -87,6 +89,7 @@ impl TestRelay {
             next_session: AtomicU64::new(0),
             taken: watch::Sender::new(0),
             open: watch::Sender::new(0),
+            connections: watch::Sender::new(0),
         };
         let relay = Self { address: listener.local_addr()?, hub: Arc::new(hub), serving: Mutex::new(None) };
         relay.serve(listener);
@@ -148,6 +151,12 @@ impl TestRelay {
         let _ = open.wait_for(|now| *now == count).await;
     }
 
+    /// Waits until there are exactly `count` connections.
+    pub async fn wait_connections(&self, count: usize) {
+        let mut connections = self.hub.connections.subscribe();
+        let _ = connections.wait_for(|now| *now == count).await;
+    }
+
     /// Ends every subscription with `CLOSED` and these words.
     pub fn close_subscriptions(&self, words: &str) {
         let mut sessions = self.hub.sessions();
@@ -156,7 +165,7 @@ impl TestRelay {
                 let _ = session.outgoing.send(RelayMessage::closed(id, words).as_json());
             }
         }
-        self.hub.count_subscriptions(&sessions);
+        self.hub.count(&sessions);
     }
 
     fn serve(&self, listener: TcpListener) {
@@ -189,7 +198,8 @@ impl Hub {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count_subscriptions(&self, sessions: &HashMap<u64, Session>) {
+    fn count(&self, sessions: &HashMap<u64, Session>) {
+        self.connections.send_replace(sessions.len());
         self.open.send_replace(sessions.values().map(|session| session.subscriptions.len()).sum());
     }
 
@@ -200,7 +210,11 @@ impl Hub {
         let Ok(socket) = tokio_tungstenite::accept_async(stream).await else { return };
         let (outgoing, queue) = mpsc::unbounded_channel();
         let number = self.next_session.fetch_add(1, Ordering::Relaxed);
-        self.sessions().insert(number, Session { outgoing, subscriptions: HashMap::new() });
+        {
+            let mut sessions = self.sessions();
+            sessions.insert(number, Session { outgoing, subscriptions: HashMap::new() });
+            self.count(&sessions);
+        }
         // Taken out again when this future is dropped, too.
         let _membership = Membership { hub: &self, number };
         let (sink, source) = socket.split();
@@ -243,7 +257,7 @@ impl Hub {
                     if let Some(session) = sessions.get_mut(&number) {
                         session.subscriptions.remove(id.as_ref());
                     }
-                    self.count_subscriptions(&sessions);
+                    self.count(&sessions);
                 }
                 ClientMessage::Auth(event) => {
                     let right = event.kind == Kind::Authentication
@@ -314,7 +328,7 @@ impl Hub {
             let _ = session.outgoing.send(RelayMessage::eose(id.clone()).as_json());
             session.subscriptions.insert(id, filters);
         }
-        self.count_subscriptions(&sessions);
+        self.count(&sessions);
     }
 
     fn send(&self, number: u64, message: RelayMessage<'_>) {
@@ -333,7 +347,7 @@ impl Drop for Membership<'_> {
     fn drop(&mut self) {
         let mut sessions = self.hub.sessions();
         sessions.remove(&self.number);
-        self.hub.count_subscriptions(&sessions);
+        self.hub.count(&sessions);
     }
 }
 

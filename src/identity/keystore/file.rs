@@ -62,11 +62,15 @@ pub(super) fn write(path: &Path, bytes: &[u8], existing: Existing) -> Result<(),
     draft.fill(bytes)?;
     let io = |what, source| IdentityError::Io { what, path: target.clone(), source };
     match existing {
-        // A link fails when the name is taken, where a rename would overwrite it.
-        Existing::Keep => fs::hard_link(&draft.path, &target).map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => IdentityError::KeystoreExists(path.to_owned()),
-            _ => io("create", error),
-        })?,
+        // A link fails when the name is taken, where a rename would overwrite it. Where the file system knows no
+        // links, looking first is the best there is.
+        Existing::Keep => match fs::hard_link(&draft.path, &target) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists || target.symlink_metadata().is_ok() => {
+                return Err(IdentityError::KeystoreExists(path.to_owned()));
+            }
+            Err(_) => fs::rename(&draft.path, &target).map_err(|error| io("create", error))?,
+        },
         Existing::Replace => fs::rename(&draft.path, &target).map_err(|error| io("replace", error))?,
     }
     drop(draft);

@@ -244,6 +244,20 @@ async fn a_failed_payment_is_believed_only_after_looking_it_up() {
 }
 
 #[tokio::test]
+async fn settling_what_is_settled_is_done_whatever_the_wallet_says() {
+    let world = world().await;
+    let holds = world.wallet.hold_invoices().unwrap();
+    let preimage = [8; 32];
+    let invoice = holds.create_hold_invoice(&request(PRICE), &bolt11::hash_of(&preimage)).await.unwrap();
+    world.pay(&invoice).await;
+    world.service.faults().fail_next("OTHER");
+    assert!(holds.settle(&preimage).await.is_err(), "it is only held");
+    holds.settle(&preimage).await.unwrap();
+    world.service.faults().fail_next("OTHER");
+    holds.settle(&preimage).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_unreadable_answer_says_nothing_for_certain() {
     let world = world().await;
     world.service.faults().garble_next();
@@ -296,8 +310,72 @@ async fn shutting_down_ends_the_news() {
 mod parsing {
     use serde_json::json;
 
-    use super::super::wire::{Notification, Reply, Transaction};
+    use super::super::wire::{
+        Balance, ByHash, Call, Info, MakeInvoice, Notification, Paid, PayInvoice, Reply, SettleHoldInvoice, Transaction,
+    };
     use super::*;
+
+    /// The examples of the page that describes the wire form, by what they are examples of.
+    fn examples(what: &str) -> Vec<&'static str> {
+        let page = include_str!("../../../nips/47.md");
+        let fence = format!("```json {what}\n");
+        page.split(fence.as_str()).skip(1).map(|rest| rest.split("```").next().unwrap_or_default()).collect()
+    }
+
+    /// Reads into `T` and writes again.
+    fn round<T: serde::Serialize + serde::de::DeserializeOwned>(body: &serde_json::Value) -> serde_json::Value {
+        let read: T = serde_json::from_value(body.clone()).unwrap();
+        serde_json::to_value(read).unwrap()
+    }
+
+    #[test]
+    fn the_requests_of_the_page_are_the_requests_we_write() {
+        let requests = examples("request");
+        assert_eq!(requests.len(), 8);
+        for text in requests {
+            let call: Call = serde_json::from_str(text).unwrap();
+            let written = match call.method.as_str() {
+                "get_info" | "get_balance" => json!({}),
+                "make_invoice" | "make_hold_invoice" => round::<MakeInvoice>(&call.params),
+                "lookup_invoice" | "cancel_hold_invoice" => round::<ByHash>(&call.params),
+                "pay_invoice" => round::<PayInvoice>(&call.params),
+                "settle_hold_invoice" => round::<SettleHoldInvoice>(&call.params),
+                other => panic!("the page shows an unknown method {other}"),
+            };
+            assert_eq!(written, call.params, "{}", call.method);
+        }
+    }
+
+    #[test]
+    fn the_responses_and_notifications_of_the_page_are_read() {
+        let responses = examples("response");
+        assert_eq!(responses.len(), 6);
+        for text in responses {
+            let reply: Reply = serde_json::from_str(text).unwrap();
+            let Some(result) = reply.result else {
+                assert_eq!(WalletError::from(reply.error.unwrap()), WalletError::InsufficientFunds);
+                continue;
+            };
+            match reply.result_type.as_str() {
+                "get_info" => assert_eq!(serde_json::from_value::<Info>(result).unwrap().methods.len(), 2),
+                "make_invoice" => assert_eq!(state(result), Ok(InvoiceState::Open)),
+                "lookup_invoice" => assert!(matches!(state(result), Ok(InvoiceState::Settled { .. }))),
+                "pay_invoice" => {
+                    assert_eq!(serde_json::from_value::<Paid>(result).unwrap().fees_paid, Some(Msat::msat(12)))
+                }
+                "get_balance" => {
+                    assert_eq!(serde_json::from_value::<Balance>(result).unwrap().balance, Msat::sat(1_000))
+                }
+                other => panic!("the page shows an unknown result {other}"),
+            }
+        }
+        let notifications = examples("notification");
+        assert_eq!(notifications.len(), 2);
+        for text in notifications {
+            let update = serde_json::from_str::<Notification>(text).unwrap().update(now()).unwrap();
+            assert_eq!(update.payment_hash, HASH);
+        }
+    }
 
     const HASH: PaymentHash = PaymentHash([3; 32]);
 

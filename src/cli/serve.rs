@@ -1,0 +1,79 @@
+//! `coinop serve`: the provider.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use tracing::info;
+
+use super::Globals;
+use super::exit::{CommandError, Exit};
+use crate::daemon::lock::ServeLock;
+use crate::daemon::service::Service;
+use crate::daemon::{signals, wiring};
+
+const EXAMPLES: &str = "\
+Runs until SIGTERM or Ctrl-C: then no new jobs are taken, running ones get shutdown.grace to finish (those that do not are
+taken up again by the next start), and what is owed is sent. A second signal ends it at once; nothing is lost then either.
+
+Exit codes: 0 stopped when asked, 1 something failed, 2 a command line or configuration to correct.
+
+Examples:
+  coinop serve
+  coinop serve --password-file /run/secrets/coinop -v
+  COINOP_PASSWORD=… coinop --home /srv/coinop serve";
+
+/// Go online and sell
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ServeArgs {}
+
+/// Runs the command.
+pub async fn run(_: ServeArgs, globals: &Globals) -> Result<ExitCode> {
+    let (paths, config) = globals.load_config()?;
+    config.check_ready_to_serve(&paths)?;
+    let inference = config.inference.as_ref().context("the configuration was found ready, so it names a backend")?;
+    let identity = globals.open_identity(&config)?;
+    std::fs::create_dir_all(&paths.data_dir)
+        .with_context(|| format!("the data folder {} can't be made", paths.data_dir.display()))?;
+    let _lock = ServeLock::take(&paths.data_dir)?;
+
+    let wallet = wiring::wallet(&config, &identity, &paths.data_dir).await?;
+    let backend = wiring::backend(inference).await?;
+    let models = backend.models().await.context("the inference backend does not answer")?;
+    let plan = wiring::plan(&config, &paths, &identity, wallet, backend).await?;
+    let mut service = Service::start(plan).await?;
+    info!(
+        npub = identity.npub(),
+        relays = config.relays.urls.len(),
+        models = models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>().join(", "),
+        terms = config.text.terms.word(),
+        "Serving"
+    );
+
+    let ended = tokio::select! {
+        signal = signals::asked_to_stop() => Ok(signal.context("signals can't be listened for")?),
+        failed = service.failed() => Err(failed),
+    };
+    match ended {
+        Ok(signal) => {
+            info!(grace_s = config.shutdown_grace.as_secs(), "Stopping after {signal}");
+            let stopped = tokio::select! {
+                finished = service.stop(config.shutdown_grace) => finished,
+                again = signals::asked_to_stop() => {
+                    again.context("signals can't be listened for")?;
+                    return Err(CommandError::failure("stopped at once by a second signal")
+                        .help("what was under way is taken up by the next 'coinop serve'")
+                        .into());
+                }
+            };
+            info!(finished = stopped, "Stopped");
+            Ok(Exit::Ok.into())
+        }
+        Err(what) => {
+            service.stop(config.shutdown_grace).await;
+            Err(CommandError::failure(format!("{what}; stopped so that a supervisor can start it anew"))
+                .help("the log above says why")
+                .into())
+        }
+    }
+}

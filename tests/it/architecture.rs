@@ -1,0 +1,623 @@
+//! The direction rules of `docs/architecture.md`, checked on the sources themselves.
+//!
+//! Read is what the compiler would build for users: comments, literals and everything under `#[cfg(test)]` are left out.
+//! A rule that has to give way is changed here and in `docs/architecture.md` together, with the reason.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each module and the modules it may name, from the heart outwards. A module names only what stands above it, which is
+/// what makes the list a direction; `job` and `ledger` are one room and may name each other.
+const MAY_USE: &[(&str, &[&str])] = &[
+    // Pure: money, jobs and books.
+    ("money", &[]),
+    ("ledger", &["money", "job"]),
+    ("job", &["money", "ledger"]),
+    // Who we are, and the wire. Nothing here waits.
+    ("identity", &["job"]),
+    ("nip90", &["money", "job", "identity"]),
+    // Adapters: the world, each behind its own door.
+    ("fetch", &[]),
+    ("inference", &["job"]),
+    ("executor", &["money", "job", "inference"]),
+    ("wallet", &["money", "job"]),
+    ("relays", &["job", "identity", "nip90", "fetch", "executor"]),
+    ("store", &["money", "job", "ledger", "nip90", "executor"]),
+    // What is written in the file.
+    ("config", &["money", "job", "identity"]),
+    // The two sides of a sale: traits in, no concrete wallet, backend or relay.
+    ("provider", &["money", "job", "ledger", "identity", "nip90", "executor", "wallet", "relays", "store"]),
+    ("requester", &["money", "job", "nip90", "wallet", "relays", "provider"]),
+    // The other side of the wire, and suites that adapters must pass.
+    ("testing", &["money", "job", "identity", "nip90", "inference", "executor", "wallet", "relays"]),
+    // Putting it together. Only the demo may use what is in `testing`; see `only_the_demo_plays_with_the_test_doubles`.
+    (
+        "daemon",
+        &[
+            "money",
+            "job",
+            "identity",
+            "nip90",
+            "fetch",
+            "inference",
+            "executor",
+            "wallet",
+            "relays",
+            "store",
+            "config",
+            "provider",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "money",
+            "job",
+            "ledger",
+            "identity",
+            "nip90",
+            "inference",
+            "executor",
+            "wallet",
+            "relays",
+            "store",
+            "config",
+            "provider",
+            "requester",
+            "testing",
+            "daemon",
+        ],
+    ),
+];
+
+/// Modules without waiting, network, database or wall clock.
+const PURE: &[&str] = &["money", "job", "ledger"];
+
+/// What a pure module must not even name.
+const WORLDLY: &[&str] = &[
+    "tokio",
+    "tokio_util",
+    "futures",
+    "reqwest",
+    "tungstenite",
+    "tokio_tungstenite",
+    "rusqlite",
+    "bollard",
+    "axum",
+    "nostr",
+    "nostr_sdk",
+    "nostr_relay_builder",
+    "rand",
+    "tracing",
+    "async fn",
+    ".await",
+    "std::env",
+    "std::fs",
+    "std::io",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "Instant",
+    "SystemTime",
+    "Timestamp::now",
+];
+
+/// Where types of the Nostr crates may stand: their next version drops much of what is used, so they stay at the edge.
+const NOSTR_ROOMS: &[&str] = &[
+    "nip90/",
+    "identity/",
+    "relays/",
+    "testing/",
+    // Nostr Wallet Connect is a wallet reached over relays: the wire is Nostr.
+    "wallet/nwc/",
+];
+
+/// The wall clock. Everybody else is handed the time.
+const CLOCKS: &[(&str, &str)] = &[
+    ("provider/clock.rs", "the clock that is handed around"),
+    ("relays/", "the age of an event and the skew of a server are measured against the machine's clock as they arrive"),
+    ("wallet/fake/network.rs", "the default of a clock that tests replace"),
+    ("wallet/nwc/", "expiry of what a wallet on the other side of a wire has just sent"),
+    ("testing/", "the other side of the wire"),
+];
+
+/// Tasks and threads. A task that nobody owns is lost work, so each place says who ends it.
+const SPAWNERS: &[(&str, &str)] = &[
+    ("daemon/service.rs", "the intake, which must end before the other tasks do; joined by Service::stop"),
+    ("inference/mistral_rs/", "drains the engine, which waits for its reader; ends with the answer"),
+    ("store/writer.rs", "the one thread that owns the database connection; joined by Closing::wait"),
+    ("wallet/nwc/mod.rs", "listens to the wallet; aborted when the wallet is dropped"),
+    ("testing/", "servers of the tests"),
+];
+
+/// Where concrete wallets and backends may be named, besides their own folder.
+const WIRING: &[&str] = &["daemon/wiring.rs", "cli/demo.rs", "testing/"];
+
+/// Concrete wallets and backends, each with its own folder.
+const CONCRETE: &[(&str, &[&str])] = &[
+    ("wallet/fake", &["wallet::fake", "FakeWallet", "FakeNetwork"]),
+    ("wallet/nwc", &["wallet::nwc", "NwcWallet"]),
+    ("inference/echo", &["inference::echo", "echo::Echo"]),
+    ("inference/mistral_rs", &["inference::mistral_rs", "mistral_rs::MistralRs"]),
+];
+
+/// Rooms where things are put when nobody knows where they belong.
+const NO_SUCH_ROOM: &[&str] =
+    &["util", "utils", "common", "helper", "helpers", "manager", "managers", "misc", "shared"];
+
+/// A source file as users get it.
+struct Source {
+    /// From `src/`, with forward slashes.
+    path: String,
+    /// Without comments, literals and tests; line breaks are kept.
+    code: String,
+    /// As written.
+    text: String,
+}
+
+impl Source {
+    fn module(&self) -> &str {
+        self.path.split(['/', '.']).next().expect("split yields something")
+    }
+
+    fn lies_in(&self, place: &str) -> bool {
+        self.path == place || self.path.starts_with(place)
+    }
+
+    /// The lines that name `word`, as whole words.
+    fn naming(&self, word: &str) -> impl Iterator<Item = usize> {
+        names(&self.code, word).map(|at| line_of(&self.code, at)).collect::<Vec<_>>().into_iter()
+    }
+
+    fn complain(&self, wrong: &mut Vec<String>, line: usize, what: &str) {
+        wrong.push(format!("src/{}:{line}: {what}", self.path));
+    }
+}
+
+#[test]
+fn modules_name_only_what_stands_above_them() {
+    let allowed: BTreeMap<&str, &[&str]> = MAY_USE.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| !["lib.rs", "main.rs"].contains(&source.path.as_str())) {
+        let module = source.module();
+        let Some(may_use) = allowed.get(module) else {
+            source.complain(&mut wrong, 1, "a module this test does not know; give it its place in MAY_USE");
+            continue;
+        };
+        for (line, named) in modules_named(&source.code) {
+            if named != module && !may_use.contains(&named.as_str()) {
+                source.complain(&mut wrong, line, &format!("{module} must not know {named}"));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn the_list_of_directions_has_no_way_back() {
+    let mut above = BTreeSet::from(["job"]); // One room with ledger.
+    for (module, may_use) in MAY_USE {
+        for used in *may_use {
+            assert!(above.contains(used) || (*module, *used) == ("job", "ledger"), "{module} names {used} below it");
+        }
+        above.insert(module);
+    }
+}
+
+#[test]
+fn jobs_money_and_books_touch_nothing() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| PURE.contains(&source.module())) {
+        for word in WORLDLY {
+            for line in source.naming(word) {
+                source.complain(&mut wrong, line, &format!("pure code names {word}"));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn the_codec_and_the_identity_never_wait() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| ["nip90", "identity"].contains(&source.module())) {
+        for word in ["async fn", ".await", "tokio", "futures", "reqwest", "rusqlite", "nostr_sdk", "Timestamp::now"] {
+            for line in source.naming(word) {
+                source.complain(&mut wrong, line, &format!("sync code names {word}"));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn types_of_the_nostr_crates_stay_at_the_edge() {
+    let mut wrong = Vec::new();
+    for source in &sources() {
+        if NOSTR_ROOMS.iter().any(|room| source.lies_in(room)) {
+            continue;
+        }
+        for word in ["nostr", "nostr_sdk", "nostr_relay_builder", "nostr_relay_pool"] {
+            for line in source.naming(word) {
+                source.complain(&mut wrong, line, &format!("{word} outside its rooms"));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn only_the_wiring_names_wallets_and_backends() {
+    let mut wrong = Vec::new();
+    for source in &sources() {
+        if WIRING.iter().any(|place| source.lies_in(place)) {
+            continue;
+        }
+        for (home, words) in CONCRETE {
+            if source.path.starts_with(home) {
+                continue;
+            }
+            for word in *words {
+                for line in source.naming(word) {
+                    source.complain(&mut wrong, line, &format!("{word} is named outside the wiring"));
+                }
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn only_the_demo_plays_with_the_test_doubles() {
+    let mut wrong = Vec::new();
+    for source in &sources() {
+        if source.module() == "testing" || source.path == "cli/demo.rs" {
+            continue;
+        }
+        for (line, named) in modules_named(&source.code) {
+            if named == "testing" {
+                source.complain(&mut wrong, line, "test doubles outside tests and the demo");
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn every_task_has_an_owner() {
+    let mut wrong = Vec::new();
+    for source in &sources() {
+        if SPAWNERS.iter().any(|(place, _)| source.lies_in(place)) {
+            continue;
+        }
+        for word in ["tokio::spawn", "task::spawn", "thread::spawn", "thread::Builder"] {
+            for line in source.naming(word) {
+                source.complain(&mut wrong, line, &format!("{word}: use daemon::tasks, a TaskTracker or a JoinSet"));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn the_time_is_a_parameter() {
+    let mut wrong = Vec::new();
+    for source in &sources() {
+        if CLOCKS.iter().any(|(place, _)| source.lies_in(place)) {
+            continue;
+        }
+        for word in ["Timestamp::now", "SystemTime", "Zoned::now"] {
+            for line in source.naming(word) {
+                source.complain(&mut wrong, line, &format!("{word}: take the time as a parameter"));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn anyhow_stays_where_errors_are_shown() {
+    let mut wrong = Vec::new();
+    for source in &sources() {
+        if ["main.rs", "cli/", "daemon/wiring.rs", "bin/"].iter().any(|place| source.lies_in(place)) {
+            continue;
+        }
+        for line in source.naming("anyhow") {
+            source.complain(&mut wrong, line, "anyhow: give the folder's error enum a variant");
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn no_room_is_called_after_what_nobody_knows_where_to_put() {
+    let mut wrong = Vec::new();
+    for source in &sources() {
+        for part in source.path.trim_end_matches(".rs").split('/') {
+            if NO_SUCH_ROOM.contains(&part) {
+                source.complain(&mut wrong, 1, &format!("'{part}' says nothing about what is in it"));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    let mut wrong = Vec::new();
+    for source in &sources() {
+        if !source.text.starts_with("//!") {
+            source.complain(&mut wrong, 1, "no module documentation at the top");
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn exceptions_that_nobody_needs_any_more_are_removed() {
+    let sources = sources();
+    let used = |place: &str, words: &[&str]| {
+        let mut inside = sources.iter().filter(|source| source.lies_in(place));
+        inside.any(|source| words.iter().any(|word| source.naming(word).next().is_some()))
+    };
+    let unused = |(place, _): &&(&str, &str), words: &[&str]| *place != "testing/" && !used(place, words);
+    let clocks = CLOCKS.iter().filter(|entry| unused(entry, &["Timestamp::now"]));
+    let spawns = ["tokio::spawn", "task::spawn", "thread::spawn", "thread::Builder"];
+    let spawners = SPAWNERS.iter().filter(|entry| unused(entry, &spawns));
+    assert_none(&clocks.chain(spawners).map(|(place, _)| format!("{place} needs no exception")).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_direct_dependency_has_its_reason_on_the_page() {
+    let manifest: toml::Table = read("Cargo.toml").parse().expect("Cargo.toml is TOML");
+    let page = read("docs/dependencies.md");
+    let listed: BTreeSet<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name).collect();
+    let direct: BTreeSet<&str> = ["dependencies", "dev-dependencies"]
+        .iter()
+        .filter_map(|section| manifest.get(*section)?.as_table())
+        .flat_map(|section| section.keys().map(String::as_str))
+        .collect();
+    assert_eq!(direct, listed, "docs/dependencies.md and Cargo.toml differ");
+}
+
+// Reading the sources.
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> Vec<Source> {
+    let src = root().join("src");
+    let mut files = Vec::new();
+    collect(&src, &mut files);
+    files.sort();
+    let mut sources = Vec::new();
+    let mut tests = BTreeSet::new();
+    for file in files {
+        let text = fs::read_to_string(&file).expect("a source file is text");
+        let bare = without_comments_and_literals(&text);
+        tests.extend(test_modules(&file, &text, &bare));
+        let path = file.strip_prefix(&src).expect("found below it").to_string_lossy().replace('\\', "/");
+        sources.push(Source { path, code: without_tests(&bare), text });
+    }
+    let is_test = |source: &Source| {
+        let stem = src.join(&source.path).with_extension("");
+        tests.iter().any(|test: &PathBuf| stem.starts_with(test))
+    };
+    sources.retain(|source| !is_test(source));
+    assert!(sources.len() > 20, "the sources were not found");
+    sources
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder of sources") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// Modules that `#[cfg(test)] mod name;` in `file` brings in: the file, without its ending, and the folder of that name.
+fn test_modules(file: &Path, text: &str, bare: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for (at, _) in bare.match_indices("#[cfg(test)]") {
+        let rest = &bare[at..];
+        let Some(end) = rest.find([';', '{']) else { continue };
+        if rest.as_bytes()[end] != b';' {
+            continue;
+        }
+        // The path of a `#[path = "…"]` is a literal: it stands at the same place in the text.
+        let named = text[at..at + end].split_once("path = \"").and_then(|(_, rest)| rest.split_once('"'));
+        let folder = file.parent().expect("a file is in a folder");
+        if let Some((path, _)) = named {
+            found.push(folder.join(path).with_extension(""));
+            continue;
+        }
+        let Some((_, name)) = rest[..end].rsplit_once("mod ") else { continue };
+        let stem = file.file_stem().expect("a file has a name");
+        let own = if stem == "mod" || stem == "lib" { folder.to_owned() } else { folder.join(stem) };
+        found.push(own.join(name.trim()));
+    }
+    found
+}
+
+/// Blanks comments, strings and characters; every byte keeps its place.
+fn without_comments_and_literals(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = bytes.to_vec();
+    let blank = |out: &mut [u8], from: usize, to: usize| {
+        for byte in &mut out[from..to.min(bytes.len())] {
+            if *byte != b'\n' {
+                *byte = b' ';
+            }
+        }
+    };
+    let find = |from: usize, what: &str| text.get(from..).and_then(|rest| rest.find(what)).map(|at| from + at);
+    let mut at = 0;
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let after_word = at > 0 && (bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] == b'_');
+        let hashes = rest.iter().skip(1).take_while(|byte| **byte == b'#').count();
+        let end = if rest.starts_with(b"//") {
+            find(at, "\n").unwrap_or(bytes.len())
+        } else if rest.starts_with(b"/*") {
+            end_of_block_comment(bytes, at)
+        } else if !after_word && rest[0] == b'r' && rest.get(1 + hashes) == Some(&b'"') {
+            let close = format!("\"{}", "#".repeat(hashes));
+            find(at + hashes + 2, &close).map_or(bytes.len(), |close_at| close_at + close.len())
+        } else if rest[0] == b'"' {
+            end_of_string(bytes, at)
+        } else if rest.starts_with(b"'\\") {
+            // An escaped character: the quote after the escape's second byte ends it.
+            find(at + 3, "'").map_or(bytes.len(), |close| close + 1)
+        } else if rest[0] == b'\'' {
+            // A character, unless it is a lifetime.
+            let width = text[at + 1..].chars().next().map_or(0, char::len_utf8);
+            if bytes.get(at + 1 + width) == Some(&b'\'') { at + width + 2 } else { at }
+        } else {
+            at
+        };
+        if end > at {
+            blank(&mut out, at, end);
+            at = end;
+        } else {
+            at += 1;
+        }
+    }
+    String::from_utf8(out).expect("whole characters were blanked")
+}
+
+fn end_of_block_comment(bytes: &[u8], from: usize) -> usize {
+    let (mut at, mut depth) = (from, 0_u32);
+    while at < bytes.len() {
+        if bytes[at..].starts_with(b"/*") {
+            depth += 1;
+            at += 2;
+        } else if bytes[at..].starts_with(b"*/") {
+            depth -= 1;
+            at += 2;
+            if depth == 0 {
+                break;
+            }
+        } else {
+            at += 1;
+        }
+    }
+    at
+}
+
+fn end_of_string(bytes: &[u8], from: usize) -> usize {
+    let mut at = from + 1;
+    while at < bytes.len() && bytes[at] != b'"' {
+        at += if bytes[at] == b'\\' { 2 } else { 1 };
+    }
+    at + 1
+}
+
+/// Blanks items under `#[cfg(test)]`.
+fn without_tests(bare: &str) -> String {
+    let mut out = bare.as_bytes().to_vec();
+    for (at, _) in bare.match_indices("#[cfg(test)]") {
+        let rest = &bare.as_bytes()[at..];
+        let mut depth = 0_usize;
+        let mut end = rest.len();
+        for (offset, byte) in rest.iter().enumerate() {
+            match byte {
+                b'{' => depth += 1,
+                b'}' if depth <= 1 => {
+                    end = offset + 1;
+                    break;
+                }
+                b'}' => depth -= 1,
+                b';' if depth == 0 => {
+                    end = offset + 1;
+                    break;
+                }
+                _ => {}
+            }
+        }
+        for byte in &mut out[at..at + end] {
+            if *byte != b'\n' {
+                *byte = b' ';
+            }
+        }
+    }
+    String::from_utf8(out).expect("only ASCII was blanked around")
+}
+
+/// Where `word` stands as a whole word. A word may be a path (`std::env`).
+fn names<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
+    let part = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    code.match_indices(word).map(|(at, _)| at).filter(move |at| {
+        let bytes = code.as_bytes();
+        !part(at.checked_sub(1).and_then(|before| bytes.get(before))) && !part(bytes.get(at + word.len()))
+    })
+}
+
+/// The top modules of this crate that code names, with the line: `crate::x`, and each of `crate::{x, y}`.
+fn modules_named(code: &str) -> Vec<(usize, String)> {
+    let mut named = Vec::new();
+    for at in names(code, "crate") {
+        let Some(rest) = code[at + "crate".len()..].strip_prefix("::") else { continue };
+        let line = line_of(code, at);
+        match rest.strip_prefix('{') {
+            None => named.push((line, word_at(rest))),
+            Some(group) => named.extend(heads_of_group(group).into_iter().map(|head| (line, head))),
+        }
+    }
+    // Macros of the crate are named at its root; capitals are re-exports.
+    named.retain(|(_, name)| !name.is_empty() && !name.ends_with("_contract"));
+    named
+}
+
+fn heads_of_group(group: &str) -> Vec<String> {
+    let (mut depth, mut heads, mut fresh) = (0_usize, Vec::new(), true);
+    for (at, byte) in group.bytes().enumerate() {
+        match byte {
+            b'{' => depth += 1,
+            b'}' if depth == 0 => break,
+            b'}' => depth -= 1,
+            b',' if depth == 0 => fresh = true,
+            byte if fresh && !byte.is_ascii_whitespace() => {
+                heads.push(word_at(&group[at..]));
+                fresh = false;
+            }
+            _ => {}
+        }
+    }
+    heads
+}
+
+fn word_at(text: &str) -> String {
+    text.chars().take_while(|character| character.is_alphanumeric() || *character == '_').collect()
+}
+
+fn line_of(code: &str, at: usize) -> usize {
+    code[..at].bytes().filter(|byte| *byte == b'\n').count() + 1
+}
+
+fn assert_none(wrong: &[String]) {
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+#[test]
+fn the_reader_of_sources_is_not_fooled() {
+    let text = "let a = \"tokio // \\\" \"; // tokio\nlet b = r#\"tokio\"#; /* tokio /* */ */ let c = '\"'; let d = '\\''; tokio\n";
+    let bare = without_comments_and_literals(text);
+    assert_eq!(bare.len(), text.len());
+    assert_eq!(names(&bare, "tokio").map(|at| line_of(&bare, at)).collect::<Vec<_>>(), [2]);
+    let tested = without_tests("use a; #[cfg(test)]\nmod tests { fn f() { tokio() } } fn g<'a>() {}");
+    assert!(names(&tested, "tokio").next().is_none() && tested.contains("fn g"));
+    let named = modules_named("use crate::{store::{A, B}, money::Msat}; crate::job::x();");
+    let named: Vec<_> = named.iter().map(|(_, name)| name.as_str()).collect();
+    assert_eq!(named, ["store", "money", "job"]);
+}
