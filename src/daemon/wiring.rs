@@ -128,6 +128,7 @@ pub async fn plan(
     check_terms(&config.text, wallet.as_deref())?;
     let read_limits = read_limits(config);
     let codec = Codec::new(identity.signer.clone(), read_limits);
+    let us = identity.signer.provider_id();
     let text_limits = TextLimits {
         max_input_bytes: config.text.max_input_bytes,
         max_tokens: config.text.max_output_tokens,
@@ -143,8 +144,14 @@ pub async fn plan(
         })
     });
     let router = move |relays| {
-        let sources =
-            RelayInputs { relays, codec, fetcher, lookup: DEFAULT_LOOKUP_PATIENCE, job_patience: JOB_INPUT_PATIENCE };
+        let sources = RelayInputs {
+            relays,
+            codec,
+            us,
+            fetcher,
+            lookup: DEFAULT_LOOKUP_PATIENCE,
+            job_patience: JOB_INPUT_PATIENCE,
+        };
         let text = TextExecutor::new(backend, Arc::new(sources), text_limits, time_limit);
         Router::new().with(JobKind::TextGeneration, Arc::new(text))
     };

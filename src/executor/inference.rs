@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::sources::InputSource;
 use super::{Executor, Prepared};
 use crate::inference::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, TextSink};
-use crate::job::text::{PART_SEPARATOR, Part, TextGeneration, TextLimits, TextOutput, Turn};
+use crate::job::text::{PART_SEPARATOR, Part, TextGeneration, TextLimits, TextOutput, Turn, excerpt};
 use crate::job::{Code, Estimate, Failure, JobRequest, Outcome, Refusal};
 
 /// Most model names an error lists.
@@ -44,7 +44,8 @@ struct TextWork {
 
 impl TextExecutor {
     /// Generates with `backend` what fits `limits`; inputs that are references come from `sources`; a run that takes longer
-    /// than `time_limit` fails.
+    /// than `time_limit` fails. Waiting for a backend that does one thing at a time counts, so don't start more runs than
+    /// the backend does at once.
     pub fn new(
         backend: Arc<dyn Inference>,
         sources: Arc<dyn InputSource>,
@@ -197,7 +198,8 @@ fn json(text: &str) -> Result<String, Failure> {
 
 fn unknown_model(wanted: &str, offered: impl Iterator<Item = String>) -> Refusal {
     let names: Vec<String> = offered.take(MODELS_LISTED).collect();
-    Refusal::unsupported(format!("param model: there is no '{wanted}' here; on offer: {}", names.join(", ")))
+    let (wanted, names) = (excerpt(wanted), names.join(", "));
+    Refusal::unsupported(format!("param model: there is no '{wanted}' here; on offer: {names}"))
 }
 
 /// What a customer may know of a backend's trouble; the operator reads the rest in the log.

@@ -11,7 +11,7 @@ use crate::job::{Estimate, Failure, JobKind, JobRequest, Outcome, Refusal};
 
 /// Work made ready: inputs fetched, parameters checked, size known. Kept with the job, so that what runs after payment is
 /// exactly what was quoted.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prepared {
     /// What it can take at most.
     pub estimate: Estimate,
@@ -19,6 +19,16 @@ pub struct Prepared {
     pub stream: bool,
     /// The executor's own description of the work.
     pub work: serde_json::Value,
+}
+
+impl std::fmt::Debug for Prepared {
+    /// Without the work, which holds the prompt.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared")
+            .field("estimate", &self.estimate)
+            .field("stream", &self.stream)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Does the work of one kind of job.

@@ -1,5 +1,7 @@
 //! What can happen to a job: facts, in the past tense, each reported by the part of coinop that saw it.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -8,8 +10,8 @@ use super::id::PaymentHash;
 use super::outcome::{Failure, Usage};
 use crate::money::Msat;
 
-/// An invoice the wallet made for a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// An invoice the wallet made for a job. Debug leaves the invoice's text out: logs never hold it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invoice {
     /// The BOLT 11 string.
     pub bolt11: String,
@@ -19,6 +21,16 @@ pub struct Invoice {
     pub amount: Msat,
     /// When it can no longer be paid.
     pub expires_at: Timestamp,
+}
+
+impl fmt::Debug for Invoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invoice")
+            .field("payment_hash", &self.payment_hash)
+            .field("amount", &self.amount)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Who cancelled.

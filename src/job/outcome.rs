@@ -1,5 +1,6 @@
 //! What came of the work.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -32,8 +33,8 @@ pub enum FinishReason {
     Length,
 }
 
-/// Finished work, with what a receipt needs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Finished work, with what a receipt needs. Debug shows how long the output is, not what it says.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The output, as the customer gets it.
     pub content: String,
@@ -47,6 +48,18 @@ pub struct Outcome {
     pub parameters: Option<u64>,
     /// Time spent working.
     pub duration: Duration,
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outcome")
+            .field("bytes", &self.content.len())
+            .field("usage", &self.usage)
+            .field("finish", &self.finish)
+            .field("model", &self.model)
+            .field("duration", &self.duration)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Outcome {

@@ -1,13 +1,15 @@
 //! What a customer asked for, free of the wire's spellings.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{CustomerId, JobId, JobKind};
 use crate::money::Msat;
 
-/// A job request (NIP-90 kinds 5000–5999) as far as every kind has it in common.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A job request (NIP-90 kinds 5000–5999) as far as every kind has it in common. Debug shows none of what it asks.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRequest {
     /// The request event's id.
     pub id: JobId,
@@ -37,6 +39,21 @@ pub struct JobRequest {
     pub event_json: String,
 }
 
+impl fmt::Debug for JobRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobRequest")
+            .field("id", &self.id)
+            .field("customer", &self.customer)
+            .field("kind", &self.kind)
+            .field("expires_at", &self.expires_at)
+            .field("inputs", &self.inputs)
+            .field("bid", &self.bid)
+            .field("addressed", &self.addressed)
+            .field("encryption", &self.encryption)
+            .finish_non_exhaustive()
+    }
+}
+
 impl JobRequest {
     /// Whether the customer has stopped caring at `now`.
     pub fn is_expired(&self, now: Timestamp) -> bool {
@@ -54,8 +71,8 @@ pub enum Encryption {
     Nip04,
 }
 
-/// An input: an `i` tag.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// An input: an `i` tag. Debug shows how long the data is, not what it says.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Input {
     /// The text, the address, or the event id, as the type says.
     pub data: String,
@@ -65,6 +82,16 @@ pub struct Input {
     pub relay: Option<String>,
     /// What the input is for (`system`, `user`, `assistant`, `repo`, `diff`, …).
     pub marker: Option<String>,
+}
+
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Input")
+            .field("kind", &self.kind)
+            .field("bytes", &self.data.len())
+            .field("marker", &self.marker)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What an input's data is.
@@ -94,9 +121,16 @@ impl InputKind {
 }
 
 /// The `param` tags: order kept, hyphen and underscore the same key, a repeated key kept each time.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Params(Vec<(String, Vec<String>)>);
+
+impl fmt::Debug for Params {
+    /// The keys alone: a value may be the prompt.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.iter().map(|(key, _)| key)).finish()
+    }
+}
 
 impl Params {
     /// The spelling every key is kept under: lower case, underscores.

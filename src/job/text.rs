@@ -439,7 +439,7 @@ fn bad_value(key: &str, value: &str, range: &str) -> Refusal {
 }
 
 /// The beginning of a customer's text, for an error: cut between characters, control characters made visible.
-fn excerpt(text: &str) -> String {
+pub fn excerpt(text: &str) -> String {
     let mut short: String = text.chars().take(ECHOED_CHARS).flat_map(visible).collect();
     if text.chars().nth(ECHOED_CHARS).is_some() {
         short.push('…');

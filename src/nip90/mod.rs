@@ -7,6 +7,7 @@
 //! `result` write; `encrypted` seals both ways; [`handler_info`] is how a provider is found; [`relay_address`] says which
 //! relays a stranger may send us to. `tags` and `draft` are the two ends of every event.
 
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -67,7 +68,7 @@ pub mod kinds {
 }
 
 /// A finished event: what is stored in the outbox and sent, byte for byte the same each time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedEvent {
     /// Its id.
     pub id: EventId,
@@ -75,6 +76,13 @@ pub struct SignedEvent {
     pub kind: u16,
     /// The event as JSON (NIP-01), signature included.
     pub json: String,
+}
+
+impl fmt::Debug for SignedEvent {
+    /// Without the content, which may be a result.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignedEvent").field("id", &self.id).field("kind", &self.kind).finish_non_exhaustive()
+    }
 }
 
 /// Bounds on what is read from a stranger.
@@ -244,7 +252,7 @@ pub struct Receipt {
 }
 
 /// A job's result.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct JobResult {
     /// The output. The encoder cuts what is larger than an event may be and says so (`truncated`).
     pub content: String,
@@ -254,6 +262,17 @@ pub struct JobResult {
     pub receipt: Receipt,
     /// When reading: the full size in bytes and SHA-256 (hex) of an output that was cut.
     pub truncated: Option<(u64, String)>,
+}
+
+impl fmt::Debug for JobResult {
+    /// How long the output is, not what it says.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobResult")
+            .field("bytes", &self.content.len())
+            .field("receipt", &self.receipt)
+            .field("truncated", &self.truncated)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A request to be written.

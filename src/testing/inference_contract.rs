@@ -204,7 +204,7 @@ impl Subject {
             answer = running => panic!("an endless answer ended: {answer:?}"),
             piece = pieces.recv() => assert!(piece.is_some()),
         }
-        // Dropped here. Would it go on, the next answer had to wait for its end.
+        // Dropped here: whoever asks next must not notice.
         self.answer(&self.question()).await.expect("an answer after a dropped one");
     }
 

@@ -1,6 +1,19 @@
-//! Integration tests: one binary, one module a subject.
+//! Whole stories: relays, a provider, wallets and customers over real websockets, and the program itself over its edge.
+//!
+//! One binary, because linking it takes longer than running it. Each story says what is special about its market; what
+//! must hold in every one is checked by `TestMarket::finish`. Nothing sleeps: silence is proven by closing the market and
+//! looking at what its relays have.
 
 #![allow(clippy::unwrap_used)]
 
 mod architecture;
+mod backends;
+mod cancelling;
+mod encrypted;
 mod identity_cli;
+mod paying;
+mod refusing;
+mod relays;
+mod stopping;
+mod streaming;
+mod wallet_trouble;

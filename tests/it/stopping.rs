@@ -1,0 +1,210 @@
+//! Stopping and starting again, in order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use coinop::inference::echo::Echo;
+use coinop::job::{Code, JobId, Terms, WorkState};
+use coinop::money::Msat;
+use coinop::provider::{Clock, Moment};
+use coinop::testing::market::{PATIENCE, TestMarket, within};
+use jiff::{SignedDuration, Timestamp};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_outlasts_the_grace_period_is_parked_and_done_after_the_restart() {
+    let echo = Echo::new().gated();
+    let mut market = TestMarket::new().backend(echo.clone()).start().await;
+    let customer = market.customer().await;
+    let mut posted = customer.post(&customer.order("parked")).await;
+    let invoice = posted.invoice().await;
+    customer.pay(&invoice).await.unwrap();
+    within("the run", echo.wait_for_runs(1)).await;
+
+    assert!(!market.stop(Duration::ZERO).await);
+    echo.release(1);
+    market.start_again().await.unwrap();
+    assert_eq!(posted.result().await.content, "parked");
+    assert_eq!(echo.runs(), 2);
+    market.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_ends_within_the_grace_period_is_delivered_before_the_end() {
+    let echo = Echo::new().gated();
+    let mut market = TestMarket::new().backend(echo.clone()).start().await;
+    let customer = market.customer().await;
+    let mut posted = customer.post(&customer.order("just in time")).await;
+    let invoice = posted.invoice().await;
+    customer.pay(&invoice).await.unwrap();
+    within("the run", echo.wait_for_runs(1)).await;
+
+    let (finished, ()) = tokio::join!(market.stop(PATIENCE), async { echo.release(1) });
+    assert!(finished);
+    assert_eq!(posted.result().await.content, "just in time");
+    market.start_again().await.unwrap();
+    assert_eq!(market.job(posted.job).await.work, WorkState::Delivered);
+    market.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_whose_turn_had_not_come_run_after_the_restart_and_each_once() {
+    let echo = Echo::new().gated();
+    let mut market = TestMarket::new()
+        .backend(echo.clone())
+        .terms(Terms::Free)
+        .settings(|settings| settings.jobs_running = 1)
+        .start()
+        .await;
+    let customer = market.customer().await;
+    let mut posted = Vec::new();
+    for text in ["first", "second", "third"] {
+        posted.push(customer.post(&customer.order(text)).await);
+    }
+    for one in &posted {
+        market.moments().reached(one.job, Moment::Before(coinop::job::EffectKey::Run)).await;
+    }
+    within("the first run", echo.wait_for_runs(1)).await;
+    market.stop(Duration::ZERO).await;
+    echo.release(3);
+    market.start_again().await.unwrap();
+    for (one, text) in posted.iter_mut().zip(["first", "second", "third"]) {
+        assert_eq!(one.result().await.content, text);
+    }
+    assert_eq!(echo.runs(), 4);
+    market.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_published_while_nobody_served_is_taken_after_the_start() {
+    let mut market = TestMarket::new().terms(Terms::Free).start().await;
+    let customer = market.customer().await;
+    customer.ping().await;
+    market.stop(PATIENCE).await;
+    let mut posted = customer.post(&customer.order("good morning")).await;
+    market.start_again().await.unwrap();
+    assert_eq!(posted.result().await.content, "good morning");
+    market.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_relays_tell_again_after_a_restart_is_not_done_again() {
+    let echo = Echo::new();
+    let mut market = TestMarket::new().backend(echo.clone()).start().await;
+    let customer = market.customer().await;
+    customer.buys("only once").await;
+    let mut unpaid = customer.post(&customer.order("not paid yet")).await;
+    let invoice = unpaid.invoice().await;
+    for _ in 0..2 {
+        market.stop(PATIENCE).await;
+        market.start_again().await.unwrap();
+        customer.ping().await;
+    }
+    customer.pay(&invoice).await.unwrap();
+    assert_eq!(unpaid.result().await.content, "not paid yet");
+    assert_eq!(echo.runs(), 2);
+    market.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invoice_paid_while_nobody_served_is_honoured_after_the_start() {
+    let mut market = TestMarket::new().start().await;
+    let customer = market.customer().await;
+    let mut posted = customer.post(&customer.order("paid in the dark")).await;
+    let invoice = posted.invoice().await;
+    market.stop(PATIENCE).await;
+    customer.pay(&invoice).await.unwrap();
+    market.start_again().await.unwrap();
+    assert_eq!(posted.result().await.content, "paid in the dark");
+    market.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_found_undone_at_start_after_start_is_given_up_and_credited() {
+    let echo = Echo::new().gated();
+    let mut market = TestMarket::new().backend(echo.clone()).start().await;
+    let customer = market.customer().await;
+    let mut posted = customer.post(&customer.order("poison")).await;
+    let invoice = posted.invoice().await;
+    customer.pay(&invoice).await.unwrap();
+    for run in 1..=4 {
+        within("another run", echo.wait_for_runs(run)).await;
+        market.stop(Duration::ZERO).await;
+        market.start_again().await.unwrap();
+    }
+    let refusal = posted.refusal().await;
+    assert_eq!(refusal.code, Code::Backend);
+    assert!(refusal.text.contains("21 sat became credit"), "{}", refusal.text);
+    assert_eq!(echo.runs(), 4);
+    market.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_old_is_forgotten_and_the_books_are_kept() {
+    let ahead = Arc::new(AtomicI64::new(0));
+    let hand = Arc::clone(&ahead);
+    let clock = Clock::new(move || Timestamp::now() + SignedDuration::from_hours(hand.load(Ordering::SeqCst)));
+    let day = Duration::from_secs(24 * 3_600);
+    let mut market = TestMarket::new().clock(clock).retention(2 * day).start().await;
+    let customer = market.customer().await;
+    let mut paid = customer.post(&customer.order("remember the money")).await;
+    let invoice = paid.invoice().await;
+    customer.pay(&invoice).await.unwrap();
+    paid.result().await;
+    market.moments().told(paid.job, "result-published").await;
+    let mut unpaid = customer.post(&customer.order("forget me")).await;
+    let invoice = unpaid.invoice().await;
+    market.wallet().expire(&invoice.payment_hash).unwrap();
+    market.moments().told(unpaid.job, "lapsed").await;
+
+    market.stop(PATIENCE).await;
+    ahead.store(3 * 24, Ordering::SeqCst);
+    market.start_again().await.unwrap();
+    until_gone(&market, unpaid.job).await;
+    let stored = market.stored(paid.job).await.expect("its money is in the books");
+    assert_eq!((stored.request, stored.result, stored.outcome), (None, None, None));
+    let earned = market.service().provider().store().earnings(None).await.unwrap();
+    assert_eq!(earned.iter().map(|line| line.earned.as_msat()).sum::<i64>(), 21_000);
+    market.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unpaid_quote_is_kept_for_as_long_as_a_late_payment_may_come() {
+    let ahead = Arc::new(AtomicI64::new(0));
+    let hand = Arc::clone(&ahead);
+    let clock = Clock::new(move || Timestamp::now() + SignedDuration::from_hours(hand.load(Ordering::SeqCst)));
+    let hours = |count: u64| Duration::from_secs(count * 3_600);
+    let mut market = TestMarket::new()
+        .clock(clock)
+        .retention(hours(1))
+        .settings(|settings| settings.late_payment_window = hours(48))
+        .start()
+        .await;
+    let customer = market.customer().await;
+    let mut posted = customer.post(&customer.order("late but welcome")).await;
+    let invoice = posted.invoice().await;
+    market.wallet().expire(&invoice.payment_hash).unwrap();
+    market.moments().told(posted.job, "lapsed").await;
+    let mut marker = customer.order("marker");
+    marker.bid = Some(Msat::msat(1));
+    let mut marker = customer.post(&marker).await;
+    marker.refusal().await;
+
+    market.stop(PATIENCE).await;
+    ahead.store(24, Ordering::SeqCst);
+    market.start_again().await.unwrap();
+    customer.ping().await;
+    market.wallet().settle(&invoice.payment_hash).unwrap();
+    market.moments().told(posted.job, "payment-settled").await;
+    market.finish().await;
+}
+
+/// Pruning tells nobody, so it is looked for.
+async fn until_gone(market: &TestMarket, job: JobId) {
+    let gone = async {
+        while market.stored(job).await.is_some() {
+            tokio::task::yield_now().await
+        }
+    };
+    within("the quote to be forgotten", gone).await;
+}
