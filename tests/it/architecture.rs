@@ -29,9 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // The two sides of a sale: traits in, no concrete wallet, backend or relay.
     ("provider", &["money", "job", "ledger", "identity", "nip90", "executor", "wallet", "relays", "store"]),
     ("requester", &["money", "job", "nip90", "wallet", "relays", "provider"]),
-    // The other side of the wire, and suites that adapters must pass.
-    ("testing", &["money", "job", "identity", "nip90", "inference", "executor", "wallet", "relays"]),
-    // Putting it together. Only the demo may use what is in `testing`; see `only_the_demo_plays_with_the_test_doubles`.
+    // Putting it together.
     (
         "daemon",
         &[
@@ -47,6 +45,26 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "store",
             "config",
             "provider",
+        ],
+    ),
+    // The other side of the wire, whole markets, and suites that adapters must pass. Of the program only the demo may use
+    // it; see `only_the_demo_plays_with_the_test_doubles`.
+    (
+        "testing",
+        &[
+            "money",
+            "job",
+            "ledger",
+            "identity",
+            "nip90",
+            "inference",
+            "executor",
+            "wallet",
+            "relays",
+            "store",
+            "provider",
+            "requester",
+            "daemon",
         ],
     ),
     (
