@@ -38,8 +38,13 @@ impl Provider {
                     self.cancel_for_customer(job, customer).await;
                 }
             }
-            Ok(Incoming::Ping { to }) => self.answer(&to, Feedback::of(Status::Pong)),
-            Err(Unreadable::Refused { to, refusal }) if to.addressed => self.refuse(&to, &refusal).await,
+            Ok(Incoming::Ping { to }) if self.settings.rules.may_speak(to.customer) => {
+                self.answer(&to, Feedback::of(Status::Pong));
+            }
+            Ok(Incoming::Ping { .. }) => debug!("Ignored a ping"),
+            Err(Unreadable::Refused { to, refusal }) if to.addressed && self.settings.rules.may_speak(to.customer) => {
+                self.refuse(&to, &refusal).await;
+            }
             Err(reason) => debug!(%reason, "Ignored an event"),
         }
     }
