@@ -21,8 +21,9 @@ use crate::provider::{Advertiser, Clock};
 use crate::relays::{PublishReport, Publisher, RelayPool, RelayVerdict};
 
 const SHOW_EXAMPLES: &str = "\
-Signs what 'coinop ad publish' and 'coinop serve' would publish, and publishes nothing. The model is not loaded: its name is
-the configuration's. While serving a heartbeat (kind 11998) joins it, unless ad.heartbeat is false.
+Signs what 'coinop ad publish' and 'coinop serve' would publish, and publishes nothing. The model is
+not loaded: its name is the configuration's. A provider that serves adds a heartbeat (kind 11998),
+unless ad.heartbeat is false.
 
 Examples:
   coinop ad show
@@ -38,8 +39,8 @@ Examples:
   coinop ad publish --json | jq '.events[].relays'";
 
 const WITHDRAW_EXAMPLES: &str = "\
-Asks the relays to delete the ad (NIP-09, kind 5). Profile and relay list stay: they may be a person's. A provider that
-serves publishes the ad again: stop it, or set ad.enabled = false.
+Asks the relays to delete the ad (NIP-09, kind 5). Profile and relay list stay: they may be a
+person's. A provider that serves publishes the ad again: stop it, or set ad.enabled = false.
 
 Exit codes: 0 as many relays as relays.quorum took it, 1 fewer did, 2 a configuration to correct.
 

@@ -13,11 +13,11 @@ use crate::daemon::checkup::{self, Checkup, Finding, Step, Verdict};
 use crate::identity::Identity;
 
 const EXAMPLES: &str = "\
-Tries the real things: each relay gets an event that nobody keeps, the wallet makes an invoice over 1 sat that is never to
-be paid, the model is loaded. Nothing is changed, and nothing secret is printed. It may run beside 'coinop serve', except
-that the model is then in memory twice: use --skip-model.
+Tries the real things: each relay gets an event that nobody keeps, the wallet makes an invoice over
+1 sat that is never to be paid, the model is loaded. Nothing secret is printed. It may run beside
+'coinop serve', but the model is then in memory twice: use --skip-model.
 
-Exit codes: 0 nothing failed (warnings may be there), 1 something did; each failure comes with its cure.
+Exit codes: 0 nothing failed (warnings may be there), 1 something did; the cures stand beside it.
 
 Examples:
   coinop doctor
@@ -59,7 +59,8 @@ impl Report {
             }
         }
         let ok = self.checks.iter().filter(|finding| finding.verdict == Verdict::Ok).count();
-        let _ = writeln!(text, "\n{} failed, {} warnings, {ok} ok", self.failed, self.warnings);
+        let warnings = if self.warnings == 1 { "warning" } else { "warnings" };
+        let _ = writeln!(text, "\n{} failed, {} {warnings}, {ok} ok", self.failed, self.warnings);
         text
     }
 }
@@ -125,7 +126,7 @@ mod tests {
         assert!(report.healthy);
         assert_eq!(
             report.text(),
-            "ok       a: fine\nwarning  b x: hm\n         cure: do this\n\n0 failed, 1 warnings, 1 ok\n"
+            "ok       a: fine\nwarning  b x: hm\n         cure: do this\n\n0 failed, 1 warning, 1 ok\n"
         );
         assert!(!Report::of(vec![Finding::failed("c", "no", "do that")]).healthy);
     }

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use super::Finding;
-use crate::config::{Config, Paths, SecretRef, WalletSettings};
+use crate::config::{Config, Paths};
+#[cfg(unix)]
+use crate::config::{SecretRef, WalletSettings};
 use crate::daemon::lock::ServeLock;
 use crate::store::{Store, StoreError};
 
@@ -144,7 +146,8 @@ fn secret_files(config: &Config) -> impl Iterator<Item = &Path> {
     })
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::PermissionsExt as _;
