@@ -9,6 +9,7 @@
 mod architecture;
 mod backends;
 mod cancelling;
+mod doctor_cli;
 mod encrypted;
 mod identity_cli;
 mod paying;
