@@ -58,27 +58,30 @@ impl Provider {
     }
 
     async fn cancel_for_customer(self: &Arc<Self>, job: JobId, customer: CustomerId) {
+        // Remembered first: the request may not have come yet (relays keep no order), or may be being made ready right now.
+        // Quoting looks here before and after it opens a job.
+        lock(&self.cancelled_early).put((job, customer), ());
         let owner = match self.parts.store.job(job).await {
             Ok(stored) => stored.map(|stored| stored.job.customer),
             Err(problem) => return warn!(%problem, "A cancellation could not be looked up"),
         };
         match owner {
-            // The deletion came before its request: relays keep no order.
-            None => {
-                lock(&self.cancelled_early).put((job, customer), ());
-            }
-            Some(owner) if owner == customer => {
-                if let Err(problem) = self.tell(job, JobEvent::Cancelled(Canceller::Customer)).await {
-                    warn!(%problem, "A cancellation could not be recorded");
-                }
-            }
+            Some(owner) if owner == customer => self.cancel_opened(job).await,
             Some(_) => debug!("Ignored a cancellation of somebody else's job"),
+            None => {}
         }
     }
 
-    /// Whether a customer cancelled this request before we saw it.
+    /// Cancels an open job for its customer.
+    pub(super) async fn cancel_opened(self: &Arc<Self>, job: JobId) {
+        if let Err(problem) = self.tell(job, JobEvent::Cancelled(Canceller::Customer)).await {
+            warn!(%problem, "A cancellation could not be recorded");
+        }
+    }
+
+    /// Whether a customer cancelled this request before it became a job.
     pub(super) fn was_cancelled_early(&self, job: JobId, customer: CustomerId) -> bool {
-        lock(&self.cancelled_early).pop(&(job, customer)).is_some()
+        lock(&self.cancelled_early).contains(&(job, customer))
     }
 
     /// Says why a request that names us is not taken: once, also over restarts.
