@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use secrecy::ExposeSecret;
-use tracing::info;
 
 use super::service::{AdPlan, Plan};
 use crate::config::{Config, InferenceSettings, Limits, MistralRsSettings, Paths, TextSettings, WalletSettings};
@@ -101,7 +100,7 @@ async fn mistral_rs(model: &MistralRsSettings) -> Result<Arc<dyn Inference>> {
         context_tokens: model.context,
         chat_template: model.chat_template.clone(),
     };
-    let loaded = MistralRs::load(config, |progress| info!("{progress}")).await;
+    let loaded = MistralRs::load(config, |progress| tracing::info!("{progress}")).await;
     Ok(Arc::new(loaded.with_context(|| format!("the model {} can't be used", model.model.display()))?))
 }
 
