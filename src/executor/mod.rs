@@ -24,7 +24,10 @@ pub struct Prepared {
 impl std::fmt::Debug for Prepared {
     /// Without the work, which holds the prompt.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Prepared").field("estimate", &self.estimate).field("stream", &self.stream).finish_non_exhaustive()
+        f.debug_struct("Prepared")
+            .field("estimate", &self.estimate)
+            .field("stream", &self.stream)
+            .finish_non_exhaustive()
     }
 }
 
