@@ -101,7 +101,8 @@ impl Provider {
     }
 
     async fn forget_old(&self, retention: Duration) -> Result<(), StoreError> {
-        let before = SignedDuration::try_from(retention)
+        // A quote is kept for as long as somebody may still pay it.
+        let before = SignedDuration::try_from(retention.max(self.settings.late_payment_window))
             .ok()
             .and_then(|retention| self.parts.clock.now().checked_sub(retention).ok())
             .unwrap_or(Timestamp::MIN);
