@@ -9,6 +9,7 @@
 mod architecture;
 mod backends;
 mod cancelling;
+mod crash;
 mod doctor_cli;
 mod encrypted;
 mod identity_cli;
@@ -17,4 +18,5 @@ mod refusing;
 mod relays;
 mod stopping;
 mod streaming;
+mod walk;
 mod wallet_trouble;
