@@ -101,6 +101,8 @@ impl Provider {
     }
 
     async fn forget_old(&self, retention: Duration) -> Result<(), StoreError> {
+        // A quote is kept for as long as a late payment of it is looked for, however short everything else is kept.
+        let retention = retention.max(self.settings.payment_window.saturating_add(self.settings.late_payment_window));
         let before = SignedDuration::try_from(retention)
             .ok()
             .and_then(|retention| self.parts.clock.now().checked_sub(retention).ok())

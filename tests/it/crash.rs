@@ -105,6 +105,17 @@ async fn child() {
 struct Running {
     process: Child,
     lines: mpsc::UnboundedReceiver<String>,
+    /// It serves, and can be asked to end.
+    ready: bool,
+}
+
+/// A story that goes wrong leaves no process behind.
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail when it has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 impl Running {
@@ -125,42 +136,36 @@ impl Running {
                 }
             }
         });
-        Self { process, lines }
+        Self { process, lines, ready: false }
     }
 
-    /// The next thing it says; `None` when it has ended.
-    async fn says(&mut self) -> Option<String> {
-        within("a word of the provider's process", self.lines.recv()).await
-    }
-
-    /// Waits until it freezes. Never returns when it ends.
+    /// Waits until it freezes. Never returns when it does not. May be cancelled and called again.
     async fn freezes(&mut self) -> String {
         loop {
             match self.lines.recv().await {
                 Some(line) if line.starts_with("step") => return line,
-                Some(_) => {}
+                Some(line) => self.ready |= line == "ready",
                 None => std::future::pending().await,
             }
         }
     }
 
-    fn kill(mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-
-    /// Asks it to end; false when it froze on the way there.
+    /// Asks it to end, once it is there to hear; false when it froze on the way.
     async fn ends(&mut self) -> bool {
-        let pid = self.process.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let mut asked = false;
         loop {
-            match self.says().await {
-                Some(line) if line.starts_with("step") => return false,
-                Some(line) if line == "stopped" => {
+            if self.ready && !asked {
+                let pid = self.process.id().to_string();
+                assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+                asked = true;
+            }
+            match within("a word of the provider's process", self.lines.recv()).await.as_deref() {
+                Some("ready") => self.ready = true,
+                Some("stopped") => {
                     assert!(self.process.wait().unwrap().success());
                     return true;
                 }
-                Some(_) => {}
+                Some(_) => return false,
                 None => panic!("the provider's process ended badly"),
             }
         }
@@ -245,16 +250,14 @@ async fn killed_at(terms: Terms, n: usize) -> Option<String> {
             bought = &mut shopping => break bought,
             step = running.freezes() => {
                 froze.get_or_insert(step);
-                running.kill();
+                // Dropping kills.
                 running = Running::start(&deaths.pop().unwrap());
             }
         }
     };
     if !running.ends().await {
         froze.get_or_insert_with(|| "the end".to_owned());
-        running.kill();
         running = Running::start(&Orders { freeze_at: None, ..orders.clone() });
-        while running.says().await.unwrap() != "ready" {}
         assert!(running.ends().await);
     }
 

@@ -12,6 +12,7 @@ mod cancelling;
 mod crash;
 mod doctor_cli;
 mod encrypted;
+mod fixtures;
 mod identity_cli;
 mod paying;
 mod refusing;

@@ -292,6 +292,11 @@ impl TestMarket {
         Customer::join(signer, relays, self.signer.provider_id(), wallet).await
     }
 
+    /// The relays.
+    pub fn relays(&self) -> &[TestRelay] {
+        &self.relays
+    }
+
     /// A relay.
     pub fn relay(&self, place: usize) -> &TestRelay {
         &self.relays[place]
@@ -413,6 +418,11 @@ impl Closed {
     pub async fn was_silent_about(&self, job: JobId) {
         let answers = self.market.answers(job).await;
         assert!(answers.is_empty(), "expected silence about {job}, heard {answers:?}");
+    }
+
+    /// Everything that was said about a request.
+    pub async fn answers(&self, job: JobId) -> Vec<Event> {
+        self.market.answers(job).await
     }
 
     /// How many answers of a kind there were to a request.
