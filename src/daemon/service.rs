@@ -177,6 +177,8 @@ impl Service {
     pub async fn stop(self, grace: Duration) -> bool {
         let Self { provider, relays, tasks, intake, closing } = self;
         relays.stop_intake();
+        // Before the intake is waited for: it may itself be waiting for a place.
+        provider.stop_taking();
         if let Err(problem) = intake.await {
             warn!(%problem, "The intake did not end well");
         }

@@ -100,8 +100,10 @@ impl Job {
     /// [`TooDear`] when the job costs more than the customer bid.
     pub fn open(request: &JobRequest, draft: &QuoteDraft, context: &Context) -> Result<Transition, TooDear> {
         let quote = Quote::from_draft(draft, context.credit, context.free_jobs_today, context.now);
-        if request.bid.is_some_and(|bid| bid < quote.price) {
-            return Err(TooDear { price: quote.price });
+        // What is asked, rounding included.
+        let asked = quote.credit.saturating_add(quote.due);
+        if request.bid.is_some_and(|bid| bid < asked) {
+            return Err(TooDear { price: asked });
         }
         let (work, payment) = match quote.terms {
             Terms::Free => (WorkState::Running, PaymentState::Free),

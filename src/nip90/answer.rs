@@ -18,15 +18,28 @@ impl Codec {
     /// [`Unreadable::NotForUs`] when it names another customer, [`Unreadable::Broken`] when it names no request, has no
     /// status we know, or can't be decrypted; [`Unreadable::UnknownKind`] when it is no answer at all.
     pub fn read_answer(&self, event: &Event) -> Result<Answer, Unreadable> {
+        let clear = TagList::of(event);
+        if tags::addressing(&clear, &self.signer.keys().public_key()) == Addressing::Others {
+            return Err(Unreadable::NotForUs);
+        }
+        self.read_any_answer(event)
+    }
+
+    /// Reads an answer to anybody's request, unless it is encrypted.
+    ///
+    /// # Errors
+    /// [`Unreadable::NotForUs`] when it is encrypted, else as [`Codec::read_answer`].
+    pub fn read_public_answer(&self, event: &Event) -> Result<Answer, Unreadable> {
+        if TagList::of(event).has("encrypted") { Err(Unreadable::NotForUs) } else { self.read_any_answer(event) }
+    }
+
+    fn read_any_answer(&self, event: &Event) -> Result<Answer, Unreadable> {
         let number = event.kind.as_u16();
         let is_result = JobKind::ALL.into_iter().any(|kind| kind.result_kind() == number);
         if !is_result && number != kinds::FEEDBACK {
             return Err(Unreadable::UnknownKind(number));
         }
         let clear = TagList::of(event);
-        if tags::addressing(&clear, &self.signer.keys().public_key()) == Addressing::Others {
-            return Err(Unreadable::NotForUs);
-        }
         let content = if !clear.has("encrypted") || event.content.is_empty() {
             event.content.clone()
         } else {

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use jiff::Timestamp;
 
 use crate::job::admission::{Load, Rules, Turned, screen};
-use crate::job::{CustomerId, Job, JobId, JobRequest, WorkState};
+use crate::job::{CustomerId, Job, JobId, JobRequest, PaymentState, WorkState};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -57,14 +57,22 @@ impl Census {
         self.count().remove(job);
     }
 
-    /// Moves a job to the place its state gives it.
+    /// Gives a job of an earlier process its place.
+    pub(super) fn seat(&self, job: &Job) {
+        if let Some(place) = place_of(job) {
+            self.count().put(job.id, job.customer, place);
+        }
+    }
+
+    /// Moves a job to the place its state gives it. Only ever moves: facts may be noted out of order, and one that comes
+    /// after the job's end must not give it a place again.
     pub(super) fn note(&self, job: &Job) {
-        let place = match job.work {
-            WorkState::Waiting => Place::Quoted,
-            WorkState::Running => Place::Queued,
-            _ => return self.leave(job.id),
-        };
-        self.count().put(job.id, job.customer, place);
+        let mut count = self.count();
+        match place_of(job) {
+            None => count.remove(job.id),
+            Some(place) if count.places.contains_key(&job.id) => count.put(job.id, job.customer, place),
+            Some(_) => {}
+        }
     }
 
     /// Jobs running or waiting their turn, and quotes waiting for payment.
@@ -76,6 +84,16 @@ impl Census {
     fn count(&self) -> std::sync::MutexGuard<'_, Count> {
         // Nothing in here panics between two changes that belong together.
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// The place of a job in this state; work that is done and not yet paid is still open.
+fn place_of(job: &Job) -> Option<Place> {
+    match (job.work, job.payment) {
+        (WorkState::Waiting, _) => Some(Place::Quoted),
+        (WorkState::Running, _) => Some(Place::Queued),
+        (WorkState::Finished, PaymentState::Invoicing | PaymentState::Awaiting) => Some(Place::Quoted),
+        _ => None,
     }
 }
 

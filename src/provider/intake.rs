@@ -12,6 +12,9 @@ use crate::nip90::{Feedback, Incoming, ReplyTo, Status, Unreadable};
 /// Jobs one deletion event may name; further ones are ignored.
 const MAX_CANCELLED_AT_ONCE: usize = 100;
 
+/// Of those, the ones remembered for requests that have not come yet: everybody's deletions come by here.
+const MAX_EARLY_AT_ONCE: usize = 8;
+
 impl Provider {
     /// Takes what the relays brought. Waits while as many requests as allowed are being made ready, so that the wait is
     /// felt by the relay's socket and not by our memory.
@@ -52,9 +55,8 @@ impl Provider {
                 );
             }
             Ok(Incoming::Cancel { customer, jobs }) => {
-                for job in jobs.into_iter().take(MAX_CANCELLED_AT_ONCE) {
-                    self.cancel_for_customer(job, customer).await;
-                }
+                let jobs: Vec<JobId> = jobs.into_iter().take(MAX_CANCELLED_AT_ONCE).collect();
+                self.cancel_for_customer(jobs, customer).await;
             }
             Ok(Incoming::Ping { to }) if self.settings.rules.may_speak(to.customer) => {
                 self.answer(&to, Feedback::of(Status::Pong));
@@ -75,18 +77,22 @@ impl Provider {
         self.tell(job, JobEvent::Cancelled(Canceller::Operator)).await
     }
 
-    async fn cancel_for_customer(self: &Arc<Self>, job: JobId, customer: CustomerId) {
-        // Remembered first: the request may not have come yet (relays keep no order), or may be being made ready right now.
-        // Quoting looks here before and after it opens a job.
-        lock(&self.cancelled_early).put((job, customer), ());
-        let owner = match self.parts.store.job(job).await {
-            Ok(stored) => stored.map(|stored| stored.job.customer),
-            Err(problem) => return warn!(%problem, "A cancellation could not be looked up"),
-        };
-        match owner {
-            Some(owner) if owner == customer => self.cancel_opened(job).await,
-            Some(_) => debug!("Ignored a cancellation of somebody else's job"),
-            None => {}
+    async fn cancel_for_customer(self: &Arc<Self>, jobs: Vec<JobId>, customer: CustomerId) {
+        {
+            // Remembered first: the request may not have come yet (relays keep no order), or may be being made ready right
+            // now. Quoting looks here before and after it opens a job.
+            let mut early = lock(&self.cancelled_early);
+            for job in jobs.iter().take(MAX_EARLY_AT_ONCE) {
+                early.put((*job, customer), ());
+            }
+        }
+        match self.parts.store.jobs_of(customer, jobs).await {
+            Ok(own) => {
+                for job in own {
+                    self.cancel_opened(job).await;
+                }
+            }
+            Err(problem) => warn!(%problem, "A cancellation could not be looked up"),
         }
     }
 

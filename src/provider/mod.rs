@@ -45,14 +45,20 @@ use crate::wallet::Wallet;
 use census::Census;
 
 /// Jobs whose request is kept in memory between two steps; any other is read from the store again.
-const LIVE_JOBS: NonZeroUsize = NonZeroUsize::new(4_096).expect("not zero");
+const LIVE_JOBS: NonZeroUsize = NonZeroUsize::new(2_048).expect("not zero");
 
 /// Bytes of a request's prepared work above which it is not kept in memory.
-const LIVE_JOB_BYTES: usize = 16 * 1024;
+const LIVE_JOB_BYTES: usize = 4 * 1024;
 
 /// Requests whose inputs are being fetched at once. Further ones are told to come back later: unlike those that only
 /// have to be read, they can take minutes, and must not keep anybody waiting.
 const FETCHING: usize = 32;
+
+/// Invoices the wallet is asked for at once: wallets limit their callers.
+const INVOICES_AT_ONCE: usize = 32;
+
+/// How long a request may take to be made ready, its inputs fetched and its tokens counted.
+const PREPARE_LIMIT: Duration = Duration::from_secs(90);
 
 /// Cancellations remembered for requests we have not seen yet.
 const EARLY_CANCELLATIONS: NonZeroUsize = NonZeroUsize::new(4_096).expect("not zero");
@@ -97,6 +103,10 @@ pub struct Provider {
     live: Mutex<LruCache<JobId, Arc<Live>>>,
     in_flight: Mutex<HashSet<(JobId, EffectKey)>>,
     cancelled_early: Mutex<LruCache<(JobId, CustomerId), ()>>,
+    /// Jobs whose run was stopped, for a run that begins at the same moment.
+    called_off: Mutex<LruCache<JobId, ()>>,
+    /// Bounds how many invoices the wallet is asked for at once.
+    invoicing: Semaphore,
     /// An act could not be recorded and has to be found in the outbox again.
     stranded: AtomicBool,
 }
@@ -143,6 +153,8 @@ impl Provider {
             live: Mutex::new(LruCache::new(LIVE_JOBS)),
             in_flight: Mutex::default(),
             cancelled_early: Mutex::new(LruCache::new(EARLY_CANCELLATIONS)),
+            called_off: Mutex::new(LruCache::new(EARLY_CANCELLATIONS)),
+            invoicing: Semaphore::new(INVOICES_AT_ONCE),
             stranded: AtomicBool::new(false),
         })
     }
@@ -158,12 +170,18 @@ impl Provider {
         &self.parts.store
     }
 
-    /// Ends: takes nothing new, lets runs finish for `grace`, then parks them (they run again after a restart), and leaves
-    /// what could not be sent in the outbox. Returns whether everything under way was finished.
-    pub async fn shut_down(&self, grace: Duration) -> bool {
+    /// Takes nothing new from now on, and lets nobody wait for it: what is being made ready is dropped (the relays still
+    /// have it), what waits for a retry stays in the outbox.
+    pub fn stop_taking(&self) {
         self.closing.cancel();
         self.preparing.close();
         self.fetching.close();
+    }
+
+    /// Ends: takes nothing new, lets runs finish for `grace`, then parks them (they run again after a restart), and leaves
+    /// what could not be sent in the outbox. Returns whether everything under way was finished.
+    pub async fn shut_down(&self, grace: Duration) -> bool {
+        self.stop_taking();
         self.turns.close();
         self.tasks.close();
         let finished = tokio::time::timeout(grace, self.tasks.wait()).await.is_ok();
@@ -204,15 +222,18 @@ impl Provider {
         for effect in effects {
             let key = (job.id, effect.key());
             if !lock(&self.in_flight).insert(key) {
+                // The earlier one may be just ending: what it does not do is found in the outbox.
+                self.stranded.store(true, Ordering::Relaxed);
                 continue;
             }
+            let landing = Landing { provider: Arc::clone(self), key };
             let (this, job) = (Arc::clone(self), Arc::clone(&job));
             let span = info_span!("job", id = %job.id, act = effect.key().word());
             self.tasks.spawn(
                 async move {
                     this.parts.witness.at(Moment::Before(key.1), job.id).await;
                     let done = this.perform(&job, effect).await;
-                    lock(&this.in_flight).remove(&key);
+                    drop(landing);
                     if let Err(problem) = done {
                         error!(%problem, "The act stays in the outbox");
                         this.stranded.store(true, Ordering::Relaxed);
@@ -248,7 +269,9 @@ impl Provider {
     }
 
     fn remember(&self, request: crate::job::JobRequest, prepared: Prepared, result: Option<SignedEvent>) -> Arc<Live> {
-        let small = request.event_json.len() <= LIVE_JOB_BYTES;
+        // What was fetched is not in the event, and may be much longer.
+        let inline = request.inputs.iter().all(|input| input.kind == crate::job::InputKind::Text);
+        let small = inline && request.event_json.len() <= LIVE_JOB_BYTES;
         let live = Arc::new(Live {
             reply_to: ReplyTo::from(&request),
             expires_at: request.expires_at,
@@ -264,6 +287,18 @@ impl Provider {
 
     fn forget(&self, job: JobId) {
         lock(&self.live).pop(&job);
+    }
+}
+
+/// An act under way: over when this is dropped, however that comes about.
+struct Landing {
+    provider: Arc<Provider>,
+    key: (JobId, EffectKey),
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        lock(&self.provider.in_flight).remove(&self.key);
     }
 }
 

@@ -7,9 +7,9 @@ use backon::{ExponentialBuilder, Retryable};
 use jiff::SignedDuration;
 use tracing::{debug, info, warn};
 
-use super::{Moment, Provider};
+use super::{Moment, PREPARE_LIMIT, Provider};
 use crate::job::admission::{Turned, too_dear};
-use crate::job::{Job, JobEvent, JobRequest, QuoteDraft, Refusal, Terms};
+use crate::job::{Code, Job, JobEvent, JobRequest, QuoteDraft, Refusal, Terms};
 use crate::money::Msat;
 use crate::nip90::ReplyTo;
 use crate::store::{Opened, StoreError};
@@ -45,7 +45,18 @@ impl Provider {
             let refusal = Refusal::unsupported(format!("this provider does not offer {}", request.kind));
             return self.turn_away(&request, Turned::away(&request, refusal)).await;
         };
-        let prepared = match executor.prepare(&request).await {
+        let prepared = tokio::select! {
+            prepared = tokio::time::timeout(PREPARE_LIMIT, executor.prepare(&request)) => {
+                let too_long = || Refusal::new(Code::Timeout, "the inputs could not be fetched and read in time");
+                prepared.unwrap_or_else(|_| Err(too_long()))
+            }
+            // Not taken: the relays still have it, and the next start asks for it again.
+            () = self.closing.cancelled() => {
+                self.census.leave(request.id);
+                return Ok(());
+            }
+        };
+        let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(refusal) => {
                 self.census.leave(request.id);
@@ -63,7 +74,9 @@ impl Provider {
             payment_window: SignedDuration::try_from(self.settings.payment_window).unwrap_or(SignedDuration::MAX),
         };
         let (id, customer) = (request.id, request.customer);
-        if self.was_cancelled_early(id, customer) {
+        // Making it ready may have taken a while.
+        let now = self.parts.clock.now();
+        if self.was_cancelled_early(id, customer) || request.is_expired(now) {
             self.census.leave(id);
             return Ok(());
         }
@@ -108,7 +121,15 @@ impl Provider {
     /// Asks the wallet for the job's invoice. An invoice whose making is in doubt was shown to nobody, so asking again is
     /// safe.
     pub(super) async fn issue_invoice(self: &Arc<Self>, job: &Job, amount: Msat) -> Result<(), StoreError> {
+        let least = SignedDuration::try_from(LEAST_TIME_TO_PAY).unwrap_or(SignedDuration::ZERO);
+        if job.expires_at.is_some_and(|at| at.duration_since(self.parts.clock.now()) < least) {
+            self.tell(job.id, JobEvent::Lapsed).await?;
+            return Ok(());
+        }
+        // Closed never; waiting for a place is part of asking.
+        let place = self.invoicing.acquire().await;
         let issued = self.try_invoice(job, amount).await;
+        drop(place);
         self.parts.witness.at(Moment::After(crate::job::EffectKey::IssueInvoice), job.id).await;
         let event = match issued {
             Ok(invoice) => JobEvent::InvoiceIssued(invoice),

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Provider, lock};
-use crate::job::{Effect, Failure, JobEvent};
+use crate::job::{Effect, Failure, Job, JobEvent, Notice, PaymentState, WorkState};
 use crate::store::{Pending, StoreError};
 
 /// Starts of the process a run may be found undone at before it is given up: a job that ends the process each time it is
@@ -34,7 +34,7 @@ impl Provider {
     /// [`StoreError`].
     pub async fn recover(self: &Arc<Self>) -> Result<usize, StoreError> {
         for job in self.parts.store.unfinished_jobs().await? {
-            self.census.note(&job);
+            self.census.seat(&job);
         }
         let pending = self.parts.store.recover_pending().await?;
         let found = pending.len();
@@ -56,7 +56,10 @@ impl Provider {
                 self.tell(job, JobEvent::RunFailed(failure)).await?;
                 continue;
             }
-            if let Some(stored) = self.parts.store.job(job).await? {
+            // The list may be a moment old: what has been done since is not done again.
+            if let Some(stored) = self.parts.store.job(job).await?
+                && is_still_wanted(&stored.job, &effect)
+            {
                 self.act(&stored.job, vec![effect]);
             }
         }
@@ -92,9 +95,7 @@ impl Provider {
             for job in
                 self.parts.store.list_jobs(crate::store::JobFilter { limit: 1_000, ..Default::default() }).await?
             {
-                if job.work.is_over() {
-                    self.census.leave(job.id);
-                }
+                self.census.note(&job);
             }
         }
         if foreign || stranded {
@@ -116,5 +117,18 @@ impl Provider {
             info!(forgotten, "Forgot {forgotten} records older than the retention time");
         }
         Ok(())
+    }
+}
+
+/// Whether a job in this state still asks for that act.
+fn is_still_wanted(job: &Job, effect: &Effect) -> bool {
+    match effect {
+        Effect::Run => job.work == WorkState::Running,
+        Effect::IssueInvoice { .. } => job.payment == PaymentState::Invoicing,
+        Effect::SettleHold => job.payment == PaymentState::Settling,
+        Effect::CancelHold => job.payment == PaymentState::Releasing,
+        Effect::Publish(Notice::PaymentRequired) => job.payment == PaymentState::Awaiting,
+        Effect::Publish(Notice::Result) => job.work == WorkState::Finished,
+        Effect::StopRun | Effect::Publish(Notice::Processing | Notice::Error(_)) => true,
     }
 }

@@ -29,6 +29,10 @@ impl Provider {
         };
         // Shutting down before its turn came: it stays in the outbox.
         let Ok(turn) = turn else { return Ok(()) };
+        // Called off before it was noted as running.
+        if lock(&self.called_off).contains(&job.id) {
+            return Ok(());
+        }
         let Some(live) = self.live(job.id).await? else {
             return self.run_failed(job, Failure::backend("the request is no longer kept")).await;
         };
@@ -41,8 +45,9 @@ impl Provider {
             return self.run_failed(job, Failure::backend("this kind of job is no longer offered")).await;
         };
         let (partial, pieces) = mpsc::unbounded_channel();
-        // Output that is not paid for is not shown, not even in pieces.
-        let streams = live.prepared.stream && job.payment.allows_publishing();
+        // Output that is not paid for is not shown, not even in pieces; nor is output whose payment would still be given back
+        // in full, were the job cancelled or failed at its last word.
+        let streams = live.prepared.stream && job.payment == PaymentState::Free;
         let (outcome, ()) = tokio::join!(
             executor.run(&live.prepared, streams.then_some(partial), cancel),
             self.publish_partials(&live, pieces)
@@ -88,6 +93,7 @@ impl Provider {
 
     /// Stops a run, here if it runs here.
     pub(super) async fn stop_run(self: &Arc<Self>, job: JobId) -> Result<(), StoreError> {
+        lock(&self.called_off).put(job, ());
         if let Some(cancel) = lock(&self.running).get(&job) {
             cancel.cancel();
         }

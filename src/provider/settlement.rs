@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -24,6 +25,12 @@ const LOOKUPS_A_TICK: u32 = 64;
 /// Which of the invoices that were given up are looked at first after the wallet was away.
 const RECENTLY_GIVEN_UP: SignedDuration = SignedDuration::from_secs(60 * 60);
 
+/// Given-up invoices looked up at one tick, on top.
+const GIVEN_UP_A_TICK: u32 = 8;
+
+/// Invoices past their expiry looked up at one tick.
+const DUE_A_TICK: usize = 256;
+
 /// Look-ups under way at once.
 const LOOKUPS_AT_ONCE: usize = 8;
 
@@ -35,29 +42,52 @@ const EXPIRY_GRACE: SignedDuration = SignedDuration::from_secs(30);
 const UNKNOWN_GRACE: SignedDuration = SignedDuration::from_secs(60 * 60);
 
 impl Provider {
-    /// Watches payments until `shutdown`.
+    /// Watches payments until `shutdown`: hears news and looks up, each without waiting for the other.
     pub async fn watch_payments(self: Arc<Self>, shutdown: CancellationToken) {
-        let Some(wallet) = self.parts.wallet.clone() else { return shutdown.cancelled().await };
+        let look_at_all = Notify::new();
+        tokio::join!(self.hear_news(&look_at_all, &shutdown), self.keep_looking(&look_at_all, &shutdown));
+    }
+
+    async fn hear_news(self: &Arc<Self>, look_at_all: &Notify, shutdown: &CancellationToken) {
+        let Some(wallet) = self.parts.wallet.clone() else { return };
         let mut news = Box::pin(watch::updates(wallet, shutdown.clone()));
+        loop {
+            let event = tokio::select! {
+                () = shutdown.cancelled() => return,
+                event = news.next() => event,
+            };
+            match event {
+                Some(WatchEvent::Update(update)) => {
+                    if let Err(problem) = self.hear(update).await {
+                        warn!(%problem, "A payment could not be recorded; it will be looked up again");
+                    }
+                }
+                Some(WatchEvent::Reconnected) => look_at_all.notify_one(),
+                // The stream ends with the shutdown only.
+                None => return,
+            }
+        }
+    }
+
+    async fn keep_looking(self: &Arc<Self>, look_at_all: &Notify, shutdown: &CancellationToken) {
         let mut tick = tokio::time::interval(self.settings.payment_poll);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut turn, mut late_from) = (0, Timestamp::MIN);
         loop {
-            let done = tokio::select! {
-                () = shutdown.cancelled() => return,
-                event = news.next() => match event {
-                    Some(WatchEvent::Update(update)) => self.hear(update).await,
-                    Some(WatchEvent::Reconnected) => self.look_up_all().await,
-                    // The stream ends with the shutdown only.
-                    None => return,
-                },
-                _ = tick.tick() => {
-                    turn += 1;
-                    self.look_up_some(turn, &mut late_from).await
+            let look = async {
+                tokio::select! {
+                    () = look_at_all.notified() => self.look_up_all().await,
+                    _ = tick.tick() => {
+                        turn += 1;
+                        self.look_up_some(turn, &mut late_from).await
+                    }
                 }
             };
-            if let Err(problem) = done {
-                warn!(%problem, "A payment could not be recorded; it will be looked up again");
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                looked = look => if let Err(problem) = looked {
+                    warn!(%problem, "Open invoices could not be looked up; they will be again");
+                },
             }
         }
     }
@@ -82,7 +112,7 @@ impl Provider {
         let now = self.parts.clock.now();
         let mut invoices = self.parts.store.open_invoices().await?;
         let recently = now.checked_sub(RECENTLY_GIVEN_UP).unwrap_or(Timestamp::MIN);
-        invoices.extend(self.parts.store.given_up_invoices(recently, LOOKUPS_A_TICK).await?);
+        invoices.extend(self.parts.store.given_up_invoices(recently, GIVEN_UP_A_TICK).await?);
         self.look_up(invoices, now).await
     }
 
@@ -94,19 +124,28 @@ impl Provider {
         let few = LOOKUPS_A_TICK as usize;
         let start = if waiting.is_empty() { 0 } else { turn.wrapping_mul(few) % waiting.len() };
         let some = waiting.iter().cycle().skip(start).take(few.min(waiting.len())).copied();
-        let given_up = self.parts.store.given_up_invoices(self.late_since(now).max(*late_from), LOOKUPS_A_TICK).await?;
+        let given_up =
+            self.parts.store.given_up_invoices(self.late_since(now).max(*late_from), GIVEN_UP_A_TICK).await?;
         // Past the last one the round begins anew.
         *late_from = match given_up.last() {
-            Some(last) if given_up.len() == few => last.changed_at + SignedDuration::from_millis(1),
+            Some(last) if given_up.len() == GIVEN_UP_A_TICK as usize => {
+                last.changed_at + SignedDuration::from_millis(1)
+            }
             _ => Timestamp::MIN,
         };
-        self.look_up(due.into_iter().chain(some).chain(given_up).collect(), now).await
+        self.look_up(due.into_iter().take(DUE_A_TICK).chain(some).chain(given_up).collect(), now).await
     }
 
     async fn look_up(self: &Arc<Self>, invoices: Vec<OpenInvoice>, now: Timestamp) -> Result<(), StoreError> {
-        let Some(wallet) = &self.parts.wallet else { return Ok(()) };
+        let wallet = self.parts.wallet.as_ref();
         let mut answers = stream::iter(invoices)
-            .map(|invoice| async move { (invoice, wallet.look_up(&invoice.payment_hash).await) })
+            .map(|invoice| async move {
+                let answer = match wallet {
+                    Some(wallet) => wallet.look_up(&invoice.payment_hash).await,
+                    None => Err(WalletError::Refused("no wallet is configured any more".into())),
+                };
+                (invoice, answer)
+            })
             .buffer_unordered(LOOKUPS_AT_ONCE);
         while let Some((invoice, answer)) = answers.next().await {
             let late = now.duration_since(invoice.expires_at);
@@ -116,8 +155,8 @@ impl Provider {
                     self.tell(invoice.job, JobEvent::Lapsed).await?;
                 }
                 Ok(state) => self.record(invoice.job, state).await?,
-                Err(WalletError::NotFound) if late > UNKNOWN_GRACE && invoice.payment == PaymentState::Awaiting => {
-                    warn!(job.id = %invoice.job, "The wallet has forgotten the invoice of job {}", invoice.job);
+                Err(problem) if late > UNKNOWN_GRACE && invoice.payment == PaymentState::Awaiting => {
+                    warn!(job.id = %invoice.job, %problem, "The wallet says nothing of the invoice of job {}", invoice.job);
                     self.tell(invoice.job, JobEvent::Lapsed).await?;
                 }
                 Err(problem) => debug!(%problem, "An invoice could not be looked up"),

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use nostr::Event;
 use tracing::debug;
 
-use super::{Query, RelayPool};
+use super::RelayPool;
 use crate::executor::sources::InputSource;
 use crate::fetch::Fetcher;
 use crate::job::id::{EventId, ProviderId};
@@ -64,23 +64,16 @@ impl InputSource for RelayInputs {
             .ok_or_else(|| Refusal::unsupported(format!("the input job {id} is of a kind not known here")))?;
         let believed = self.believed(&request);
         let authors: Vec<ProviderId> = believed.iter().copied().collect();
-        let content = |answer: Answer| match answer.body {
-            AnswerBody::Result(result) if believed.contains(&answer.provider) => Some(result.content),
-            _ => None,
-        };
+        // Stored results come first, then new ones.
         let mut answers = self.relays.follow(id, kind, &authors, jiff::Timestamp::UNIX_EPOCH, self.codec.clone());
-        let query = Query { authors: authors.clone(), ..Query::results(id) };
-        for event in self.relays.fetch(&query, self.lookup).await {
-            match self.codec.read_answer(&event).map(content) {
-                Ok(Some(content)) => return Ok(content),
-                Ok(None) => {}
-                Err(problem) => debug!(%problem, "A result named as input can't be read"),
-            }
-        }
         let wait = async {
-            while let Some(answer) = answers.next().await {
-                if let Some(content) = answer.ok().and_then(content) {
-                    return Some(content);
+            while let Some(answer) = answers.next_public().await {
+                match answer {
+                    Ok(Answer { provider, body: AnswerBody::Result(result), .. }) if believed.contains(&provider) => {
+                        return Some(result.content);
+                    }
+                    Ok(_) => {}
+                    Err(problem) => debug!(%problem, "A result named as input can't be read"),
                 }
             }
             None

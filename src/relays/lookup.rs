@@ -104,6 +104,12 @@ impl Answers {
         Some(self.codec.read_answer(&event))
     }
 
+    /// The next answer to somebody else's request, each once, if it was written for anybody to read.
+    pub(super) async fn next_public(&mut self) -> Option<Result<Answer, Unreadable>> {
+        let event = self.events.recv().await?;
+        Some(self.codec.read_public_answer(&event))
+    }
+
     /// The answers that can be read, as a stream.
     pub fn readable(self) -> impl Stream<Item = Answer> + Send {
         stream::unfold(self, |mut answers| async {

@@ -196,7 +196,8 @@ impl Buyer {
             Err(problem) => match payer.payment(&offer.payment_hash).await {
                 Ok(Some(payment)) => Ok(Some(payment)),
                 Ok(None) => Ok(None),
-                Err(again) if again.is_definitive() => Err(BuyError::Payment(problem)),
+                // Only this says of the payment, not of the question, that it failed.
+                Err(WalletError::PaymentFailed(_)) => Err(BuyError::Payment(problem)),
                 Err(_) => Ok(None),
             },
         }

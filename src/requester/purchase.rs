@@ -143,6 +143,8 @@ pub struct Purchase {
     refused: BTreeMap<ProviderId, Refusal>,
     chosen: Option<Offer>,
     paid: bool,
+    /// The chosen provider has begun: it has the payment, whoever made it.
+    begun: bool,
     next_piece: u32,
     pieces: BTreeMap<u32, String>,
     over: bool,
@@ -166,6 +168,7 @@ impl Purchase {
             refused: BTreeMap::new(),
             chosen: None,
             paid: false,
+            begun: false,
             next_piece: 0,
             pieces: BTreeMap::new(),
             over: false,
@@ -181,7 +184,7 @@ impl Purchase {
     pub fn wake_at(&self) -> Timestamp {
         let end = later(self.began, self.limits.timeout);
         match (&self.chosen, self.first_offer) {
-            (Some(offer), _) if !self.paid => end.min(later(offer.expires_at, INVOICE_GRACE)),
+            (Some(offer), _) if !self.paid && !self.begun => end.min(later(offer.expires_at, INVOICE_GRACE)),
             (None, Some(first)) => end.min(later(first, self.limits.offer_window)),
             _ => end,
         }
@@ -206,7 +209,11 @@ impl Purchase {
         if self.over || answer.job != self.job || foreign || other {
             return Vec::new();
         }
+        // Once there is an offer, only those who made one are listened to for results: a stranger's empty result must not
+        // end the purchase.
+        let idle = self.chosen.is_none() && !self.offers.is_empty() && !self.offers.contains_key(&provider);
         match answer.body {
+            AnswerBody::Result(_) if idle => Vec::new(),
             AnswerBody::Result(result) => {
                 self.over = true;
                 let paid = self.chosen.as_ref().filter(|_| self.paid).map_or(Msat::ZERO, |offer| offer.amount);
@@ -224,6 +231,9 @@ impl Purchase {
         now: Timestamp,
         read: impl FnOnce(&str) -> Result<crate::wallet::PayableInvoice, String>,
     ) -> Vec<Step> {
+        if self.chosen.is_some() && matches!(feedback.status, Status::Processing | Status::Partial) {
+            self.begun = true;
+        }
         match feedback.status {
             Status::PaymentRequired if self.chosen.is_none() => match self.consider(provider, &feedback, read) {
                 Ok(offer) => {
@@ -281,7 +291,7 @@ impl Purchase {
             return vec![self.end(ending)];
         }
         match (&self.chosen, self.first_offer) {
-            (Some(offer), _) if !self.paid && now >= later(offer.expires_at, INVOICE_GRACE) => {
+            (Some(offer), _) if !self.paid && !self.begun && now >= later(offer.expires_at, INVOICE_GRACE) => {
                 vec![self.end(Ending::InvoiceExpired)]
             }
             (None, Some(first)) if now >= later(first, self.limits.offer_window) => self.choose(now),

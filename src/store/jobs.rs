@@ -230,6 +230,25 @@ impl Store {
             .await
     }
 
+    /// Those of `jobs` that exist and are this customer's.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn jobs_of(&self, customer: CustomerId, jobs: Vec<JobId>) -> Result<Vec<JobId>, StoreError> {
+        self.writer
+            .run(move |db| {
+                let mut statement = db.prepare_cached("SELECT 1 FROM jobs WHERE id = ?1 AND customer = ?2")?;
+                let mut own = Vec::new();
+                for job in jobs {
+                    if statement.exists(params![job.0, customer.0])? {
+                        own.push(job);
+                    }
+                }
+                Ok(own)
+            })
+            .await
+    }
+
     /// The job an invoice belongs to.
     ///
     /// # Errors

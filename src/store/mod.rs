@@ -157,12 +157,12 @@ impl Store {
                 // Strangers decide how many quotes nobody pays, and how long their prompts are. A payment that comes after
                 // the prompt is gone becomes credit.
                 forgotten += db.execute(
-                    "DELETE FROM requests WHERE job IN (SELECT id FROM jobs WHERE changed_at < ?1 AND work = 'expired'
-                     AND payment = 'void')",
+                    "DELETE FROM requests WHERE job IN (SELECT id FROM jobs WHERE changed_at < ?1 AND payment = 'void'
+                     AND work IN ('expired', 'cancelled', 'failed'))",
                     [millis(unpaid_before)],
                 )?;
                 forgotten += db.execute(
-                    "DELETE FROM jobs WHERE changed_at < ?1 AND work = 'expired' AND payment = 'void'
+                    "DELETE FROM jobs WHERE changed_at < ?1 AND work IN ('expired', 'cancelled', 'failed') AND payment = 'void'
                      AND id NOT IN (SELECT job FROM outbox) AND id NOT IN (SELECT job FROM entries)",
                     [millis(too_late)],
                 )?;

@@ -118,7 +118,8 @@ impl Link {
 
     /// Believes the wallet's key only; the pool has checked the signature.
     fn take(&self, event: &Event) {
-        if event.pubkey != self.wallet {
+        // The library takes an id it has verified once for verified, whatever else the event says.
+        if event.pubkey != self.wallet || !event.verify_id() {
             return;
         }
         match event.kind {

@@ -270,7 +270,8 @@ impl Wallet for NwcWallet {
                 Method::LookupInvoice,
             ]),
             pay: all(&[Method::PayInvoice]),
-            whole_sats: false,
+            // Many wallets behind NWC know no smaller step and NIP-47 does not say; the rest becomes credit.
+            whole_sats: true,
         }
     }
 
@@ -350,8 +351,9 @@ impl Payer for NwcWallet {
                     }
                     _ => Err(failed),
                 },
-                Err(error) if error.is_definitive() => Err(failed),
-                Err(error) => Err(error),
+                Err(WalletError::NotFound | WalletError::PaymentFailed(_)) => Err(failed),
+                // An answer about the question, not about the payment: that stays in doubt.
+                Err(error) => Err(WalletError::Internal(format!("what became of the payment is unknown: {error}"))),
             },
             Err(error) => Err(error),
         }

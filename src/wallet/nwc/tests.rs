@@ -157,11 +157,11 @@ async fn it_knows_what_the_connection_may_do() {
     let world = world().await;
     let info = world.wallet.info();
     assert_eq!((info.alias.as_deref(), info.network, info.nip44), (Some("fake"), NETWORK, true));
-    assert_eq!(world.wallet.capabilities(), Capabilities { hold_invoices: true, pay: true, whole_sats: false });
+    assert_eq!(world.wallet.capabilities(), Capabilities { hold_invoices: true, pay: true, whole_sats: true });
     assert_eq!(world.wallet.balance().await, Ok(Msat::sat(1_000)));
     let options = NwcServiceOptions { hold_invoices: false, pay: false, ..NwcServiceOptions::default() };
     let world = world_with(1, options).await;
-    assert_eq!(world.wallet.capabilities(), Capabilities { hold_invoices: false, pay: false, whole_sats: false });
+    assert_eq!(world.wallet.capabilities(), Capabilities { hold_invoices: false, pay: false, whole_sats: true });
     assert!(world.wallet.hold_invoices().is_none() && world.wallet.payer().is_none());
 }
 
