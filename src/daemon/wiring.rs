@@ -13,7 +13,7 @@ use crate::executor::Router;
 use crate::executor::inference::TextExecutor;
 use crate::fetch::{FetchLimits, Fetcher};
 use crate::identity::Identity;
-use crate::inference::echo::Echo;
+use crate::inference::echo::{self, Echo};
 use crate::inference::{Inference, ModelInfo};
 use crate::job::admission::Rules;
 use crate::job::text::TextLimits;
@@ -112,6 +112,16 @@ async fn mistral_rs(_: &MistralRsSettings) -> Result<Arc<dyn Inference>> {
     )
 }
 
+/// The models as the configuration names them, without loading any: what the ad says of them before the backend runs.
+pub fn configured_models(settings: Option<&InferenceSettings>) -> Vec<ModelInfo> {
+    let name = match settings {
+        None => return Vec::new(),
+        Some(InferenceSettings::Echo) => echo::MODEL_NAME.to_owned(),
+        Some(InferenceSettings::MistralRs(model)) => model.model_name.clone(),
+    };
+    vec![ModelInfo { name, context_tokens: None, parameters: None }]
+}
+
 /// Everything a service needs, from a configuration, an identity, and the parts that were opened.
 ///
 /// # Errors
@@ -172,7 +182,10 @@ pub async fn plan(
 }
 
 /// The terms need a wallet that can do them.
-fn check_terms(text: &TextSettings, wallet: Option<&dyn Wallet>) -> Result<()> {
+///
+/// # Errors
+/// When it can't.
+pub fn check_terms(text: &TextSettings, wallet: Option<&dyn Wallet>) -> Result<()> {
     if text.terms == Terms::Hold && text.asks_for_money() {
         let can = wallet.is_some_and(|wallet| wallet.capabilities().hold_invoices);
         anyhow::ensure!(

@@ -28,7 +28,7 @@ impl Provider {
             () = cancel.cancelled() => return Ok(()),
         };
         // Shutting down before its turn came: it stays in the outbox.
-        let Ok(_turn) = turn else { return Ok(()) };
+        let Ok(turn) = turn else { return Ok(()) };
         let Some(live) = self.live(job.id).await? else {
             return self.run_failed(job, Failure::backend("the request is no longer kept")).await;
         };
@@ -47,6 +47,8 @@ impl Provider {
             executor.run(&live.prepared, streams.then_some(partial), cancel),
             self.publish_partials(&live, pieces)
         );
+        // The next job may begin: making this one's result durable keeps the disk busy, not the model.
+        drop(turn);
         self.parts.witness.at(Moment::After(EffectKey::Run), job.id).await;
         match outcome {
             Ok(outcome) => self.run_finished(job, live, outcome).await,
