@@ -139,6 +139,12 @@ impl Running {
         Self { process, lines, ready: false }
     }
 
+    /// SIGKILL: it has no say in it.
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
     /// Waits until it freezes. Never returns when it does not. May be cancelled and called again.
     async fn freezes(&mut self) -> String {
         loop {
@@ -250,13 +256,14 @@ async fn killed_at(terms: Terms, n: usize) -> Option<String> {
             bought = &mut shopping => break bought,
             step = running.freezes() => {
                 froze.get_or_insert(step);
-                // Dropping kills.
+                running.kill();
                 running = Running::start(&deaths.pop().unwrap());
             }
         }
     };
     if !running.ends().await {
         froze.get_or_insert_with(|| "the end".to_owned());
+        running.kill();
         running = Running::start(&Orders { freeze_at: None, ..orders.clone() });
         assert!(running.ends().await);
     }
