@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use tokio::sync::TryAcquireError;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::{Provider, lock};
-use crate::job::{Canceller, Code, CustomerId, JobEvent, JobId, Refusal};
+use crate::job::{Canceller, Code, CustomerId, InputKind, JobEvent, JobId, Refusal};
 use crate::nip90::{Feedback, Incoming, ReplyTo, Status, Unreadable};
 
 /// Jobs one deletion event may name; further ones are ignored.
@@ -17,7 +18,24 @@ impl Provider {
     pub async fn receive(self: &Arc<Self>, incoming: Result<Incoming, Unreadable>) {
         match incoming {
             Ok(Incoming::Request(request)) => {
-                let Ok(place) = Arc::clone(&self.preparing).acquire_owned().await else { return };
+                let place = if request.inputs.iter().all(|input| input.kind == InputKind::Text) {
+                    let Ok(place) = Arc::clone(&self.preparing).acquire_owned().await else { return };
+                    place
+                } else {
+                    match Arc::clone(&self.fetching).try_acquire_owned() {
+                        Ok(place) => place,
+                        Err(TryAcquireError::Closed) => return,
+                        Err(TryAcquireError::NoPermits) => {
+                            let to = ReplyTo::from(&*request);
+                            if to.addressed && self.settings.rules.may_speak(to.customer) {
+                                let text =
+                                    "too many inputs are being fetched; try again in a minute, or send the text itself";
+                                self.refuse(&to, &Refusal::new(Code::RateLimited, text)).await;
+                            }
+                            return;
+                        }
+                    }
+                };
                 let this = Arc::clone(self);
                 let span = info_span!("request", id = %request.id, kind = request.kind.request_kind());
                 self.tasks.spawn(
