@@ -1,10 +1,15 @@
-//! Models that do what a story needs.
+//! Models and wallets that do what a story needs.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use coinop::inference::echo::Echo;
 use coinop::inference::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, TextSink};
+use coinop::wallet::fake::FakeWallet;
+use coinop::wallet::{
+    Capabilities, Invoice, InvoiceRequest, InvoiceState, InvoiceUpdate, PaymentHash, Wallet, WalletError,
+};
+use futures::stream::BoxStream;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -83,5 +88,31 @@ impl Inference for Dictated {
             }
         }
         Ok(Generation { text, ..self.echo.generate(request, None, cancel).await? })
+    }
+}
+
+/// A wallet that takes every wish for an invoice and never answers it.
+pub struct Unanswering(pub FakeWallet);
+
+#[async_trait]
+impl Wallet for Unanswering {
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    fn name(&self) -> &str {
+        "unanswering"
+    }
+
+    async fn create_invoice(&self, _: &InvoiceRequest) -> Result<Invoice, WalletError> {
+        std::future::pending().await
+    }
+
+    async fn look_up(&self, hash: &PaymentHash) -> Result<InvoiceState, WalletError> {
+        self.0.look_up(hash).await
+    }
+
+    async fn updates(&self) -> Result<BoxStream<'static, InvoiceUpdate>, WalletError> {
+        self.0.updates().await
     }
 }

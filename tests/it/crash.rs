@@ -44,6 +44,9 @@ const MOST_STEPS: usize = 200;
 /// Stories at once: each is a process that mostly waits.
 const AT_ONCE: usize = 3;
 
+/// Customers who shop at once.
+const CROWD: u8 = 12;
+
 const PRICE: Msat = Msat::sat(21);
 
 /// What the child is to be.
@@ -139,6 +142,12 @@ impl Running {
         Self { process, lines, ready: false }
     }
 
+    /// SIGKILL: it has no say in it.
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
     /// Waits until it freezes. Never returns when it does not. May be cancelled and called again.
     async fn freezes(&mut self) -> String {
         loop {
@@ -173,6 +182,7 @@ impl Running {
 }
 
 /// What the customer saw of a job.
+#[derive(Clone)]
 struct Bought {
     job: JobId,
     paid: bool,
@@ -213,9 +223,9 @@ async fn buy(customer: &Customer, order: &Order) -> Bought {
     }
 }
 
-/// One story: a free job and a paid one, with the provider killed at step `n`, and again soon after it came back. Returns
-/// where it was killed; `None` when it never got to that step.
-async fn killed_at(terms: Terms, n: usize) -> Option<String> {
+/// One story: each customer buys a free job and a paid one, with the provider killed at step `n`, and again soon after it
+/// came back. Returns where it was killed; `None` when it never got to that step.
+async fn story(terms: Terms, n: usize, customers: u8) -> Option<String> {
     let relay = TestRelay::start().await.unwrap();
     let network = FakeNetwork::in_memory();
     let wallet = FakeWallet::open(&network, &[1; 32], FakeWalletOptions::default()).unwrap();
@@ -230,39 +240,46 @@ async fn killed_at(terms: Terms, n: usize) -> Option<String> {
         terms,
         freeze_at: Some(n),
     };
-    let purse = FakeWalletOptions { opening_balance: POCKET_MONEY, ..FakeWalletOptions::default() };
-    let purse = FakeWallet::open(&network, &[2; 32], purse).unwrap();
-    let customer = Customer::join(Signer::random(), &[relay.url()], provider.provider_id(), purse).await;
+    let shopping = futures::future::join_all((0..customers).map(|number| {
+        let purse = FakeWalletOptions { opening_balance: POCKET_MONEY, ..FakeWalletOptions::default() };
+        let purse = FakeWallet::open(&network, &[2 + number; 32], purse).unwrap();
+        let (relay, provider) = (relay.url(), provider.provider_id());
+        async move {
+            let customer = Customer::join(Signer::random(), &[relay], provider, purse).await;
+            let free = buy(&customer, &customer.order("for nothing")).await;
+            assert!(!free.paid);
+            let paid = buy(&customer, &customer.order("for money")).await;
+            assert!(paid.paid);
+            [free, paid]
+        }
+    }));
 
     let mut running = Running::start(&orders);
     // The second death comes while the first is being recovered from, a little later each time.
     let mut deaths =
         vec![Orders { freeze_at: None, ..orders.clone() }, Orders { freeze_at: Some(1 + n % 4), ..orders.clone() }];
     let mut froze = None;
-    let shopping = async {
-        let free = buy(&customer, &customer.order("for nothing")).await;
-        let paid = buy(&customer, &customer.order("for money")).await;
-        [free, paid]
-    };
     tokio::pin!(shopping);
     let bought = loop {
         tokio::select! {
             bought = &mut shopping => break bought,
             step = running.freezes() => {
                 froze.get_or_insert(step);
-                // Dropping kills.
+                running.kill();
                 running = Running::start(&deaths.pop().unwrap());
             }
         }
     };
     if !running.ends().await {
         froze.get_or_insert_with(|| "the end".to_owned());
+        running.kill();
         running = Running::start(&Orders { freeze_at: None, ..orders.clone() });
         assert!(running.ends().await);
     }
 
-    assert_eq!(bought.iter().map(|one| one.paid).collect::<Vec<_>>(), [false, true]);
-    assert_eq!(wallet.balance().unwrap(), PRICE, "charged once");
+    let bought = bought.concat();
+    let charged = Msat::msat(21_000 * u32::from(customers));
+    assert_eq!(wallet.balance().unwrap(), charged, "each charged once");
     check_books(&orders, &bought).await;
     for one in &bought {
         check_relay(&relay, one.job).await;
@@ -272,12 +289,12 @@ async fn killed_at(terms: Terms, n: usize) -> Option<String> {
 }
 
 /// What the provider has written down.
-async fn check_books(orders: &Orders, bought: &[Bought; 2]) {
+async fn check_books(orders: &Orders, bought: &[Bought]) {
     let (store, closing) = Store::open(&orders.database).unwrap();
     assert_eq!(store.check_books().await.unwrap(), Vec::<String>::new());
     assert_eq!(store.pending().await.unwrap(), vec![]);
     let jobs = store.list_jobs(Default::default()).await.unwrap();
-    assert_eq!(jobs.len(), 2);
+    assert_eq!(jobs.len(), bought.len());
     for one in bought {
         let job = jobs.iter().find(|job| job.id == one.job).unwrap();
         assert_eq!(job.work, WorkState::Delivered);
@@ -313,7 +330,7 @@ async fn check_relay(relay: &TestRelay, job: JobId) {
 /// Every step of a story in turn, until there are no more.
 async fn survives_every_step(terms: Terms, at_least: usize) {
     let mut stories =
-        futures::stream::iter(1..=MOST_STEPS).map(|n| async move { (n, killed_at(terms, n).await) }).buffered(AT_ONCE);
+        futures::stream::iter(1..=MOST_STEPS).map(|n| async move { (n, story(terms, n, 1).await) }).buffered(AT_ONCE);
     let mut steps = 0;
     while let Some((n, Some(step))) = stories.next().await {
         eprintln!("killed at {n}: {step}");
@@ -321,6 +338,15 @@ async fn survives_every_step(terms: Terms, at_least: usize) {
     }
     assert!(steps >= at_least, "only {steps} steps were found to be killed at");
     assert!(steps < MOST_STEPS, "there is no end of steps");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_survives_kills_in_the_middle() {
+    for n in [1, 13, 60, 110] {
+        let killed = story(Terms::Prepay, n, CROWD).await;
+        eprintln!("killed a crowd at {n}: {killed:?}");
+        assert!(killed.is_some());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

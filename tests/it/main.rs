@@ -14,6 +14,7 @@ mod doctor_cli;
 mod encrypted;
 mod fixtures;
 mod identity_cli;
+mod inputs;
 mod paying;
 mod refusing;
 mod relays;

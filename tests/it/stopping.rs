@@ -5,11 +5,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use coinop::inference::echo::Echo;
-use coinop::job::{Code, JobId, Terms, WorkState};
+use coinop::job::{Code, EffectKey, JobId, Terms, WorkState};
 use coinop::money::Msat;
+use coinop::nip90::Status;
 use coinop::provider::{Clock, Moment};
 use coinop::testing::market::{PATIENCE, TestMarket, within};
 use jiff::{SignedDuration, Timestamp};
+
+use crate::backends::{SlowToCount, Unanswering};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_outlasts_the_grace_period_is_parked_and_done_after_the_restart() {
@@ -62,7 +65,7 @@ async fn jobs_whose_turn_had_not_come_run_after_the_restart_and_each_once() {
         posted.push(customer.post(&customer.order(text)).await);
     }
     for one in &posted {
-        market.moments().reached(one.job, Moment::Before(coinop::job::EffectKey::Run)).await;
+        market.moments().reached(one.job, Moment::Before(EffectKey::Run)).await;
     }
     within("the first run", echo.wait_for_runs(1)).await;
     market.stop(Duration::ZERO).await;
@@ -206,6 +209,79 @@ async fn an_unpaid_quote_is_kept_for_as_long_as_a_late_payment_may_come() {
     market.wallet().settle(&invoice.payment_hash).unwrap();
     market.moments().told(posted.job, "payment-settled").await;
     market.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_being_made_ready_does_not_hold_up_the_end_and_is_taken_after_the_start() {
+    let slow = SlowToCount::new(Echo::new());
+    let mut market = TestMarket::new().terms(Terms::Free).backend(slow.clone()).start().await;
+    let customer = market.customer().await;
+    let mut posted = customer.post(&customer.order("not ready yet")).await;
+    within("the request to be looked at", slow.counting.acquire()).await.unwrap().forget();
+    market.stop(Duration::ZERO).await;
+    slow.may_count.add_permits(1);
+    market.start_again().await.unwrap();
+    assert_eq!(posted.result().await.content, "not ready yet");
+    market.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wallet_that_never_answers_does_not_hold_up_the_end() {
+    let mut market = TestMarket::new().wallet_behind(|wallet| Arc::new(Unanswering(wallet))).start().await;
+    let customer = market.customer().await;
+    let posted = customer.post(&customer.order("hello?")).await;
+    market.moments().reached(posted.job, Moment::Before(EffectKey::IssueInvoice)).await;
+    assert!(!market.stop(Duration::ZERO).await);
+    let (store, _closing) = market.second_store();
+    let pending = store.pending().await.unwrap();
+    assert_eq!(pending.iter().map(|act| act.effect.key()).collect::<Vec<_>>(), [EffectKey::IssueInvoice]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ping_is_answered_once_even_over_a_restart() {
+    let mut market = TestMarket::new().start().await;
+    let customer = market.customer().await;
+    let ping = customer.codec.ping(market.provider().provider_id(), &[], Timestamp::now()).unwrap();
+    let mut posted = customer.publish(&ping).await;
+    posted.status(Status::Pong).await;
+    market.stop(PATIENCE).await;
+    market.start_again().await.unwrap();
+    customer.ping().await;
+    let job = posted.job;
+    assert_eq!(market.finish().await.answers_of_kind(job, 7000).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_process_that_writes_makes_nothing_run_twice() {
+    const JOBS: usize = 1_500;
+    let echo = Echo::new();
+    let market = TestMarket::new()
+        .terms(Terms::Free)
+        .backend(echo.clone())
+        .rules(|rules| {
+            rules.max_per_customer = JOBS;
+            rules.max_queued = JOBS;
+        })
+        .start()
+        .await;
+    let (store, closing) = market.second_store();
+    let customer = market.customer().await;
+    let meddling = tokio::spawn(async move {
+        let mut at = Timestamp::UNIX_EPOCH;
+        loop {
+            at += SignedDuration::from_secs(1);
+            store.set_cursor("somebody else", at).await.unwrap();
+        }
+    });
+    for number in 0..JOBS {
+        customer.leave_at(market.relay(0), &customer.sign(&customer.order(&format!("job {number}")))).await;
+    }
+    within("every result", market.relay(0).wait_taken(2 * JOBS)).await;
+    meddling.abort();
+    assert!(meddling.await.is_err());
+    closing.wait();
+    market.finish().await;
+    assert_eq!(usize::try_from(echo.runs()).unwrap(), JOBS);
 }
 
 /// Pruning tells nobody, so it is looked for.

@@ -1,5 +1,7 @@
 //! Output as it is written.
 
+use std::time::Duration;
+
 use coinop::job::Terms;
 use coinop::nip90::{AnswerBody, Status};
 use coinop::testing::market::TestMarket;
@@ -31,6 +33,33 @@ async fn pieces_come_numbered_in_order_each_with_new_text_only() {
     }
     drop(dictate);
     assert_eq!(posted.result().await.content, "once upon a time");
+    market.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_piece_no_second_relay_takes_does_not_keep_the_result_waiting() {
+    let (dictate, backend) = Dictated::new();
+    let market = TestMarket::new()
+        .relays(2)
+        .terms(Terms::Free)
+        .backend(backend)
+        .pool(|pool| {
+            pool.quorum = 2;
+            pool.publish_timeout = Duration::from_secs(3_600);
+        })
+        .start()
+        .await;
+    let customer = market.customer_at(&[market.relay(0).url()]).await;
+    customer.ping().await;
+    market.relay(1).stop().await;
+    let mut order = customer.order("tell me");
+    order.params.push("stream", vec!["true".into()]);
+    let mut posted = customer.post(&order).await;
+    dictate.send("once".into()).await.unwrap();
+    assert_eq!(posted.until(piece).await.1, "once");
+    drop(dictate);
+    assert_eq!(posted.result().await.content, "once");
+    market.relay(1).restart().await.unwrap();
     market.finish().await;
 }
 

@@ -1,12 +1,15 @@
 //! Wallets that lie, repeat themselves, fall silent; payments that are late or too small.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use coinop::inference::echo::Echo;
 use coinop::job::{Code, EffectKey, PaymentState, Terms, WorkState};
 use coinop::money::Msat;
-use coinop::provider::Moment;
+use coinop::provider::{Clock, Moment};
 use coinop::testing::market::TestMarket;
+use jiff::{SignedDuration, Timestamp};
 
 /// Asks the wallet often: for stories in which its news does not come.
 const OFTEN: Duration = Duration::from_millis(20);
@@ -147,5 +150,26 @@ async fn a_late_payment_of_a_postpaid_job_is_not_lost() {
     let job = market.job(posted.job).await;
     let credit = market.service().provider().store().credit(customer.signer.customer_id()).await.unwrap();
     assert!(credit == Msat::sat(21) || job.payment.allows_publishing() && job.work != WorkState::Expired, "{job:?}");
+    market.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_comes_after_the_request_expired_becomes_credit() {
+    let ahead = Arc::new(AtomicI64::new(0));
+    let hand = Arc::clone(&ahead);
+    let clock = Clock::new(move || Timestamp::now() + SignedDuration::from_secs(hand.load(Ordering::SeqCst)));
+    let echo = Echo::new();
+    let market = TestMarket::new().backend(echo.clone()).clock(clock).start().await;
+    let customer = market.customer().await;
+    let mut order = customer.order("only if soon");
+    order.expires_at = Some(Timestamp::now() + SignedDuration::from_secs(300));
+    let mut posted = customer.post(&order).await;
+    let invoice = posted.invoice().await;
+    ahead.store(301, Ordering::SeqCst);
+    customer.pay(&invoice).await.unwrap();
+    let refusal = posted.refusal().await;
+    assert_eq!(refusal.code, Code::Expired);
+    assert!(refusal.text.contains("21 sat became credit"), "{}", refusal.text);
+    assert_eq!(echo.runs(), 0);
     market.finish().await;
 }

@@ -51,6 +51,9 @@ pub async fn within<T>(what: &str, coming: impl Future<Output = T>) -> T {
     }
 }
 
+/// Puts something between the provider and its wallet.
+type Front = Arc<dyn Fn(FakeWallet) -> Arc<dyn Wallet> + Send + Sync>;
+
 /// What is different about a market.
 #[allow(missing_debug_implementations)] // Made of traits.
 pub struct MarketBuilder {
@@ -60,6 +63,7 @@ pub struct MarketBuilder {
     pool: PoolConfig,
     retention: Duration,
     wallet: Option<FakeWalletOptions>,
+    front: Option<Front>,
     backend: Option<Arc<dyn Inference>>,
     clock: Clock,
     witness: Option<Arc<dyn Witness>>,
@@ -126,6 +130,13 @@ impl MarketBuilder {
     #[must_use]
     pub fn wallet(mut self, options: FakeWalletOptions) -> Self {
         self.wallet = Some(options);
+        self
+    }
+
+    /// The provider sees its wallet through this.
+    #[must_use]
+    pub fn wallet_behind(mut self, front: impl Fn(FakeWallet) -> Arc<dyn Wallet> + Send + Sync + 'static) -> Self {
+        self.front = Some(Arc::new(front));
         self
     }
 
@@ -268,6 +279,7 @@ impl TestMarket {
             },
             retention: Duration::from_secs(90 * 24 * 3_600),
             wallet: Some(FakeWalletOptions::default()),
+            front: None,
             backend: None,
             clock: Clock::system(),
             witness: None,
@@ -349,7 +361,8 @@ impl TestMarket {
     /// As [`Service::start`].
     pub async fn start_again(&mut self) -> Result<(), StartError> {
         let relays = self.relays.iter().map(TestRelay::url).collect();
-        let wallet = self.wallet.clone().map(|wallet| Arc::new(wallet) as Arc<dyn Wallet>);
+        let front = self.how.front.clone().unwrap_or_else(|| Arc::new(|wallet| Arc::new(wallet)));
+        let wallet = self.wallet.clone().map(|wallet| front(wallet));
         let plan = self.how.plan(self.signer.clone(), relays, self.database(), wallet, self.moments.clone());
         self.service = Some(Service::start(plan).await?);
         Ok(())
