@@ -58,9 +58,7 @@ impl Provider {
                 let jobs: Vec<JobId> = jobs.into_iter().take(MAX_CANCELLED_AT_ONCE).collect();
                 self.cancel_for_customer(jobs, customer).await;
             }
-            Ok(Incoming::Ping { to }) if self.settings.rules.may_speak(to.customer) => {
-                self.answer(&to, Feedback::of(Status::Pong));
-            }
+            Ok(Incoming::Ping { to }) if self.settings.rules.may_speak(to.customer) => self.pong(&to).await,
             Ok(Incoming::Ping { .. }) => debug!("Ignored a ping"),
             Err(Unreadable::Refused { to, refusal }) if to.addressed && self.settings.rules.may_speak(to.customer) => {
                 self.refuse(&to, &refusal).await;
@@ -122,13 +120,25 @@ impl Provider {
         self.answer(to, Feedback::error(refusal));
     }
 
+    /// Answers a ping: once, also over restarts, after which the relays tell the last ones again.
+    async fn pong(self: &Arc<Self>, to: &ReplyTo) {
+        match self.parts.store.decline(to.job, self.parts.clock.now()).await {
+            Ok(true) => self.answer(to, Feedback::of(Status::Pong)),
+            Ok(false) => debug!("Answered that ping before"),
+            Err(problem) => warn!(%problem, "A ping could not be recorded"),
+        }
+    }
+
     /// Sends feedback that is worth sending once and not worth keeping.
     pub(super) fn answer(self: &Arc<Self>, to: &ReplyTo, feedback: Feedback) {
         let (this, to) = (Arc::clone(self), to.clone());
         self.tasks.spawn(async move {
             match this.parts.codec.feedback(&to, &feedback, this.parts.clock.now()) {
                 Ok(event) => {
-                    this.parts.publisher.publish(&event, &to.relays).await;
+                    tokio::select! {
+                        _ = this.parts.publisher.publish(&event, &to.relays) => {}
+                        () = this.stop.cancelled() => {}
+                    }
                 }
                 Err(problem) => warn!(%problem, "An answer could not be written"),
             }

@@ -188,7 +188,7 @@ impl Provider {
         if !finished {
             info!(grace_s = grace.as_secs(), "Parking the jobs still running after the grace period");
             self.stop.cancel();
-            // Runs answer to `stop` at once; only a publisher's own deadline is left to wait for.
+            // Everything answers to `stop` at once.
             self.tasks.wait().await;
         }
         finished
@@ -232,7 +232,12 @@ impl Provider {
             self.tasks.spawn(
                 async move {
                     this.parts.witness.at(Moment::Before(key.1), job.id).await;
-                    let done = this.perform(&job, effect).await;
+                    let done = tokio::select! {
+                        done = this.perform(&job, effect) => done,
+                        // The grace period is over, and a wallet or a relay still has not answered: as after a crash, the
+                        // outbox has it. A run is told to stop and ends by itself.
+                        () = this.stop.cancelled(), if key.1 != EffectKey::Run => Ok(()),
+                    };
                     drop(landing);
                     if let Err(problem) = done {
                         error!(%problem, "The act stays in the outbox");

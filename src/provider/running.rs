@@ -48,10 +48,15 @@ impl Provider {
         // Output that is not paid for is not shown, not even in pieces; nor is output whose payment would still be given back
         // in full, were the job cancelled or failed at its last word.
         let streams = live.prepared.stream && job.payment == PaymentState::Free;
-        let (outcome, ()) = tokio::join!(
-            executor.run(&live.prepared, streams.then_some(partial), cancel),
-            self.publish_partials(&live, pieces)
-        );
+        let outcome = {
+            let mut work = executor.run(&live.prepared, streams.then_some(partial), cancel);
+            tokio::select! {
+                // A piece still waiting for its relays' word is on its way to them; the result does not wait for it.
+                outcome = &mut work => outcome,
+                // No more pieces come, or they can't be written.
+                () = self.publish_partials(&live, pieces) => work.await,
+            }
+        };
         // The next job may begin: making this one's result durable keeps the disk busy, not the model.
         drop(turn);
         self.parts.witness.at(Moment::After(EffectKey::Run), job.id).await;

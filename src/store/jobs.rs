@@ -186,7 +186,7 @@ impl Store {
             .await
     }
 
-    /// Remembers that a request was answered with a refusal. `false` when it was known before.
+    /// Remembers that a request was answered with a refusal, or a ping answered. `false` when it was known before.
     ///
     /// # Errors
     /// [`StoreError`].

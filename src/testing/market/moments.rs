@@ -1,5 +1,6 @@
 //! Remembers every step a provider took, so that tests wait for steps and not for time.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -13,13 +14,15 @@ use crate::provider::{Moment, Witness};
 #[allow(missing_debug_implementations)] // Holds a trait.
 pub struct Moments {
     seen: Mutex<Vec<(JobId, Moment)>>,
+    /// How many jobs were told each fact, those told twice twice.
+    told: watch::Sender<HashMap<&'static str, usize>>,
     count: watch::Sender<usize>,
     next: Option<Arc<dyn Witness>>,
 }
 
 impl Moments {
     pub(super) fn new(next: Option<Arc<dyn Witness>>) -> Self {
-        Self { seen: Mutex::default(), count: watch::Sender::new(0), next }
+        Self { seen: Mutex::default(), told: watch::Sender::default(), count: watch::Sender::new(0), next }
     }
 
     /// The steps of a job so far.
@@ -44,6 +47,13 @@ impl Moments {
     pub async fn told(&self, job: JobId, fact: &'static str) {
         self.reached(job, Moment::Told(fact)).await;
     }
+
+    /// Waits until this fact was told so many times in all.
+    pub async fn told_in_all(&self, fact: &'static str, times: usize) {
+        let mut told = self.told.subscribe();
+        let enough = told.wait_for(|told| told.get(fact).is_some_and(|count| *count >= times));
+        within(&format!("{times} times '{fact}'"), enough).await.expect("the sender is kept here");
+    }
 }
 
 #[async_trait]
@@ -51,6 +61,9 @@ impl Witness for Moments {
     async fn at(&self, moment: Moment, job: JobId) {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).push((job, moment));
         self.count.send_modify(|count| *count += 1);
+        if let Moment::Told(fact) = moment {
+            self.told.send_modify(|told| *told.entry(fact).or_default() += 1);
+        }
         if let Some(next) = &self.next {
             next.at(moment, job).await;
         }
