@@ -69,6 +69,7 @@ impl Msat {
     }
 
     /// `msat` millisatoshis, for amounts known to be small: the type of the argument keeps it below the supply.
+    #[allow(clippy::self_named_constructors)] // Beside `sat`: `Msat::sat(2)`, `Msat::msat(500)`.
     pub const fn msat(msat: u32) -> Self {
         Self(msat as u64)
     }

@@ -18,7 +18,7 @@ const NEVER_HEARD: [&str; 6] =
 
 /// What commands other than the daemon log.
 pub fn quiet_settings() -> LogSettings {
-    LogSettings { format: LogFormat::Text, filter: "warn".into() }
+    LogSettings { format: LogFormat::Text, filter: "warn,mistralrs_core=error".into() }
 }
 
 /// Starts logging. The variable `COINOP_LOG` comes before `-v` and `-q`, those before the configuration. Done once a

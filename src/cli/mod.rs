@@ -5,15 +5,18 @@
 //! `dispatch`. Results go to standard output through [`Globals::print`], everything else to standard error.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, LogSettings};
 
+pub mod ad;
 pub mod completions;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod earnings;
 pub mod exit;
 pub mod globals;
@@ -40,6 +43,10 @@ Begin with:
   coinop init     write a configuration and an identity
   coinop config check";
 
+/// How long threads that block (a name being looked up, a wallet that never answers) keep a command that has ended. What
+/// must be done is awaited before.
+const BLOCKED_PATIENCE: Duration = Duration::from_secs(2);
+
 /// A coin-operated machine for compute: sell inference for Lightning payments over Nostr (NIP-90), and buy it
 #[derive(Debug, Parser)]
 #[command(name = "coinop", version, after_help = EXIT_CODES, propagate_version = true, max_term_width = 100)]
@@ -57,6 +64,8 @@ enum Command {
     Demo(demo::DemoArgs),
     Serve(serve::ServeArgs),
     Request(Box<request::RequestArgs>),
+    Ad(ad::AdArgs),
+    Doctor(doctor::DoctorArgs),
     Jobs(jobs::JobsArgs),
     Earnings(earnings::EarningsArgs),
     Ledger(ledger::LedgerArgs),
@@ -72,6 +81,8 @@ impl Command {
             | Self::Identity(_)
             | Self::Demo(_)
             | Self::Request(_)
+            | Self::Ad(_)
+            | Self::Doctor(_)
             | Self::Jobs(_)
             | Self::Earnings(_)
             | Self::Ledger(_)
@@ -86,7 +97,11 @@ impl Command {
 pub fn main() -> ExitCode {
     let Cli { globals, command } = Cli::parse();
     logging::start(&log_settings(&globals, &command), globals.verbose, globals.quiet);
-    let ended = runtime().and_then(|runtime| runtime.block_on(dispatch(command, &globals)));
+    let ended = runtime().and_then(|runtime| {
+        let ended = runtime.block_on(dispatch(command, &globals));
+        runtime.shutdown_timeout(BLOCKED_PATIENCE);
+        ended
+    });
     ended.unwrap_or_else(|error| {
         eprint!("{}", report::render(&error));
         ExitCode::from(report::code(&error))
@@ -100,6 +115,8 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode> {
         Command::Demo(args) => demo::run(args, globals).await,
         Command::Serve(args) => serve::run(args, globals).await,
         Command::Request(args) => request::run(*args, globals).await,
+        Command::Ad(args) => ad::run(args, globals).await,
+        Command::Doctor(args) => doctor::run(args, globals).await,
         Command::Jobs(args) => jobs::run(args, globals).await,
         Command::Earnings(args) => earnings::run(args, globals).await,
         Command::Ledger(args) => ledger::run(args, globals).await,

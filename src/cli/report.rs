@@ -18,10 +18,15 @@ pub fn render(error: &anyhow::Error) -> String {
         }
         said = cause;
     }
-    if let Some(help) = error.chain().find_map(help) {
+    if let Some(help) = cure(error) {
         let _ = writeln!(text, "help: {help}");
     }
     text
+}
+
+/// What to do about an error, when anybody along its chain knows.
+pub fn cure(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(help)
 }
 
 /// The exit code of an error.

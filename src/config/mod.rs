@@ -224,9 +224,7 @@ mod tests {
         let other = "d41b22899549e1f3d335a31002cfd382174006e166d3e658e3a5eecdb6463573";
         assert_eq!(fields(&format!("access = {{ allow = [\"{other}\"], free = [\"{key}\"] }}")), ["access.free"]);
         assert_eq!(fields(&format!("access = {{ free = [\"{key}\"], deny = [\"{key}\"] }}")), ["access.deny"]);
-        if cfg!(feature = "mistralrs") {
-            assert_eq!(fields("inference = { model = \"m.gguf\", context = 512 }"), ["inference.context"]);
-        }
+        assert_eq!(fields("inference = { model = \"m.gguf\", context = 512 }"), ["inference.context"]);
     }
 
     #[test]

@@ -82,6 +82,14 @@ impl Config {
             ),
             Some(InferenceSettings::Echo) => {}
             Some(InferenceSettings::MistralRs(model)) => {
+                // Not an error of the configuration: another build reads the same file.
+                if !cfg!(feature = "mistralrs") {
+                    missing.problem(
+                        "inference.backend",
+                        "this coinop was built without the in-process model",
+                        "use one built with the feature mistralrs, which is on by default",
+                    );
+                }
                 let files = [
                     ("inference.model", Some(&model.model)),
                     ("inference.chat_template", model.chat_template.as_ref()),
@@ -217,13 +225,6 @@ fn inference(values: &mut Values<'_>, raw: &RawInference) -> Option<InferenceSet
     let model = values.path(&raw.model)?;
     if model.extension().is_none_or(|end| !end.eq_ignore_ascii_case("gguf")) {
         values.problem("inference.model", "it is no .gguf file", "name the model's GGUF file");
-    }
-    if !cfg!(feature = "mistralrs") {
-        values.problem(
-            "inference.backend",
-            "this coinop was built without the in-process model",
-            "build it with the feature mistralrs",
-        );
     }
     let file_name = model.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let model_name = model_name.unwrap_or(file_name);

@@ -1,7 +1,11 @@
 //! One provider a database: two would both do what is in the outbox.
 
 use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+/// The lock's file, in the data folder.
+const LOCK_FILE: &str = "serve.lock";
 
 /// Why the lock could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -29,12 +33,30 @@ impl ServeLock {
     /// # Errors
     /// [`LockError`].
     pub fn take(folder: &Path) -> Result<Self, LockError> {
-        let path = folder.join("serve.lock");
+        let path = folder.join(LOCK_FILE);
         let unusable = |source| LockError::Unusable { path: path.clone(), source };
         let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(unusable)?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => Err(LockError::Taken(folder.to_owned())),
+            Err(TryLockError::Error(source)) => Err(LockError::Unusable { path, source }),
+        }
+    }
+
+    /// Whether a provider is serving from a data folder. Makes no file.
+    ///
+    /// # Errors
+    /// [`LockError::Unusable`].
+    pub fn is_held(folder: &Path) -> Result<bool, LockError> {
+        let path = folder.join(LOCK_FILE);
+        let tried = match File::open(&path) {
+            Ok(file) => file.try_lock_shared(),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(source) => return Err(LockError::Unusable { path, source }),
+        };
+        match tried {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
             Err(TryLockError::Error(source)) => Err(LockError::Unusable { path, source }),
         }
     }
@@ -47,9 +69,12 @@ mod tests {
     #[test]
     fn a_second_provider_on_the_same_folder_is_refused_until_the_first_ends() {
         let folder = tempfile::tempdir().unwrap();
+        assert!(!ServeLock::is_held(folder.path()).unwrap());
         let first = ServeLock::take(folder.path()).unwrap();
+        assert!(ServeLock::is_held(folder.path()).unwrap());
         assert!(matches!(ServeLock::take(folder.path()), Err(LockError::Taken(_))));
         drop(first);
+        assert!(!ServeLock::is_held(folder.path()).unwrap());
         ServeLock::take(folder.path()).unwrap();
     }
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use secrecy::ExposeSecret;
-use tracing::info;
 
 use super::service::{AdPlan, Plan};
 use crate::config::{Config, InferenceSettings, Limits, MistralRsSettings, Paths, TextSettings, WalletSettings};
@@ -14,7 +13,7 @@ use crate::executor::Router;
 use crate::executor::inference::TextExecutor;
 use crate::fetch::{FetchLimits, Fetcher};
 use crate::identity::Identity;
-use crate::inference::echo::Echo;
+use crate::inference::echo::{self, Echo};
 use crate::inference::{Inference, ModelInfo};
 use crate::job::admission::Rules;
 use crate::job::text::TextLimits;
@@ -101,7 +100,7 @@ async fn mistral_rs(model: &MistralRsSettings) -> Result<Arc<dyn Inference>> {
         context_tokens: model.context,
         chat_template: model.chat_template.clone(),
     };
-    let loaded = MistralRs::load(config, |progress| info!("{progress}")).await;
+    let loaded = MistralRs::load(config, |progress| tracing::info!("{progress}")).await;
     Ok(Arc::new(loaded.with_context(|| format!("the model {} can't be used", model.model.display()))?))
 }
 
@@ -111,6 +110,16 @@ async fn mistral_rs(_: &MistralRsSettings) -> Result<Arc<dyn Inference>> {
         "this coinop was built without in-process inference; build it with the default features, or set \
          inference.backend to one it has"
     )
+}
+
+/// The models as the configuration names them, without loading any: what the ad says of them before the backend runs.
+pub fn configured_models(settings: Option<&InferenceSettings>) -> Vec<ModelInfo> {
+    let name = match settings {
+        None => return Vec::new(),
+        Some(InferenceSettings::Echo) => echo::MODEL_NAME.to_owned(),
+        Some(InferenceSettings::MistralRs(model)) => model.model_name.clone(),
+    };
+    vec![ModelInfo { name, context_tokens: None, parameters: None }]
 }
 
 /// Everything a service needs, from a configuration, an identity, and the parts that were opened.
@@ -128,6 +137,7 @@ pub async fn plan(
     check_terms(&config.text, wallet.as_deref())?;
     let read_limits = read_limits(config);
     let codec = Codec::new(identity.signer.clone(), read_limits);
+    let us = identity.signer.provider_id();
     let text_limits = TextLimits {
         max_input_bytes: config.text.max_input_bytes,
         max_tokens: config.text.max_output_tokens,
@@ -143,8 +153,14 @@ pub async fn plan(
         })
     });
     let router = move |relays| {
-        let sources =
-            RelayInputs { relays, codec, fetcher, lookup: DEFAULT_LOOKUP_PATIENCE, job_patience: JOB_INPUT_PATIENCE };
+        let sources = RelayInputs {
+            relays,
+            codec,
+            us,
+            fetcher,
+            lookup: DEFAULT_LOOKUP_PATIENCE,
+            job_patience: JOB_INPUT_PATIENCE,
+        };
         let text = TextExecutor::new(backend, Arc::new(sources), text_limits, time_limit);
         Router::new().with(JobKind::TextGeneration, Arc::new(text))
     };
@@ -166,7 +182,10 @@ pub async fn plan(
 }
 
 /// The terms need a wallet that can do them.
-fn check_terms(text: &TextSettings, wallet: Option<&dyn Wallet>) -> Result<()> {
+///
+/// # Errors
+/// When it can't.
+pub fn check_terms(text: &TextSettings, wallet: Option<&dyn Wallet>) -> Result<()> {
     if text.terms == Terms::Hold && text.asks_for_money() {
         let can = wallet.is_some_and(|wallet| wallet.capabilities().hold_invoices);
         anyhow::ensure!(

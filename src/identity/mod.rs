@@ -59,6 +59,14 @@ impl Identity {
     }
 }
 
+/// Reads a provider's key as people write it: npub (NIP-19), `nostr:npub…` (NIP-21) or 64 hexadecimal digits.
+///
+/// # Errors
+/// As [`public_key::read`].
+pub fn provider_from_npub(text: &str) -> Result<ProviderId, IdentityError> {
+    public_key::read(text).map(ProviderId)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,14 +86,4 @@ mod tests {
         assert!(!shown.contains("7f7ff03d"), "the Nostr secret is shown");
         assert!(!shown.contains(&hex::encode(identity.wallet.entropy())[..8]), "the wallet's secret is shown");
     }
-}
-
-/// Reads a provider's key as people write it: `npub1…` (NIP-19) or 64 hexadecimal digits.
-///
-/// # Errors
-/// Words for whoever typed it.
-pub fn provider_from_npub(text: &str) -> Result<ProviderId, String> {
-    nostr::PublicKey::parse(text.trim())
-        .map(|key| ProviderId(key.to_bytes()))
-        .map_err(|_| "it is no public key: write npub1… or 64 hexadecimal digits".into())
 }

@@ -47,6 +47,13 @@ impl Default for Rules {
     }
 }
 
+impl Rules {
+    /// Whether a customer hears from us at all: a denied one gets no word, whatever it sends.
+    pub fn may_speak(&self, customer: CustomerId) -> bool {
+        !self.deny.contains(&customer)
+    }
+}
+
 /// How busy we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Load {
@@ -79,7 +86,7 @@ impl Turned {
 /// # Errors
 /// [`Turned`], when it is not.
 pub fn screen(request: &JobRequest, rules: &Rules, load: Load, now: Timestamp) -> Result<(), Turned> {
-    if rules.deny.contains(&request.customer) {
+    if !rules.may_speak(request.customer) {
         return Err(Turned::Silently);
     }
     let away = |code, text: String| Err(Turned::away(request, Refusal::new(code, text)));

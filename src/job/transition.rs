@@ -535,11 +535,15 @@ impl Move {
 
     /// Books the income, returns the rest, and sends the result off.
     fn earn_and_deliver(&mut self) {
-        let cost = self.job.usage.map_or(Msat::ZERO, |usage| self.job.quote.cost(usage)).min(self.job.escrow);
-        self.post(Reason::Earned, Account::Escrow(self.job.id), Account::Income(self.job.kind), cost);
-        self.job.escrow = self.job.escrow.saturating_sub(cost);
+        let all = self.job.escrow;
+        let cost = self.job.usage.map_or(Msat::ZERO, |usage| self.job.quote.cost(usage)).min(all);
+        let rest = all.saturating_sub(cost);
+        if !all.is_zero() {
+            self.entries.push(Entry::earned(self.now, self.job.id, self.job.kind, self.job.customer, cost, rest));
+        }
+        self.job.escrow = Msat::ZERO;
         self.job.cost = Some(cost);
-        self.return_escrow(Reason::Earned);
+        self.job.credited = self.job.credited.saturating_add(rest);
         self.then(Effect::Publish(Notice::Result));
     }
 

@@ -186,6 +186,18 @@ impl Entry {
         }
     }
 
+    /// A job done: what was in escrow for it is income as far as it cost, and the customer's credit for the rest.
+    pub fn earned(at: Timestamp, job: JobId, kind: JobKind, customer: CustomerId, cost: Msat, rest: Msat) -> Self {
+        let postings = [
+            (Account::Escrow(job), MsatDelta::plus(cost.saturating_add(rest))),
+            (Account::Income(kind), MsatDelta::minus(cost)),
+            (Account::Customer(customer), MsatDelta::minus(rest)),
+        ];
+        let postings = postings.into_iter().filter(|(_, amount)| *amount != MsatDelta::ZERO);
+        let postings = postings.map(|(account, amount)| Posting { account, amount }).collect();
+        Self { at, job, reason: Reason::Earned, postings }
+    }
+
     /// When.
     pub fn at(&self) -> Timestamp {
         self.at

@@ -25,8 +25,7 @@ macro_rules! words {
 }
 pub(super) use words;
 
-/// An event before it is signed.
-#[derive(Debug)]
+/// An event before it is signed. No Debug: it may hold prompts and results.
 pub(super) struct Draft {
     pub(super) kind: u16,
     pub(super) tags: Vec<Words>,

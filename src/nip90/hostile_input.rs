@@ -76,7 +76,7 @@ fn read_by_both(event: &nostr::Event) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(384))]
+    #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
     fn no_byte_string_panics_the_reader(bytes in any::<Vec<u8>>(), text in any::<String>()) {

@@ -38,7 +38,7 @@ impl Codec {
         let content = match to.encryption {
             None => {
                 let left = self.room_beside(&tags).saturating_sub(escaped_bytes(output));
-                tags.splice(..0, echo(request, left));
+                echo(request, left, &mut tags);
                 output.to_owned()
             }
             Some(scheme) => {
@@ -49,19 +49,17 @@ impl Codec {
     }
 }
 
-/// The request and its inputs, each as far as there is room.
-fn echo(request: &JobRequest, mut room: usize) -> Vec<Words> {
-    let mut tags = Vec::new();
+/// Puts the request and its inputs among the tags, each as far as there is room.
+fn echo(request: &JobRequest, mut room: usize, tags: &mut Vec<Words>) {
     let whole = words!["request", request.event_json];
-    if tag_bytes(&whole) <= room {
-        room -= tag_bytes(&whole);
-        tags.push(whole);
-    }
+    let whole = (tag_bytes(&whole) <= room).then_some(whole);
+    room -= whole.as_ref().map_or(0, tag_bytes);
     let inputs: Vec<Words> = request.inputs.iter().filter_map(|input| input_words(input).ok()).collect();
     if inputs.iter().map(tag_bytes).sum::<usize>() <= room {
-        tags.extend(inputs);
+        let behind_addresses = tags.len().min(2);
+        tags.splice(behind_addresses..behind_addresses, inputs);
     }
-    tags
+    tags.splice(..0, whole);
 }
 
 fn receipt_words(receipt: &Receipt) -> Vec<Words> {

@@ -10,8 +10,7 @@ use crate::money::Msat;
 /// Characters of a stranger's value that are shown back to them.
 const QUOTED_CHARS: usize = 40;
 
-/// An event's tags as lists of words, the encrypted ones behind the clear ones.
-#[derive(Debug)]
+/// An event's tags as lists of words, the encrypted ones behind the clear ones. No Debug: they may hold prompts.
 pub(super) struct TagList<'a>(Vec<&'a [String]>);
 
 impl<'a> TagList<'a> {

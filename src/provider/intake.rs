@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use tokio::sync::TryAcquireError;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::{Provider, lock};
-use crate::job::{Canceller, Code, CustomerId, JobEvent, JobId, Refusal};
+use crate::job::{Canceller, Code, CustomerId, InputKind, JobEvent, JobId, Refusal};
 use crate::nip90::{Feedback, Incoming, ReplyTo, Status, Unreadable};
 
 /// Jobs one deletion event may name; further ones are ignored.
@@ -17,7 +18,24 @@ impl Provider {
     pub async fn receive(self: &Arc<Self>, incoming: Result<Incoming, Unreadable>) {
         match incoming {
             Ok(Incoming::Request(request)) => {
-                let Ok(place) = Arc::clone(&self.preparing).acquire_owned().await else { return };
+                let place = if request.inputs.iter().all(|input| input.kind == InputKind::Text) {
+                    let Ok(place) = Arc::clone(&self.preparing).acquire_owned().await else { return };
+                    place
+                } else {
+                    match Arc::clone(&self.fetching).try_acquire_owned() {
+                        Ok(place) => place,
+                        Err(TryAcquireError::Closed) => return,
+                        Err(TryAcquireError::NoPermits) => {
+                            let to = ReplyTo::from(&*request);
+                            if to.addressed && self.settings.rules.may_speak(to.customer) {
+                                let text =
+                                    "too many inputs are being fetched; try again in a minute, or send the text itself";
+                                self.refuse(&to, &Refusal::new(Code::RateLimited, text)).await;
+                            }
+                            return;
+                        }
+                    }
+                };
                 let this = Arc::clone(self);
                 let span = info_span!("request", id = %request.id, kind = request.kind.request_kind());
                 self.tasks.spawn(
@@ -38,8 +56,13 @@ impl Provider {
                     self.cancel_for_customer(job, customer).await;
                 }
             }
-            Ok(Incoming::Ping { to }) => self.answer(&to, Feedback::of(Status::Pong)),
-            Err(Unreadable::Refused { to, refusal }) if to.addressed => self.refuse(&to, &refusal).await,
+            Ok(Incoming::Ping { to }) if self.settings.rules.may_speak(to.customer) => {
+                self.answer(&to, Feedback::of(Status::Pong));
+            }
+            Ok(Incoming::Ping { .. }) => debug!("Ignored a ping"),
+            Err(Unreadable::Refused { to, refusal }) if to.addressed && self.settings.rules.may_speak(to.customer) => {
+                self.refuse(&to, &refusal).await;
+            }
             Err(reason) => debug!(%reason, "Ignored an event"),
         }
     }
@@ -53,27 +76,30 @@ impl Provider {
     }
 
     async fn cancel_for_customer(self: &Arc<Self>, job: JobId, customer: CustomerId) {
+        // Remembered first: the request may not have come yet (relays keep no order), or may be being made ready right now.
+        // Quoting looks here before and after it opens a job.
+        lock(&self.cancelled_early).put((job, customer), ());
         let owner = match self.parts.store.job(job).await {
             Ok(stored) => stored.map(|stored| stored.job.customer),
             Err(problem) => return warn!(%problem, "A cancellation could not be looked up"),
         };
         match owner {
-            // The deletion came before its request: relays keep no order.
-            None => {
-                lock(&self.cancelled_early).put((job, customer), ());
-            }
-            Some(owner) if owner == customer => {
-                if let Err(problem) = self.tell(job, JobEvent::Cancelled(Canceller::Customer)).await {
-                    warn!(%problem, "A cancellation could not be recorded");
-                }
-            }
+            Some(owner) if owner == customer => self.cancel_opened(job).await,
             Some(_) => debug!("Ignored a cancellation of somebody else's job"),
+            None => {}
         }
     }
 
-    /// Whether a customer cancelled this request before we saw it.
+    /// Cancels an open job for its customer.
+    pub(super) async fn cancel_opened(self: &Arc<Self>, job: JobId) {
+        if let Err(problem) = self.tell(job, JobEvent::Cancelled(Canceller::Customer)).await {
+            warn!(%problem, "A cancellation could not be recorded");
+        }
+    }
+
+    /// Whether a customer cancelled this request before it became a job.
     pub(super) fn was_cancelled_early(&self, job: JobId, customer: CustomerId) -> bool {
-        lock(&self.cancelled_early).pop(&(job, customer)).is_some()
+        lock(&self.cancelled_early).contains(&(job, customer))
     }
 
     /// Says why a request that names us is not taken: once, also over restarts.

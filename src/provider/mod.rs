@@ -50,6 +50,10 @@ const LIVE_JOBS: NonZeroUsize = NonZeroUsize::new(4_096).expect("not zero");
 /// Bytes of a request's prepared work above which it is not kept in memory.
 const LIVE_JOB_BYTES: usize = 16 * 1024;
 
+/// Requests whose inputs are being fetched at once. Further ones are told to come back later: unlike those that only
+/// have to be read, they can take minutes, and must not keep anybody waiting.
+const FETCHING: usize = 32;
+
 /// Cancellations remembered for requests we have not seen yet.
 const EARLY_CANCELLATIONS: NonZeroUsize = NonZeroUsize::new(4_096).expect("not zero");
 
@@ -86,6 +90,8 @@ pub struct Provider {
     /// Ends work under way.
     stop: CancellationToken,
     preparing: Arc<Semaphore>,
+    /// For requests whose inputs have to be fetched: strangers decide how long that takes.
+    fetching: Arc<Semaphore>,
     turns: Arc<Semaphore>,
     running: Mutex<HashMap<JobId, CancellationToken>>,
     live: Mutex<LruCache<JobId, Arc<Live>>>,
@@ -125,6 +131,7 @@ impl Provider {
     pub fn new(parts: Parts, settings: Settings) -> Arc<Self> {
         Arc::new(Self {
             preparing: Arc::new(Semaphore::new(settings.preparing.max(1))),
+            fetching: Arc::new(Semaphore::new(FETCHING)),
             turns: Arc::new(Semaphore::new(settings.jobs_running.max(1))),
             parts,
             settings,
@@ -156,6 +163,7 @@ impl Provider {
     pub async fn shut_down(&self, grace: Duration) -> bool {
         self.closing.cancel();
         self.preparing.close();
+        self.fetching.close();
         self.turns.close();
         self.tasks.close();
         let finished = tokio::time::timeout(grace, self.tasks.wait()).await.is_ok();

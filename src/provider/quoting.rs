@@ -62,7 +62,11 @@ impl Provider {
             whole_sats: capabilities.is_some_and(|can| can.whole_sats),
             payment_window: SignedDuration::try_from(self.settings.payment_window).unwrap_or(SignedDuration::MAX),
         };
-        let id = request.id;
+        let (id, customer) = (request.id, request.customer);
+        if self.was_cancelled_early(id, customer) {
+            self.census.leave(id);
+            return Ok(());
+        }
         match self.parts.store.open_job(request.clone(), prepared.clone(), draft, now).await? {
             Opened::Known => {
                 self.census.leave(id);
@@ -85,6 +89,9 @@ impl Provider {
                 self.remember(request, prepared, None);
                 self.census.note(job);
                 self.act(job, transition.effects);
+                if self.was_cancelled_early(id, customer) {
+                    self.cancel_opened(id).await;
+                }
             }
         }
         Ok(())

@@ -20,6 +20,9 @@ const MOST_RECOVERIES: u32 = 3;
 /// How often the outbox is looked at for acts another process (`coinop jobs cancel`) asked for.
 const FOREIGN_ACTS_EVERY: Duration = Duration::from_secs(1);
 
+/// How long the request of a quote nobody paid is kept: a payment that is a little late still gets its result.
+const UNPAID_REQUESTS_KEPT: Duration = Duration::from_secs(2 * 60 * 60);
+
 /// How often what is no longer needed is forgotten.
 const PRUNE_EVERY: Duration = Duration::from_secs(60 * 60);
 
@@ -101,11 +104,14 @@ impl Provider {
     }
 
     async fn forget_old(&self, retention: Duration) -> Result<(), StoreError> {
-        let before = SignedDuration::try_from(retention)
-            .ok()
-            .and_then(|retention| self.parts.clock.now().checked_sub(retention).ok())
-            .unwrap_or(Timestamp::MIN);
-        let forgotten = self.parts.store.prune(before).await?;
+        let now = self.parts.clock.now();
+        let back = |span: Duration| {
+            let span = SignedDuration::try_from(span).ok();
+            span.and_then(|span| now.checked_sub(span).ok()).unwrap_or(Timestamp::MIN)
+        };
+        let late = self.settings.late_payment_window;
+        let forgotten =
+            self.parts.store.prune(back(retention), back(UNPAID_REQUESTS_KEPT.min(late)), back(late)).await?;
         if forgotten > 0 {
             info!(forgotten, "Forgot {forgotten} records older than the retention time");
         }

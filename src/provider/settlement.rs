@@ -19,7 +19,10 @@ use crate::wallet::watch::{self, WatchEvent};
 use crate::wallet::{InvoiceState, InvoiceUpdate, Wallet, WalletError};
 
 /// Invoices looked up at one tick when nothing points at any of them: keeps a wallet with request limits usable.
-const LOOKUPS_A_TICK: usize = 64;
+const LOOKUPS_A_TICK: u32 = 64;
+
+/// Which of the invoices that were given up are looked at first after the wallet was away.
+const RECENTLY_GIVEN_UP: SignedDuration = SignedDuration::from_secs(60 * 60);
 
 /// Look-ups under way at once.
 const LOOKUPS_AT_ONCE: usize = 8;
@@ -38,7 +41,7 @@ impl Provider {
         let mut news = Box::pin(watch::updates(wallet, shutdown.clone()));
         let mut tick = tokio::time::interval(self.settings.payment_poll);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut turn = 0;
+        let (mut turn, mut late_from) = (0, Timestamp::MIN);
         loop {
             let done = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -50,7 +53,7 @@ impl Provider {
                 },
                 _ = tick.tick() => {
                     turn += 1;
-                    self.look_up_some(turn).await
+                    self.look_up_some(turn, &mut late_from).await
                 }
             };
             if let Err(problem) = done {
@@ -71,24 +74,33 @@ impl Provider {
         }
     }
 
-    /// Asks the wallet about every open invoice.
+    /// Asks the wallet about every open invoice, and about those given up last.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn look_up_all(self: &Arc<Self>) -> Result<(), StoreError> {
         let now = self.parts.clock.now();
-        let invoices = self.parts.store.open_invoices(self.late_since(now)).await?;
+        let mut invoices = self.parts.store.open_invoices().await?;
+        let recently = now.checked_sub(RECENTLY_GIVEN_UP).unwrap_or(Timestamp::MIN);
+        invoices.extend(self.parts.store.given_up_invoices(recently, LOOKUPS_A_TICK).await?);
         self.look_up(invoices, now).await
     }
 
-    async fn look_up_some(self: &Arc<Self>, turn: usize) -> Result<(), StoreError> {
+    /// Asks the wallet about what is due, a few of those that wait, and the next few of those given up, from `late_from` on.
+    async fn look_up_some(self: &Arc<Self>, turn: usize, late_from: &mut Timestamp) -> Result<(), StoreError> {
         let now = self.parts.clock.now();
-        let invoices = self.parts.store.open_invoices(self.late_since(now)).await?;
-        let (due, waiting): (Vec<_>, Vec<_>) =
-            invoices.into_iter().partition(|invoice| is_overdue(invoice, now) && invoice.payment != PaymentState::Void);
-        let start = if waiting.is_empty() { 0 } else { turn.wrapping_mul(LOOKUPS_A_TICK) % waiting.len() };
-        let some = waiting.iter().cycle().skip(start).take(LOOKUPS_A_TICK.min(waiting.len())).copied();
-        self.look_up(due.into_iter().chain(some).collect(), now).await
+        let invoices = self.parts.store.open_invoices().await?;
+        let (due, waiting): (Vec<_>, Vec<_>) = invoices.into_iter().partition(|invoice| is_overdue(invoice, now));
+        let few = LOOKUPS_A_TICK as usize;
+        let start = if waiting.is_empty() { 0 } else { turn.wrapping_mul(few) % waiting.len() };
+        let some = waiting.iter().cycle().skip(start).take(few.min(waiting.len())).copied();
+        let given_up = self.parts.store.given_up_invoices(self.late_since(now).max(*late_from), LOOKUPS_A_TICK).await?;
+        // Past the last one the round begins anew.
+        *late_from = match given_up.last() {
+            Some(last) if given_up.len() == few => last.changed_at + SignedDuration::from_millis(1),
+            _ => Timestamp::MIN,
+        };
+        self.look_up(due.into_iter().chain(some).chain(given_up).collect(), now).await
     }
 
     async fn look_up(self: &Arc<Self>, invoices: Vec<OpenInvoice>, now: Timestamp) -> Result<(), StoreError> {

@@ -37,6 +37,8 @@ pub(super) struct Ask {
     want: Want,
     /// When it was last asked for, in the whole seconds the library compares.
     asked_at: Timestamp,
+    /// Whether the library knows of it, and so asks for it when it connects.
+    known: bool,
     state: State,
     pauses: Option<ExponentialBackoff>,
 }
@@ -54,20 +56,20 @@ enum State {
 impl Ask {
     /// A subscription to be asked for now.
     pub(super) fn new(want: Want) -> Self {
-        Self { want, asked_at: Timestamp::zero(), state: State::Pausing(Instant::now()), pauses: None }
+        Self { want, asked_at: Timestamp::zero(), known: false, state: State::Pausing(Instant::now()), pauses: None }
     }
 
     /// A subscription the library asks for by itself when it connects.
     pub(super) fn registered(want: Want) -> Self {
         let state = State::Waiting(Instant::now() + STORED_PATIENCE);
-        Self { want, asked_at: Timestamp::zero(), state, pauses: None }
+        Self { want, asked_at: Timestamp::zero(), known: true, state, pauses: None }
     }
 
     /// The connection is a new one. The library asks again by itself, except for what was asked in the second in which it
-    /// connected, which it takes for asked already.
+    /// connected, which it takes for asked already, and of what was wanted while there was no connection to ask over.
     pub(super) fn connected(&mut self, connected_at: Timestamp) {
         let now = Instant::now();
-        let asked = self.asked_at < connected_at;
+        let asked = self.known && self.asked_at < connected_at;
         self.state = if asked { State::Waiting(now + STORED_PATIENCE) } else { State::Pausing(now) };
     }
 
@@ -114,6 +116,7 @@ impl Ask {
             }
         }
         self.asked_at = wall;
+        self.known = true;
         self.state = State::Waiting(now + STORED_PATIENCE);
         Some(self.want.filters.clone())
     }
@@ -176,6 +179,13 @@ mod tests {
         let pause = ask.closed(Duration::from_secs(1));
         ask.stored_events_came();
         assert!(ask.take_due(Instant::now() + pause).is_some());
+    }
+
+    #[test]
+    fn what_was_wanted_before_there_was_a_connection_is_asked_for_as_soon_as_there_is_one() {
+        let mut ask = rolling(5);
+        ask.connected(Timestamp::now());
+        assert!(ask.take_due(Instant::now()).is_some());
     }
 
     #[test]

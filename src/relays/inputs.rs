@@ -1,5 +1,6 @@
 //! Inputs that a request only points at: addresses through the fetcher, events and other jobs' results from the relays.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,9 @@ use tracing::debug;
 use super::{Query, RelayPool};
 use crate::executor::sources::InputSource;
 use crate::fetch::Fetcher;
-use crate::job::id::EventId;
+use crate::job::id::{EventId, ProviderId};
 use crate::job::{Code, JobId, JobKind, Refusal};
-use crate::nip90::{AnswerBody, Codec};
+use crate::nip90::{Answer, AnswerBody, Codec};
 
 /// Fetches inputs. Bounds on size come from the fetcher and from what a relay may send.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct RelayInputs {
     pub relays: Arc<RelayPool>,
     /// Reads other jobs' results.
     pub codec: Codec,
+    /// Our own key: results of ours are believed.
+    pub us: ProviderId,
     /// Fetches addresses; `None` when the operator does not allow it.
     pub fetcher: Option<Fetcher>,
     /// How long an event is looked for.
@@ -30,17 +33,10 @@ pub struct RelayInputs {
 }
 
 impl RelayInputs {
-    fn result_in(&self, event: &Event) -> Option<String> {
-        match self.codec.read_answer(event) {
-            Ok(answer) => match answer.body {
-                AnswerBody::Result(result) => Some(result.content),
-                AnswerBody::Feedback(_) => None,
-            },
-            Err(problem) => {
-                debug!(%problem, "A result named as input can't be read");
-                None
-            }
-        }
+    /// Whose results of a job are believed: ours, and those of the providers its request names. Anybody can sign an event
+    /// that calls itself the result of a job.
+    fn believed(&self, request: &Event) -> HashSet<ProviderId> {
+        request.tags.public_keys().map(|key| ProviderId(key.to_bytes())).chain([self.us]).collect()
     }
 }
 
@@ -61,24 +57,30 @@ impl InputSource for RelayInputs {
     }
 
     async fn job_result(&self, id: JobId, relay: Option<&str>) -> Result<String, Refusal> {
-        // A result may be the input by its own id too.
-        if relay.is_some()
-            && let Some(event) = self.relays.fetch_event(id.into(), relay, self.lookup).await
-            && let Some(content) = self.result_in(&event)
-        {
-            return Ok(content);
-        }
-        let mut answers =
-            self.relays.follow(id, JobKind::TextGeneration, &[], jiff::Timestamp::UNIX_EPOCH, self.codec.clone());
-        for event in self.relays.fetch(&Query::results(id), self.lookup).await {
-            if let Some(content) = self.result_in(&event) {
-                return Ok(content);
+        let request = self.relays.fetch_event(id.into(), relay, self.lookup).await.ok_or_else(|| {
+            Refusal::bad_request(format!("the input job {id} was not found; name a relay that has it in the i tag"))
+        })?;
+        let kind = JobKind::from_request_kind(request.kind.as_u16())
+            .ok_or_else(|| Refusal::unsupported(format!("the input job {id} is of a kind not known here")))?;
+        let believed = self.believed(&request);
+        let authors: Vec<ProviderId> = believed.iter().copied().collect();
+        let content = |answer: Answer| match answer.body {
+            AnswerBody::Result(result) if believed.contains(&answer.provider) => Some(result.content),
+            _ => None,
+        };
+        let mut answers = self.relays.follow(id, kind, &authors, jiff::Timestamp::UNIX_EPOCH, self.codec.clone());
+        let query = Query { authors: authors.clone(), ..Query::results(id) };
+        for event in self.relays.fetch(&query, self.lookup).await {
+            match self.codec.read_answer(&event).map(content) {
+                Ok(Some(content)) => return Ok(content),
+                Ok(None) => {}
+                Err(problem) => debug!(%problem, "A result named as input can't be read"),
             }
         }
         let wait = async {
             while let Some(answer) = answers.next().await {
-                if let Ok(crate::nip90::Answer { body: AnswerBody::Result(result), .. }) = answer {
-                    return Some(result.content);
+                if let Some(content) = answer.ok().and_then(content) {
+                    return Some(content);
                 }
             }
             None
@@ -86,7 +88,11 @@ impl InputSource for RelayInputs {
         tokio::time::timeout(self.job_patience, wait).await.ok().flatten().ok_or_else(|| {
             Refusal::new(
                 Code::Timeout,
-                format!("the result of job {id} did not come within {} s", self.job_patience.as_secs()),
+                format!(
+                    "no result of job {id} by us or a provider it names came within {} s; name another provider's result \
+                     by its own event id (input type event)",
+                    self.job_patience.as_secs()
+                ),
             )
         })
     }

@@ -87,6 +87,8 @@ pub struct OpenInvoice {
     pub expires_at: Timestamp,
     /// Where the payment stands.
     pub payment: PaymentState,
+    /// When the job last changed.
+    pub changed_at: Timestamp,
 }
 
 impl Store {
@@ -258,36 +260,39 @@ impl Store {
             .await
     }
 
-    /// Invoices the wallet is to be asked about: those a payment is expected of, and those given up after `void_since`.
+    /// Invoices a payment is expected of, or held by: as many as there are open quotes and unfinished jobs.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn open_invoices(&self, void_since: Timestamp) -> Result<Vec<OpenInvoice>, StoreError> {
+    pub async fn open_invoices(&self) -> Result<Vec<OpenInvoice>, StoreError> {
         self.writer
             .run(move |db| {
                 let mut statement = db.prepare_cached(
                     "SELECT state FROM jobs WHERE payment_hash IS NOT NULL AND work IN ('waiting', 'running', 'finished')
                      AND payment IN ('awaiting', 'held', 'settling', 'releasing')
                      UNION ALL
-                     SELECT state FROM jobs WHERE payment_hash IS NOT NULL AND payment = 'void' AND changed_at >= ?1
-                     UNION ALL
                      SELECT state FROM jobs JOIN outbox ON outbox.job = jobs.id AND outbox.effect = 'cancel-hold'
                      WHERE payment = 'releasing' AND work NOT IN ('waiting', 'running', 'finished')",
                 )?;
-                let states = statement.query_map([millis(void_since)], |row| row.get::<_, String>(0))?;
-                let mut invoices = Vec::new();
-                for state in states {
-                    let job: Job = from_json(&state?, "jobs.state")?;
-                    if let Some(invoice) = job.invoice {
-                        invoices.push(OpenInvoice {
-                            job: job.id,
-                            payment_hash: invoice.payment_hash,
-                            expires_at: invoice.expires_at,
-                            payment: job.payment,
-                        });
-                    }
-                }
-                Ok(invoices)
+                invoices(&mut statement, [])
+            })
+            .await
+    }
+
+    /// At most `limit` invoices that were given up at or after `since`, oldest first: what a late payment may still come
+    /// for. Strangers decide how many there are, so they are read a few at a time; [`OpenInvoice::changed_at`] of the last
+    /// one is where to go on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn given_up_invoices(&self, since: Timestamp, limit: u32) -> Result<Vec<OpenInvoice>, StoreError> {
+        self.writer
+            .run(move |db| {
+                let mut statement = db.prepare_cached(
+                    "SELECT state FROM jobs WHERE payment_hash IS NOT NULL AND payment = 'void' AND changed_at >= ?1
+                     ORDER BY changed_at LIMIT ?2",
+                )?;
+                invoices(&mut statement, params![millis(since), limit])
             })
             .await
     }
@@ -299,6 +304,27 @@ impl Store {
     pub async fn credit(&self, customer: CustomerId) -> Result<Msat, StoreError> {
         self.writer.run(move |db| books::credit(db, customer)).await
     }
+}
+
+fn invoices(
+    statement: &mut rusqlite::CachedStatement<'_>,
+    params: impl rusqlite::Params,
+) -> Result<Vec<OpenInvoice>, StoreError> {
+    let states = statement.query_map(params, |row| row.get::<_, String>(0))?;
+    let mut invoices = Vec::new();
+    for state in states {
+        let job: Job = from_json(&state?, "jobs.state")?;
+        if let Some(invoice) = job.invoice {
+            invoices.push(OpenInvoice {
+                job: job.id,
+                payment_hash: invoice.payment_hash,
+                expires_at: invoice.expires_at,
+                payment: job.payment,
+                changed_at: job.changed_at,
+            });
+        }
+    }
+    Ok(invoices)
 }
 
 fn known(db: &Connection, job: JobId) -> Result<bool, StoreError> {

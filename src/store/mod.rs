@@ -156,11 +156,17 @@ impl Store {
     }
 
     /// Forgets what is no longer needed: requests and results of jobs that were over before `before` and owe nobody
-    /// anything, quotes nobody paid, refusals, and counts of free jobs. The books are kept.
+    /// anything, refusals, and counts of free jobs; of quotes that nobody paid the request once they lapsed before
+    /// `unpaid_before` and all the rest once before `too_late`, when no payment is looked for any more. The books are kept.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn prune(&self, before: Timestamp) -> Result<usize, StoreError> {
+    pub async fn prune(
+        &self,
+        before: Timestamp,
+        unpaid_before: Timestamp,
+        too_late: Timestamp,
+    ) -> Result<usize, StoreError> {
         self.writer
             .run(move |db| {
                 let before_millis = millis(before);
@@ -171,11 +177,17 @@ impl Store {
                 for table in ["requests", "results"] {
                     forgotten += db.execute(&format!("DELETE FROM {table} WHERE job IN ({over})"), [before_millis])?;
                 }
-                // A quote that was never paid left nothing in the books worth keeping a job for.
+                // Strangers decide how many quotes nobody pays, and how long their prompts are. A payment that comes after
+                // the prompt is gone becomes credit.
+                forgotten += db.execute(
+                    "DELETE FROM requests WHERE job IN (SELECT id FROM jobs WHERE changed_at < ?1 AND work = 'expired'
+                     AND payment = 'void')",
+                    [millis(unpaid_before)],
+                )?;
                 forgotten += db.execute(
                     "DELETE FROM jobs WHERE changed_at < ?1 AND work = 'expired' AND payment = 'void'
                      AND id NOT IN (SELECT job FROM outbox) AND id NOT IN (SELECT job FROM entries)",
-                    [before_millis],
+                    [millis(too_late)],
                 )?;
                 forgotten += db.execute("DELETE FROM declined WHERE at < ?1", [before_millis])?;
                 forgotten += db.execute("DELETE FROM free_jobs WHERE day < ?1", [jobs::day(before)])?;

@@ -345,7 +345,7 @@ async fn pruning_forgets_prompts_but_never_the_books() {
         store.advance(JobId([1; 32]), JobEvent::NoticeDone(key), START).await.unwrap();
     }
     let before = store.ledger(None, None).await.unwrap();
-    store.prune(at(1)).await.unwrap();
+    store.prune(at(1), at(1), at(1)).await.unwrap();
     let kept = store.job(JobId([1; 32])).await.unwrap().unwrap();
     assert!(kept.request.is_none() && kept.result.is_none());
     assert_eq!(store.ledger(None, None).await.unwrap(), before);

@@ -29,9 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // The two sides of a sale: traits in, no concrete wallet, backend or relay.
     ("provider", &["money", "job", "ledger", "identity", "nip90", "executor", "wallet", "relays", "store"]),
     ("requester", &["money", "job", "nip90", "wallet", "relays", "provider"]),
-    // The other side of the wire, and suites that adapters must pass.
-    ("testing", &["money", "job", "identity", "nip90", "inference", "executor", "wallet", "relays"]),
-    // Putting it together. Only the demo may use what is in `testing`; see `only_the_demo_plays_with_the_test_doubles`.
+    // Putting it together.
     (
         "daemon",
         &[
@@ -47,6 +45,26 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "store",
             "config",
             "provider",
+        ],
+    ),
+    // The other side of the wire, whole markets, and suites that adapters must pass. Of the program only the demo may use
+    // it; see `only_the_demo_plays_with_the_test_doubles`.
+    (
+        "testing",
+        &[
+            "money",
+            "job",
+            "ledger",
+            "identity",
+            "nip90",
+            "inference",
+            "executor",
+            "wallet",
+            "relays",
+            "store",
+            "provider",
+            "requester",
+            "daemon",
         ],
     ),
     (
@@ -382,7 +400,53 @@ fn every_direct_dependency_has_its_reason_on_the_page() {
     assert_eq!(direct, listed, "docs/dependencies.md and Cargo.toml differ");
 }
 
+#[test]
+fn the_pages_name_only_tests_and_files_that_are_there() {
+    let sources = without_comments_and_literals(&all_rust());
+    let mut wrong = Vec::new();
+    for page in pages() {
+        let text = read(&page);
+        // A test's name is a sentence: `like_this_one`.
+        for name in text.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() >= 3) {
+            let is_name = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+            if is_name && names(&sources, &format!("fn {name}")).next().is_none() {
+                wrong.push(format!("{page}: there is no {name}"));
+            }
+        }
+        let folder = Path::new(&page).parent().expect("a page is in a folder");
+        for (at, _) in text.match_indices("](") {
+            let link = text[at + 2..].split([')', '#']).next().unwrap_or_default();
+            if !link.is_empty() && !link.contains("://") && !root().join(folder).join(link).exists() {
+                wrong.push(format!("{page}: {link} is not there"));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
 // Reading the sources.
+
+/// README and the pages below `docs/` and `nips/`.
+fn pages() -> Vec<String> {
+    let mut pages = vec!["README.md".into(), "SECURITY.md".into(), "CHANGELOG.md".into()];
+    for folder in ["docs", "nips"] {
+        for entry in fs::read_dir(root().join(folder)).expect("a folder of pages") {
+            let name = entry.expect("readable").file_name().to_string_lossy().into_owned();
+            if name.ends_with(".md") {
+                pages.push(format!("{folder}/{name}"));
+            }
+        }
+    }
+    pages
+}
+
+/// Every line of Rust, tests too.
+fn all_rust() -> String {
+    let mut files = Vec::new();
+    collect(&root().join("src"), &mut files);
+    collect(&root().join("tests"), &mut files);
+    files.iter().map(|file| fs::read_to_string(file).expect("a source file is text") + "\n").collect()
+}
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))

@@ -9,11 +9,15 @@
 mod architecture;
 mod backends;
 mod cancelling;
+mod crash;
+mod doctor_cli;
 mod encrypted;
+mod fixtures;
 mod identity_cli;
 mod paying;
 mod refusing;
 mod relays;
 mod stopping;
 mod streaming;
+mod walk;
 mod wallet_trouble;

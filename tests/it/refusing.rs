@@ -87,12 +87,8 @@ async fn a_denied_key_hears_nothing_whatever_it_sends() {
     let relays = [market.relay(0).url()];
     let denied = market.customer_as(denied, &relays).await;
     let fine = denied.post(&denied.order("please")).await;
-    let broken = denied.sign(&denied.order("x"));
     let provider = market.provider().public_hex();
-    let broken = {
-        let _ = broken;
-        denied.raw(5050, &[&["p", &provider], &["bid", "a lot"]], "", Timestamp::now())
-    };
+    let broken = denied.raw(5050, &[&["p", &provider], &["bid", "a lot"]], "", Timestamp::now());
     let broken = denied.publish(&broken).await;
     let ping = denied.codec.ping(market.provider().provider_id(), &[], Timestamp::now()).unwrap();
     let ping = denied.publish(&ping).await;

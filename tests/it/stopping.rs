@@ -181,19 +181,28 @@ async fn an_unpaid_quote_is_kept_for_as_long_as_a_late_payment_may_come() {
         .start()
         .await;
     let customer = market.customer().await;
+    let mut marker = customer.order("refused at once");
+    marker.bid = Some(Msat::msat(1));
+    let mut marker = customer.post(&marker).await;
+    marker.refusal().await;
+    ahead.store(30, Ordering::SeqCst);
     let mut posted = customer.post(&customer.order("late but welcome")).await;
     let invoice = posted.invoice().await;
     market.wallet().expire(&invoice.payment_hash).unwrap();
     market.moments().told(posted.job, "lapsed").await;
-    let mut marker = customer.order("marker");
-    marker.bid = Some(Msat::msat(1));
-    let mut marker = customer.post(&marker).await;
-    marker.refusal().await;
 
     market.stop(PATIENCE).await;
-    ahead.store(24, Ordering::SeqCst);
+    ahead.store(60, Ordering::SeqCst);
     market.start_again().await.unwrap();
-    customer.ping().await;
+    // The refusal is older than even a late payment may be; when it is gone, what could be forgotten has been.
+    let store = market.service().provider().store().clone();
+    let forgotten = async {
+        while store.knows(marker.job).await.unwrap() {
+            tokio::task::yield_now().await
+        }
+    };
+    within("old refusals to be forgotten", forgotten).await;
+    drop(store);
     market.wallet().settle(&invoice.payment_hash).unwrap();
     market.moments().told(posted.job, "payment-settled").await;
     market.finish().await;

@@ -46,8 +46,8 @@ impl Run<'_> {
             for choice in chunk.choices {
                 if answer.add(choice.delta.content.as_deref().unwrap_or_default()) {
                     // The engine's count runs ahead of what was read; one chunk is one token, or one character of several.
-                    let generated_tokens = answer.chunks.min(self.max_tokens);
-                    return Ok((answer.text, FinishReason::Stop, self.usage(generated_tokens)));
+                    let usage = self.usage(answer.chunks);
+                    return Ok((answer.text, FinishReason::Stop, usage));
                 }
                 let finish = match choice.finish_reason.as_deref() {
                     None => continue,
@@ -56,10 +56,7 @@ impl Run<'_> {
                     Some(other) => return Err(InferenceError::Backend(format!("the answer ended with '{other}'"))),
                 };
                 let usage = match &chunk.usage {
-                    Some(usage) => Usage {
-                        prompt_tokens: u32::try_from(usage.prompt_tokens).unwrap_or(u32::MAX),
-                        generated_tokens: u32::try_from(usage.completion_tokens).unwrap_or(u32::MAX),
-                    },
+                    Some(counted) => self.billed(counted),
                     None => self.usage(drawn.load(Ordering::SeqCst)),
                 };
                 return Ok((answer.into_text(), finish, usage));
@@ -73,8 +70,16 @@ impl Run<'_> {
         Err(InferenceError::Backend("the answer broke off".to_owned()))
     }
 
+    /// The engine's own count.
+    fn billed(&self, counted: &mistralrs::Usage) -> Usage {
+        let generated_tokens = u32::try_from(counted.completion_tokens).unwrap_or(u32::MAX);
+        let prompt_tokens = u32::try_from(counted.prompt_tokens).unwrap_or(u32::MAX);
+        Usage { prompt_tokens, ..self.usage(generated_tokens) }
+    }
+
+    /// Never more than was asked for: the engine writes a token too many when the only one is half a character.
     fn usage(&self, generated_tokens: u32) -> Usage {
-        Usage { prompt_tokens: self.prompt_tokens, generated_tokens }
+        Usage { prompt_tokens: self.prompt_tokens, generated_tokens: generated_tokens.min(self.max_tokens) }
     }
 
     async fn begin(

@@ -155,6 +155,22 @@ mod tests {
     }
 
     #[test]
+    fn penalties_and_length_are_the_engines() {
+        let sampling = Sampling {
+            frequency_penalty: Some(0.5),
+            presence_penalty: Some(-0.5),
+            repeat_penalty: Some(1.25),
+            ..seeded(1)
+        };
+        let params = engine_params(&sampling, 42);
+        assert_eq!(params.frequency_penalty, Some(0.5));
+        assert_eq!(params.presence_penalty, Some(-0.5));
+        assert_eq!(params.repetition_penalty, Some(1.25));
+        assert_eq!(params.max_len, Some(42));
+        assert_eq!(params.temperature, Some(0.0), "the draw is ours");
+    }
+
+    #[test]
     fn odd_logits_do_not_panic() {
         let draw = draw(seeded(1));
         for logits in [&[][..], &[f32::NAN, f32::NAN], &[f32::NEG_INFINITY, 0.0], &[f32::INFINITY, 0.0]] {

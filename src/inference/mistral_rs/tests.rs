@@ -100,10 +100,26 @@ async fn an_answer_never_runs_past_the_context() {
 }
 
 #[tokio::test]
+async fn an_answer_can_be_cut_anywhere_even_inside_a_character() {
+    let engine = shared();
+    // Hot enough to write bytes that are no characters.
+    let sampling = Sampling { temperature: Some(20.0), seed: Some(3), top_k: Some(700), ..Sampling::default() };
+    for whole in [ask(LEAN), Generate { sampling, max_tokens: 30, ..ask(LEAN) }] {
+        let text = answer(&engine, &whole).await.text;
+        for max_tokens in 1..12 {
+            let cut = answer(&engine, &Generate { max_tokens, ..whole.clone() }).await;
+            assert_eq!((cut.usage.generated_tokens, cut.finish), (max_tokens, FinishReason::Length));
+            assert!(text.starts_with(&cut.text), "{:?} begins {text:?}", cut.text);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_seed_repeats_an_answer_whatever_ran_before() {
     let engine = shared();
+    // Hotter than customers may ask for: the tiny model is very sure of its answers.
     let hot = |seed| Generate {
-        sampling: Sampling { temperature: Some(2.0), top_p: Some(1.0), top_k: Some(700), seed, ..Sampling::default() },
+        sampling: Sampling { temperature: Some(20.0), top_p: Some(1.0), top_k: Some(700), seed, ..Sampling::default() },
         max_tokens: 20,
         ..ask(EASY)
     };
@@ -116,10 +132,10 @@ async fn a_seed_repeats_an_answer_whatever_ran_before() {
 }
 
 #[tokio::test]
-async fn a_repeat_penalty_breaks_a_repetition() {
+async fn a_frequency_penalty_breaks_a_repetition() {
     let engine = shared();
     let plain = Generate { max_tokens: 40, ..ask("Repeat: omega") };
-    let sampling = Sampling { repeat_penalty: Some(2.0), ..plain.sampling };
+    let sampling = Sampling { frequency_penalty: Some(1.0), ..plain.sampling };
     assert_ne!(answer(&engine, &plain).await.text, answer(&engine, &Generate { sampling, ..plain.clone() }).await.text);
 }
 

@@ -57,7 +57,8 @@ pub struct Posted {
 }
 
 impl Customer {
-    pub(super) async fn join(signer: Signer, relays: &[String], provider: ProviderId, wallet: FakeWallet) -> Self {
+    /// Joins a market: these relays, to buy from this provider with this money.
+    pub async fn join(signer: Signer, relays: &[String], provider: ProviderId, wallet: FakeWallet) -> Self {
         let config = PoolConfig {
             relays: relays.to_vec(),
             retry_interval: Duration::from_millis(50),

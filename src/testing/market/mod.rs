@@ -25,6 +25,7 @@ use crate::nip90::{Codec, ReadLimits, kinds};
 use crate::provider::{Clock, HoldKey, Offer, Settings, Witness};
 use crate::relays::{IntakeLimits, PoolConfig, Rate, RelayInputs};
 use crate::store::{Closing, Store, StoredJob};
+use crate::wallet::Wallet;
 use crate::wallet::fake::{FakeNetwork, FakeWallet, FakeWalletOptions};
 
 mod customer;
@@ -40,7 +41,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 const PROVIDER_WALLET: u8 = 1;
 
 /// What a customer's wallet has at first.
-const POCKET_MONEY: Msat = Msat::sat(1_000_000);
+pub const POCKET_MONEY: Msat = Msat::sat(1_000_000);
 
 /// Waits for something that must come, and says what it was when it does not.
 pub async fn within<T>(what: &str, coming: impl Future<Output = T>) -> T {
@@ -202,6 +203,42 @@ impl MarketBuilder {
         market.start_again().await.expect("the service starts");
         market
     }
+
+    /// What a provider in such a market is made of: for those who put it into a process of its own.
+    pub fn plan(
+        &self,
+        signer: Signer,
+        relays: Vec<String>,
+        database: PathBuf,
+        wallet: Option<Arc<dyn Wallet>>,
+        witness: Arc<dyn Witness>,
+    ) -> Plan {
+        let backend = self.backend.clone().unwrap_or_else(|| Arc::new(Echo::new()));
+        let read_limits = ReadLimits { allow_private_relays: true, ..ReadLimits::default() };
+        let (codec, us) = (Codec::new(signer.clone(), read_limits), signer.provider_id());
+        let router = move |relays| {
+            let sources = RelayInputs { relays, codec, us, fetcher: None, lookup: PATIENCE, job_patience: PATIENCE };
+            let text = TextExecutor::new(backend, Arc::new(sources), TextLimits::default(), PATIENCE);
+            Router::new().with(JobKind::TextGeneration, Arc::new(text))
+        };
+        let mut settings = self.settings.clone();
+        settings.offers.insert(JobKind::TextGeneration, self.offer);
+        Plan {
+            signer,
+            read_limits,
+            database: Some(database),
+            relays: PoolConfig { relays, ..self.pool.clone() },
+            inbox_room: crate::relays::DEFAULT_INBOX_ROOM,
+            settings,
+            retention: self.retention,
+            wallet,
+            hold_key: Some(HoldKey::new([PROVIDER_WALLET; 32])),
+            router: Box::new(router),
+            ad: None,
+            clock: self.clock.clone(),
+            witness,
+        }
+    }
 }
 
 impl TestMarket {
@@ -255,6 +292,11 @@ impl TestMarket {
         Customer::join(signer, relays, self.signer.provider_id(), wallet).await
     }
 
+    /// The relays.
+    pub fn relays(&self) -> &[TestRelay] {
+        &self.relays
+    }
+
     /// A relay.
     pub fn relay(&self, place: usize) -> &TestRelay {
         &self.relays[place]
@@ -306,7 +348,10 @@ impl TestMarket {
     /// # Errors
     /// As [`Service::start`].
     pub async fn start_again(&mut self) -> Result<(), StartError> {
-        self.service = Some(Service::start(self.plan()).await?);
+        let relays = self.relays.iter().map(TestRelay::url).collect();
+        let wallet = self.wallet.clone().map(|wallet| Arc::new(wallet) as Arc<dyn Wallet>);
+        let plan = self.how.plan(self.signer.clone(), relays, self.database(), wallet, self.moments.clone());
+        self.service = Some(Service::start(plan).await?);
         Ok(())
     }
 
@@ -360,35 +405,6 @@ impl TestMarket {
         invoices.dedup();
         assert!(invoices.len() <= 1, "job {} was asked to pay by {} invoices", job.id, invoices.len());
     }
-
-    fn plan(&self) -> Plan {
-        let MarketBuilder { offer, settings, pool, retention, backend, clock, .. } = &self.how;
-        let backend = backend.clone().unwrap_or_else(|| Arc::new(Echo::new()));
-        let read_limits = ReadLimits { allow_private_relays: true, ..ReadLimits::default() };
-        let codec = Codec::new(self.signer.clone(), read_limits);
-        let router = move |relays| {
-            let sources = RelayInputs { relays, codec, fetcher: None, lookup: PATIENCE, job_patience: PATIENCE };
-            let text = TextExecutor::new(backend, Arc::new(sources), TextLimits::default(), PATIENCE);
-            Router::new().with(JobKind::TextGeneration, Arc::new(text))
-        };
-        let mut settings = settings.clone();
-        settings.offers.insert(JobKind::TextGeneration, *offer);
-        Plan {
-            signer: self.signer.clone(),
-            read_limits,
-            database: Some(self.database()),
-            relays: PoolConfig { relays: self.relays.iter().map(TestRelay::url).collect(), ..pool.clone() },
-            inbox_room: crate::relays::DEFAULT_INBOX_ROOM,
-            settings,
-            retention: *retention,
-            wallet: self.wallet.clone().map(|wallet| Arc::new(wallet) as _),
-            hold_key: Some(HoldKey::new([PROVIDER_WALLET; 32])),
-            router: Box::new(router),
-            ad: None,
-            clock: clock.clone(),
-            witness: self.moments.clone(),
-        }
-    }
 }
 
 /// A market after its end: what was said stays readable.
@@ -402,6 +418,11 @@ impl Closed {
     pub async fn was_silent_about(&self, job: JobId) {
         let answers = self.market.answers(job).await;
         assert!(answers.is_empty(), "expected silence about {job}, heard {answers:?}");
+    }
+
+    /// Everything that was said about a request.
+    pub async fn answers(&self, job: JobId) -> Vec<Event> {
+        self.market.answers(job).await
     }
 
     /// How many answers of a kind there were to a request.

@@ -1,0 +1,183 @@
+//! Being paid: the price list, the wallet, and whether it can do what the terms ask.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::Finding;
+use crate::config::{Config, TextSettings, WalletSettings};
+use crate::daemon::wiring;
+use crate::identity::Identity;
+use crate::job::{Terms, Usage};
+use crate::money::Msat;
+use crate::wallet::{Capabilities, InvoiceRequest, InvoiceState, Wallet};
+
+/// What the trial invoice asks: the least every wallet knows.
+const TRIAL_AMOUNT: Msat = Msat::sat(1);
+
+/// What it says, for whoever finds it in the wallet.
+const TRIAL_DESCRIPTION: &str = "coinop doctor: a check, not to be paid";
+
+/// How long it can be paid: long enough for a slow wallet to make it and look it up, then it is gone.
+const TRIAL_EXPIRY: Duration = Duration::from_secs(120);
+
+/// A job of middling size, to show what the price list comes to.
+const SAMPLE: Usage = Usage { prompt_tokens: 500, generated_tokens: 500 };
+
+/// Whether the price list is one to live by.
+pub(super) fn price(text: &TextSettings) -> Finding {
+    let check = "price";
+    if !text.enabled {
+        return Finding::skipped(check, "nothing is sold (text.enabled)");
+    }
+    match text.terms {
+        Terms::Free => Finding::ok(check, "free for everybody who may order"),
+        terms if text.rates.is_free() => Finding::warning(
+            check,
+            format!("the terms are {terms}, and every rate is zero: nobody will be asked to pay"),
+            "set text.base, text.per_1k_prompt or text.per_1k_generated, or text.terms = \"free\"",
+        ),
+        terms => {
+            let Usage { prompt_tokens, generated_tokens } = SAMPLE;
+            let cost = text.rates.cost(SAMPLE);
+            Finding::ok(
+                check,
+                format!("{terms}; {prompt_tokens} tokens read and {generated_tokens} written cost {cost}"),
+            )
+        }
+    }
+}
+
+/// Connects the wallet, sees what it can do, and has it make an invoice and look it up.
+pub(super) async fn wallet(config: &Config, identity: Option<&Identity>, data: &Path) -> Vec<Finding> {
+    let check = "wallet";
+    if config.wallet == WalletSettings::None {
+        let why = if config.text.asks_for_money() { "none is configured" } else { "none, and none is needed" };
+        return vec![Finding::skipped(check, why)];
+    }
+    let Some(identity) = identity else {
+        return vec![Finding::skipped(check, "needs the identity, which did not open")];
+    };
+    let began = Instant::now();
+    let wallet = match wiring::wallet(config, identity, data).await {
+        Ok(Some(wallet)) => wallet,
+        Ok(None) => return vec![Finding::skipped(check, "none is configured")],
+        Err(error) => {
+            let cure = "is the wallet online, and the connection still allowed in it? A new connection string goes where \
+                        wallet.nwc.connection says";
+            return vec![Finding::failed(check, format!("{error:#}"), cure)];
+        }
+    };
+    let (name, can) = (wallet.name(), abilities(wallet.capabilities()));
+    let connected = format!("{name} is there after {} ms; it can {can}", began.elapsed().as_millis());
+    let mut found = vec![if config.wallet == WalletSettings::PlayMoney {
+        Finding::warning(
+            check,
+            format!("{connected}; it is play money: nobody really pays"),
+            "to earn, set wallet.backend = \"nwc\" and wallet.nwc.connection",
+        )
+    } else {
+        Finding::ok(check, connected)
+    }];
+    found.push(match wiring::check_terms(&config.text, Some(wallet.as_ref())) {
+        Ok(()) => Finding::ok("wallet.terms", format!("the wallet can do the terms {}", config.text.terms)),
+        Err(error) => Finding::failed(
+            "wallet.terms",
+            format!("{error:#}"),
+            "set text.terms to \"prepay\" or \"postpay\", or use a wallet with hold invoices",
+        ),
+    });
+    found.push(invoice(wallet.as_ref()).await);
+    found
+}
+
+fn abilities(can: Capabilities) -> String {
+    let mut text = String::from("make invoices");
+    for (able, what) in
+        [(can.hold_invoices, ", hold invoices too"), (can.pay, ", pay"), (can.whole_sats, "; only whole sats")]
+    {
+        if able {
+            text.push_str(what);
+        }
+    }
+    text
+}
+
+async fn invoice(wallet: &dyn Wallet) -> Finding {
+    let check = "wallet.invoice";
+    let request = InvoiceRequest { amount: TRIAL_AMOUNT, description: TRIAL_DESCRIPTION.into(), expiry: TRIAL_EXPIRY };
+    let invoice = match wallet.create_invoice(&request).await {
+        Ok(invoice) => invoice,
+        Err(error) => {
+            let cure = "allow this connection to make invoices (make_invoice), and see that the wallet can receive";
+            return Finding::failed(check, format!("no invoice over {TRIAL_AMOUNT}: {error}"), cure);
+        }
+    };
+    match wallet.look_up(&invoice.payment_hash).await {
+        Ok(InvoiceState::Open) => {
+            Finding::ok(check, format!("made an invoice over {TRIAL_AMOUNT} (never to be paid) and finds it again"))
+        }
+        Ok(InvoiceState::Held { .. } | InvoiceState::Settled { .. }) => Finding::failed(
+            check,
+            "says that an invoice nobody has seen is paid",
+            "do not sell with this wallet: it would give work away; report it to its makers",
+        ),
+        Ok(InvoiceState::Expired | InvoiceState::Cancelled) => Finding::failed(
+            check,
+            format!("says that an invoice is over which can be paid for {} s", TRIAL_EXPIRY.as_secs()),
+            "set the clocks of this machine and of the wallet",
+        ),
+        Err(error) => Finding::failed(
+            check,
+            format!("made an invoice over {TRIAL_AMOUNT} and does not find it again: {error}"),
+            "allow this connection to look invoices up (lookup_invoice): without it no payment is noticed",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+    use crate::job::Rates;
+    use crate::wallet::fake::{FakeNetwork, FakeWallet, FakeWalletOptions};
+
+    fn text(terms: Terms, base: Msat) -> TextSettings {
+        TextSettings {
+            enabled: true,
+            terms,
+            rates: Rates { base, ..Rates::default() },
+            free_per_day: 0,
+            max_input_bytes: 1,
+            max_output_tokens: 1,
+            default_output_tokens: 1,
+            time_limit: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn a_price_list_of_nothing_is_worth_a_word_unless_work_is_free() {
+        assert_eq!(price(&text(Terms::Prepay, Msat::ZERO)).verdict, Verdict::Warning);
+        assert_eq!(price(&text(Terms::Free, Msat::ZERO)).verdict, Verdict::Ok);
+        let paid = price(&text(Terms::Prepay, Msat::sat(2)));
+        assert_eq!((paid.verdict, paid.finding.contains("2 sat")), (Verdict::Ok, true), "{paid:?}");
+    }
+
+    fn wallet() -> FakeWallet {
+        FakeWallet::open(&FakeNetwork::in_memory(), &[7; 32], FakeWalletOptions::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_wallet_makes_an_invoice_and_finds_it_again_and_the_invoice_is_not_shown() {
+        let found = invoice(&wallet()).await;
+        assert_eq!(found.verdict, Verdict::Ok, "{found:?}");
+        assert!(!found.finding.contains("lnbc"), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn terms_the_wallet_cannot_do_are_found_before_a_customer_finds_them() {
+        let options = FakeWalletOptions { hold_invoices: false, ..FakeWalletOptions::default() };
+        let plain = FakeWallet::open(&FakeNetwork::in_memory(), &[7; 32], options).unwrap();
+        assert!(wiring::check_terms(&text(Terms::Hold, Msat::sat(2)), Some(&plain)).is_err());
+        assert!(wiring::check_terms(&text(Terms::Hold, Msat::sat(2)), Some(&wallet())).is_ok());
+    }
+}
