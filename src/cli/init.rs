@@ -90,7 +90,7 @@ pub struct InitArgs {
     /// Be paid into this Nostr Wallet Connect wallet; its connection string stands in env:NAME or file:/path
     #[arg(long, value_name = "REFERENCE")]
     nwc: Option<String>,
-    /// Use a wallet of play money: nobody really pays
+    /// Use a wallet of play money, to be paid by 'coinop request --play-money' on this machine
     #[arg(long, conflicts_with = "nwc")]
     play_money: bool,
 }
@@ -211,7 +211,7 @@ fn money(args: &InitArgs, ask: &mut dyn Ask, template: Template) -> Result<Templ
         "later (the configuration says how)",
         "Nostr Wallet Connect",
         "nothing: all work is free",
-        "play money: try it out, nobody really pays",
+        "play money: try it out with 'coinop request --play-money' on this machine",
     ];
     let prices = [&args.terms, &args.base, &args.per_1k_prompt, &args.per_1k_generated];
     let choice = if args.free {

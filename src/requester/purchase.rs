@@ -246,6 +246,10 @@ impl Purchase {
                     steps
                 }
                 Err(why) => {
+                    // An answer all the same, if not a usable one.
+                    let refusal =
+                        Refusal::new(crate::job::Code::BadRequest, format!("its invoice is not usable: {why}"));
+                    self.refused.entry(provider).or_insert(refusal);
                     let mut steps = vec![Step::Passed { provider, why }];
                     if self.everybody_answered() && self.offers.is_empty() {
                         steps.extend(self.give_up_choosing());
