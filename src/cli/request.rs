@@ -94,7 +94,7 @@ pub struct RequestArgs {
     /// The wanted format
     #[arg(long, value_name = "MEDIA_TYPE")]
     output: Option<String>,
-    /// Show the text as it is written, if the provider sends it
+    /// Show the text as it is written, where the provider sends it (ours does for free jobs)
     #[arg(long)]
     stream: bool,
     /// Take the first offer that fits instead of waiting for cheaper ones
