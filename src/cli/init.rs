@@ -15,6 +15,7 @@ use super::phrase_input::{self, NewPhraseArgs, PassphraseArgs};
 use super::prompt::{Ask, Nobody, Terminal};
 use crate::config::{Config, Paths, RawConfig, Template};
 use crate::identity::{Identity, IdentityError, Keystore, PasswordSources, Phrase, WordCount};
+use crate::money::Msat;
 
 const EXAMPLES: &str = "\
 At a terminal it asks what you do not say. Without one, or with --yes, the rest takes its default.
@@ -90,7 +91,7 @@ pub struct InitArgs {
     /// Be paid into this Nostr Wallet Connect wallet; its connection string stands in env:NAME or file:/path
     #[arg(long, value_name = "REFERENCE")]
     nwc: Option<String>,
-    /// Use a wallet of play money: nobody really pays
+    /// Use a wallet of play money, to be paid by 'coinop request --play-money' on this machine
     #[arg(long, conflicts_with = "nwc")]
     play_money: bool,
 }
@@ -171,8 +172,14 @@ fn settings(args: &InitArgs, ask: &mut dyn Ask) -> Result<Template> {
     }
 
     let relays = if args.relays.is_empty() {
-        let answer = ask.text("Relays, separated by spaces", &defaults.relays.urls.join(" "))?;
-        answer.split([' ', ',']).filter(|url| !url.is_empty()).map(ToOwned::to_owned).collect()
+        let listed = |answer: &str| -> Vec<String> {
+            answer.split([' ', ',']).filter(|url| !url.is_empty()).map(ToOwned::to_owned).collect()
+        };
+        let check = |answer: &str| match listed(answer).iter().find(|url| !is_relay(url)) {
+            Some(bad) => Err(format!("'{bad}' is no relay: an address begins with wss:// (or ws://)")),
+            None => Ok(()),
+        };
+        listed(&ask_again(ask, "Relays, separated by spaces", &defaults.relays.urls.join(" "), check)?)
     } else {
         args.relays.clone()
     };
@@ -192,7 +199,19 @@ fn settings(args: &InitArgs, ask: &mut dyn Ask) -> Result<Template> {
     let model = args.model.as_ref().map(absolute).transpose()?;
     if args.backend.is_none() {
         let question = "GGUF file of the model (empty: later)";
-        template = text(template, "inference.model", model.as_ref(), question, "")?;
+        let model = match model {
+            Some(model) => model,
+            None => ask_again(ask, question, "", |answer| {
+                let missing = !answer.trim().is_empty() && !PathBuf::from(answer.trim()).is_file();
+                if missing { Err(format!("there is no file {}", answer.trim())) } else { Ok(()) }
+            })?,
+        };
+        // Typed where the person is, like a flag.
+        let model = match model.trim() {
+            "" => String::new(),
+            typed => absolute(&PathBuf::from(typed))?,
+        };
+        template = template.with("inference.model", model);
     } else if let Some(model) = model {
         template = template.with("inference.model", model);
     }
@@ -211,7 +230,7 @@ fn money(args: &InitArgs, ask: &mut dyn Ask, template: Template) -> Result<Templ
         "later (the configuration says how)",
         "Nostr Wallet Connect",
         "nothing: all work is free",
-        "play money: try it out, nobody really pays",
+        "play money: try it out with 'coinop request --play-money' on this machine",
     ];
     let prices = [&args.terms, &args.base, &args.per_1k_prompt, &args.per_1k_generated];
     let choice = if args.free {
@@ -251,11 +270,33 @@ fn money(args: &InitArgs, ask: &mut dyn Ask, template: Template) -> Result<Templ
     ] {
         let amount = match given {
             Some(given) => given.clone(),
-            None => ask.text(question, &default)?,
+            None => ask_again(ask, question, &default, |answer| {
+                answer.trim().parse::<Msat>().map(|_| ()).map_err(|problem| problem.to_string())
+            })?,
         };
         template = template.with(field, amount.trim());
     }
     Ok(template)
+}
+
+/// Asks until the answer is usable; whoever cannot be asked again gets the error with everything else.
+fn ask_again(
+    ask: &mut dyn Ask,
+    question: &str,
+    default: &str,
+    check: impl Fn(&str) -> Result<(), String>,
+) -> Result<String> {
+    loop {
+        let answer = ask.text(question, default)?;
+        match check(&answer) {
+            Err(problem) if ask.is_there() => ask.say(&problem)?,
+            _ => return Ok(answer),
+        }
+    }
+}
+
+fn is_relay(url: &str) -> bool {
+    url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "ws" | "wss") && url.has_host())
 }
 
 /// A path from the command line starts where the person is, one in the configuration where the file is.
@@ -289,6 +330,15 @@ fn make_identity(args: &InitArgs, globals: &Globals, config: &Config, ask: &mut 
         Phrase::generate(word_count(args, ask)?)?
     };
     let phrase = args.passphrase.apply(phrase)?;
+    // An imported phrase may have been made with one; without it, it is another identity.
+    let phrase = if import && ask.is_there() && !phrase.has_passphrase() {
+        match ask.secret("BIP 39 passphrase of the phrase (empty: none)")? {
+            none if none.is_empty() => phrase,
+            passphrase => phrase.with_passphrase(passphrase)?,
+        }
+    } else {
+        phrase
+    };
     let password = globals.new_password(ask, args.force_weak_password)?;
     let keystore: &Keystore = &config.identity.keystore;
     keystore.create(&phrase, &password)?;
@@ -335,7 +385,6 @@ mod tests {
     use super::*;
     use crate::config::WalletSettings;
     use crate::identity::Password;
-    use crate::money::Msat;
 
     const PASSWORD: &str = "orbit velvet tundra seven";
 
@@ -354,11 +403,13 @@ mod tests {
             return;
         }
         let mut script = Script::new(&[
+            "wss://one.example,bad",                // relays, mistyped
             "wss://one.example, wss://two.example", // relays
             "My shop",                              // name
-            "/srv/m.gguf",                          // model
+            "",                                     // model: later
             "Nostr Wallet",                         // paid how
             "",                                     // connection
+            "7",                                    // base, without its unit
             "7sat",                                 // base
             "",                                     // prompt
             "1sat",                                 // generated

@@ -64,8 +64,10 @@ pub async fn run(args: LedgerArgs, globals: &Globals) -> Result<ExitCode> {
     let entries = if args.balances { Vec::new() } else { store.ledger(since, None).await? };
     let books = Books { entries, balances: store.balances().await?, problems: store.check_books().await? };
     match (globals.json, args.format, args.balances) {
-        (false, Format::Csv, true) => globals::print(&csv(&books.balances)?)?,
-        (false, Format::Csv, false) => globals::print(&csv(&books.entries)?)?,
+        (false, Format::Csv, true) => globals::print(&csv(&["account", "msat"], &books.balances)?)?,
+        (false, Format::Csv, false) => {
+            globals::print(&csv(&["entry", "at", "job", "reason", "account", "msat"], &books.entries)?)?;
+        }
         _ => globals.print(&books, || text(&books, args.balances))?,
     }
     if books.problems.is_empty() {
@@ -75,8 +77,10 @@ pub async fn run(args: LedgerArgs, globals: &Globals) -> Result<ExitCode> {
     }
 }
 
-fn csv(rows: &[impl Serialize]) -> Result<String> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
+/// The heading is there without rows too.
+fn csv(heading: &[&str], rows: &[impl Serialize]) -> Result<String> {
+    let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
+    writer.write_record(heading)?;
     for row in rows {
         writer.serialize(row)?;
     }

@@ -14,7 +14,7 @@ pub fn show(offer: &Offer) {
 
 fn text(offer: &Offer) -> String {
     let mut text = format!(
-        "\nPay {} with any Lightning wallet before {}:\n\n",
+        "\nPay {} with any Lightning wallet before {} UTC:\n\n",
         offer.amount,
         super::table::time(offer.expires_at)
     );

@@ -1,6 +1,7 @@
 //! `coinop request`: the buyer's side.
 
 use std::io::{IsTerminal, Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +49,7 @@ provider, 4 too dear, 5 no answer in time, 6 the provider failed after it was ch
 Examples:
   coinop request \"theorem t (p q : Prop) (hp : p) (hq : q) : p ∧ q := by\" --max-cost 100sat
   coinop request --provider npub1… --encrypt --stream - < prompt.txt
+  coinop request \"Say hello\" --play-money --relay ws://127.0.0.1:7777
   coinop request \"Say hello\" --model qwen3-4b --max-tokens 64 --json | jq -r .content";
 
 /// Order a text and get the result
@@ -92,7 +94,7 @@ pub struct RequestArgs {
     /// The wanted format
     #[arg(long, value_name = "MEDIA_TYPE")]
     output: Option<String>,
-    /// Show the text as it is written, if the provider sends it
+    /// Show the text as it is written, where the provider sends it (ours does for free jobs)
     #[arg(long)]
     stream: bool,
     /// Take the first offer that fits instead of waiting for cheaper ones
@@ -107,11 +109,14 @@ pub struct RequestArgs {
     /// Show the invoice even when a wallet is configured
     #[arg(long)]
     no_pay: bool,
+    /// Pay with the play money of this installation: for a 'coinop serve' with wallet.backend = "fake" beside it
+    #[arg(long, conflicts_with_all = ["no_pay", "network"])]
+    play_money: bool,
     /// Sign with a key made up for this request instead of the identity (credit is lost with it)
     #[arg(long)]
     anonymous: bool,
-    /// The Lightning network invoices must be of
-    #[arg(long, value_name = "NETWORK", default_value = "bitcoin", hide = true)]
+    /// The Lightning network invoices must be of: bitcoin, testnet4, signet or regtest
+    #[arg(long, value_name = "NETWORK", default_value = "bitcoin")]
     network: bitcoin::Network,
 }
 
@@ -124,7 +129,8 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 
 /// Runs the command.
 pub async fn run(args: RequestArgs, globals: &Globals) -> Result<ExitCode> {
-    let (_, config) = globals.load_config_or_default()?;
+    let (paths, config) = globals.load_config_or_default()?;
+    let text = prompt(&args.prompt)?;
     if args.encrypt && args.provider.len() != 1 {
         return Err(
             CommandError::usage("--encrypt needs exactly one --provider: only its key can read the request").into()
@@ -134,7 +140,7 @@ pub async fn run(args: RequestArgs, globals: &Globals) -> Result<ExitCode> {
     let timeout = args.timeout.unwrap_or(config.requester.timeout);
     let clock = Clock::system();
     let signer = signer(&args, &config, globals)?;
-    let wallet = wallet(&args, &config).await?;
+    let wallet = wallet(&args, &config, &paths.data_dir).await?;
     let codec = Codec::new(signer.clone(), wiring::read_limits(&config));
     let relays = if args.relay.is_empty() {
         config.relays.urls.iter().map(ToString::to_string).collect()
@@ -150,7 +156,7 @@ pub async fn run(args: RequestArgs, globals: &Globals) -> Result<ExitCode> {
             .help("try others with --relay, or see what 'coinop doctor' says")
             .into());
     }
-    let order = order(&args, prompt(&args.prompt)?, max_cost, timeout, relays, &clock)?;
+    let order = order(&args, text, max_cost, timeout, relays, &clock)?;
     let request = codec.request(&order, clock.now())?;
     let since = clock.now().checked_sub(ANSWER_CLOCK_SLACK).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     let answers = pool.follow(JobId(request.id.0), order.kind, &args.provider, since, codec);
@@ -164,7 +170,7 @@ pub async fn run(args: RequestArgs, globals: &Globals) -> Result<ExitCode> {
         },
         choice: if args.first { Choice::First } else { Choice::Cheapest },
         max_fee: max_cost.per(1, 100).max(LEAST_FEE_LIMIT),
-        network: args.network,
+        network: if args.play_money { bitcoin::Network::Regtest } else { args.network },
     };
     let pays = wallet.is_some();
     let buyer = Buyer { publisher: pool.clone(), wallet, clock };
@@ -214,10 +220,13 @@ fn signer(args: &RequestArgs, config: &Config, globals: &Globals) -> Result<Sign
     Ok(globals.open_identity(config)?.signer)
 }
 
-async fn wallet(args: &RequestArgs, config: &Config) -> Result<Option<Arc<dyn Wallet>>> {
+async fn wallet(args: &RequestArgs, config: &Config, data: &Path) -> Result<Option<Arc<dyn Wallet>>> {
+    if args.play_money {
+        return Ok(Some(Arc::new(wiring::play_purse(data)?)));
+    }
     let Some(connection) = config.requester.wallet.as_ref().filter(|_| !args.no_pay) else { return Ok(None) };
     let secret = connection.reveal("requester.wallet")?;
-    Ok(Some(Arc::new(wiring::connect_nwc(secret.expose_secret()).await?)))
+    Ok(Some(Arc::new(wiring::connect_nwc(secret.expose_secret()).await.context("requester.wallet")?)))
 }
 
 fn order(
@@ -397,7 +406,10 @@ fn failure(problem: BuyError) -> CommandError {
             Ending::NoOffer => {
                 told.exit(5).help("try other relays (--relay), a higher --max-cost, or wait longer (--timeout)")
             }
-            Ending::NoResult | Ending::InvoiceExpired => told.exit(5),
+            Ending::NoResult => {
+                told.exit(5).help("was the invoice paid? What was paid stays with the provider as your credit")
+            }
+            Ending::InvoiceExpired => told.exit(5),
             Ending::Failed(_) => told.exit(6),
         },
         BuyError::Payment(_) => told.help("nothing was paid; --no-pay shows the invoice for another wallet"),

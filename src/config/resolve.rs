@@ -252,7 +252,7 @@ fn wallet(values: &mut Values<'_>, raw: &RawWallet) -> WalletSettings {
         2 => {
             values.problem(
                 "wallet.backend",
-                "the fake wallet says that invoices were paid which were not, so customers get work for nothing",
+                "the fake wallet takes invented money: whoever pays with it gets work for nothing",
                 "if that is what you want, set wallet.i_know_this_is_play_money = true; to earn, use \"nwc\"",
             );
             WalletSettings::None

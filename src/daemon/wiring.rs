@@ -30,6 +30,9 @@ use crate::wallet::nwc::{NwcOptions, NwcUri, NwcWallet};
 /// The file play money is kept in, in the data folder.
 pub const PLAY_MONEY_FILE: &str = "play-money.journal";
 
+/// How often play-money invoices are looked at.
+const PLAY_MONEY_POLL: Duration = Duration::from_secs(1);
+
 /// How long another job's result is waited for when it is an input.
 const JOB_INPUT_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -66,9 +69,25 @@ pub async fn wallet(config: &Config, identity: &Identity, data: &Path) -> Result
         }
         WalletSettings::Nwc { connection } => {
             let secret = connection.reveal("wallet.nwc.connection")?;
-            Some(Arc::new(connect_nwc(secret.expose_secret()).await?))
+            Some(Arc::new(connect_nwc(secret.expose_secret()).await.context("wallet.nwc.connection")?))
         }
     })
+}
+
+/// What a customer trying things out has.
+const PLAY_PURSE: Msat = Msat::sat(10_000);
+
+/// The purse's key on the play-money network. No secret: there is nothing to guard.
+const PLAY_PURSE_KEY: [u8; 32] = [0x70; 32];
+
+/// A customer's play money, on the same invented network as the provider of that data folder.
+///
+/// # Errors
+/// When its file can't be used.
+pub fn play_purse(data: &Path) -> Result<FakeWallet> {
+    let network = FakeNetwork::open(&data.join(PLAY_MONEY_FILE)).context("the play money can't be opened")?;
+    let options = FakeWalletOptions { opening_balance: PLAY_PURSE, ..FakeWalletOptions::default() };
+    Ok(FakeWallet::open(&network, &PLAY_PURSE_KEY, options)?)
 }
 
 /// Connects a wallet by its Nostr Wallet Connect string.
@@ -246,6 +265,11 @@ fn settings(config: &Config) -> Settings {
         jobs_running: config.limits.jobs_running,
         payment_window: config.limits.payment_window,
         late_payment_window: config.limits.late_payment_window,
+        // Play money is paid by another process, of which there is no news.
+        payment_poll: match config.wallet {
+            WalletSettings::PlayMoney => PLAY_MONEY_POLL,
+            _ => Settings::default().payment_poll,
+        },
         ..Settings::default()
     }
 }

@@ -121,7 +121,7 @@ pub fn screen(request: &JobRequest, rules: &Rules, load: Load, now: Timestamp) -
 
 /// The refusal for a bid below the price.
 pub fn too_dear(price: Msat) -> Refusal {
-    Refusal::new(Code::Price, format!("the price of this job is {price} ({} msat), above your bid", price.as_msat()))
+    Refusal::new(Code::Price, format!("the price of this job is {} msat, above your bid", price.as_msat()))
 }
 
 fn leading_zero_bits(bytes: &[u8]) -> u32 {

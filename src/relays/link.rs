@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ pub(super) struct Link {
     wake: Notify,
     connected: watch::Sender<bool>,
     settled: watch::Sender<bool>,
+    /// Whether it has been said that the relay can't be reached: once is enough.
+    warned: AtomicBool,
 }
 
 impl Link {
@@ -66,6 +69,7 @@ impl Link {
             wake: Notify::new(),
             connected: watch::Sender::new(false),
             settled: watch::Sender::new(true),
+            warned: AtomicBool::new(false),
         }
     }
 
@@ -200,7 +204,10 @@ impl Link {
                 asks.values_mut().for_each(|ask| ask.connected(self.relay.stats().connected_at()));
                 self.outgoing().send_all_again();
             }
-            (true, false) => tracing::info!(relay = self.url(), "Lost relay {}, trying again", self.url()),
+            (true, false) => tracing::warn!(relay = self.url(), "Lost relay {}, trying again", self.url()),
+            (false, false) if !self.warned.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(relay = self.url(), "Relay {} can't be reached; trying again until it can", self.url());
+            }
             (false, false) => tracing::debug!(relay = self.url(), "Relay {} is not reached yet", self.url()),
         }
     }

@@ -246,6 +246,10 @@ impl Purchase {
                     steps
                 }
                 Err(why) => {
+                    // An answer all the same, if not a usable one.
+                    let refusal =
+                        Refusal::new(crate::job::Code::BadRequest, format!("its invoice is not usable: {why}"));
+                    self.refused.entry(provider).or_insert(refusal);
                     let mut steps = vec![Step::Passed { provider, why }];
                     if self.everybody_answered() && self.offers.is_empty() {
                         steps.extend(self.give_up_choosing());
@@ -466,7 +470,8 @@ mod tests {
     fn an_invoice_over_another_amount_than_said_is_no_offer() {
         let mut buying = purchase(&[1], Msat::sat(30));
         let steps = hear(&mut buying, offer(1, Msat::sat(5)), Msat::sat(25));
-        assert!(matches!(&steps[..], [Step::Passed { .. }]), "{steps:?}");
+        // The only provider asked has answered: there is nothing to wait for.
+        assert!(matches!(&steps[..], [Step::Passed { .. }, Step::Over(Ending::Refused(_))]), "{steps:?}");
     }
 
     #[test]

@@ -92,12 +92,13 @@ pub struct OpenInvoice {
 }
 
 impl Store {
-    /// Whether a request was taken or turned away before.
+    /// Whether a request was taken or turned away before. Only a hint, that saves making it ready: opening a job and
+    /// turning one away look again.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn knows(&self, job: JobId) -> Result<bool, StoreError> {
-        self.writer.run(move |db| known(db, job)).await
+        self.look(move |db| known(db, job)).await
     }
 
     /// Opens a job: quote, credit set aside and first acts in one transaction. A request that is known opens nothing.
@@ -249,18 +250,17 @@ impl Store {
             .await
     }
 
-    /// The job an invoice belongs to.
+    /// The job an invoice belongs to. An invoice is shown to nobody before it is committed, so its news finds it here.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn job_of_invoice(&self, payment_hash: PaymentHash) -> Result<Option<JobId>, StoreError> {
-        self.writer
-            .run(move |db| {
-                let mut statement = db.prepare_cached("SELECT id FROM jobs WHERE payment_hash = ?1")?;
-                let mut rows = statement.query([payment_hash.0])?;
-                rows.next()?.map(|row| id(row, 0, "jobs.id").map(JobId)).transpose()
-            })
-            .await
+        self.look(move |db| {
+            let mut statement = db.prepare_cached("SELECT id FROM jobs WHERE payment_hash = ?1")?;
+            let mut rows = statement.query([payment_hash.0])?;
+            rows.next()?.map(|row| id(row, 0, "jobs.id").map(JobId)).transpose()
+        })
+        .await
     }
 
     /// Jobs that are not over: waiting, running or finished.

@@ -8,6 +8,7 @@ mod columns;
 mod error;
 mod jobs;
 mod outbox;
+mod reader;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use outbox::Pending;
 pub use views::{AccountBalance, DayEarnings, EntryRow, JobFilter, JobRow};
 
 use columns::{millis, time};
+use reader::Reader;
 use writer::Writer;
 
 /// How long a write waits for another process (`coinop jobs cancel` beside `coinop serve`) to finish its own.
@@ -42,18 +44,22 @@ const WAL_PAGES: u32 = 4_000;
 #[derive(Debug, Clone)]
 pub struct Store {
     writer: Writer,
+    /// A database in memory has one connection only.
+    reader: Option<Reader>,
 }
 
 /// Waits for the writer to finish its queue; see [`Store::open`].
 #[derive(Debug)]
-pub struct Closing(JoinHandle<()>);
+pub struct Closing(Vec<JoinHandle<()>>);
 
 impl Closing {
     /// Returns when everything queued is durable and the file is closed. All clones of the [`Store`] must be dropped
     /// first, or this waits for them.
     pub fn wait(self) {
-        // A panic of the thread has been printed already and everybody waiting was told.
-        let _ = self.0.join();
+        for thread in self.0 {
+            // A panic of the thread has been printed already and everybody waiting was told.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -65,7 +71,15 @@ impl Store {
     pub fn open(path: &Path) -> Result<(Self, Closing), StoreError> {
         let wrap = |source| StoreError::Open { path: path.to_owned(), source };
         restrict(path).map_err(|error| wrap(rusqlite::Error::ToSqlConversionFailure(Box::new(error))))?;
-        Self::start(Connection::open(path).map_err(wrap)?, path)
+        let (mut store, mut closing) = Self::start(Connection::open(path).map_err(wrap)?, path)?;
+        // Opened after the migrations.
+        let connection = Connection::open(path).map_err(wrap)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(wrap)?;
+        connection.pragma_update(None, "query_only", true).map_err(wrap)?;
+        let (reader, thread) = Reader::start(connection).map_err(|error| wrap(no_thread(error)))?;
+        store.reader = Some(reader);
+        closing.0.push(thread);
+        Ok((store, closing))
     }
 
     /// A store in memory: SQLite itself, for tests.
@@ -84,11 +98,20 @@ impl Store {
         connection.pragma_update(None, "synchronous", "FULL").map_err(open)?;
         connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES).map_err(open)?;
         schema::migrations().to_latest(&mut connection)?;
-        let (writer, thread) = Writer::start(connection).map_err(|error| StoreError::Open {
-            path: path.to_owned(),
-            source: rusqlite::Error::ToSqlConversionFailure(Box::new(error)),
-        })?;
-        Ok((Self { writer }, Closing(thread)))
+        let (writer, thread) = Writer::start(connection).map_err(|error| open(no_thread(error)))?;
+        Ok((Self { writer, reader: None }, Closing(vec![thread])))
+    }
+
+    /// Looks up what is committed, without waiting for what is being committed.
+    async fn look<T, F>(&self, look: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        match &self.reader {
+            Some(reader) => reader.run(look).await,
+            None => self.writer.run(look).await,
+        }
     }
 
     /// Up to when `name` has been read; see [`Store::set_cursor`].
@@ -172,6 +195,10 @@ impl Store {
             })
             .await
     }
+}
+
+fn no_thread(error: std::io::Error) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(Box::new(error))
 }
 
 /// Makes the file readable by its owner alone before anything is in it: it will hold customers' prompts.

@@ -6,6 +6,7 @@
 
 use std::sync::mpsc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -14,6 +15,13 @@ use super::error::StoreError;
 
 /// The most pieces of work in one transaction: bounds how long the first waits for the last.
 const GROUP: usize = 512;
+
+/// The part of a commit's time that the next group waits for company. Those who were just answered come back with their
+/// next piece a moment later: a group that begins without them makes them wait for two commits instead of one.
+const COMPANY_SHARE: u32 = 8;
+
+/// The longest wait for company, however slow the disk.
+const LONGEST_WAIT: Duration = Duration::from_millis(1);
 
 /// What a piece of work wants to hear after the commit.
 type Reply = Box<dyn FnOnce(Result<(), String>) + Send>;
@@ -61,7 +69,13 @@ impl Writer {
 }
 
 fn serve(connection: &Connection, queue: &mpsc::Receiver<Work>) {
+    let mut wait = Duration::ZERO;
     while let Ok(first) = queue.recv() {
+        if !wait.is_zero() {
+            #[expect(clippy::disallowed_methods, reason = "this thread is the writer's own, no runtime waits for it")]
+            thread::sleep(wait);
+        }
+        let begun = Instant::now();
         let group = std::iter::once(first).chain(queue.try_iter().take(GROUP - 1));
         let mut replies = Vec::new();
         let committed = commit(connection, group, &mut replies).map_err(|error| error.to_string());
@@ -70,6 +84,8 @@ fn serve(connection: &Connection, queue: &mpsc::Receiver<Work>) {
             // A transaction left open would swallow the next group. Failing to roll back means none is open.
             let _ = connection.execute_batch("ROLLBACK");
         }
+        // Who was alone has nobody to wait for.
+        wait = if replies.len() > 1 { (begun.elapsed() / COMPANY_SHARE).min(LONGEST_WAIT) } else { Duration::ZERO };
         for reply in replies {
             reply(committed.clone());
         }

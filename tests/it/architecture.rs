@@ -144,7 +144,7 @@ const CLOCKS: &[(&str, &str)] = &[
 const SPAWNERS: &[(&str, &str)] = &[
     ("daemon/service.rs", "the intake, which must end before the other tasks do; joined by Service::stop"),
     ("inference/mistral_rs/", "drains the engine, which waits for its reader; ends with the answer"),
-    ("store/writer.rs", "the one thread that owns the database connection; joined by Closing::wait"),
+    ("store/", "the threads that own the database connections; joined by Closing::wait"),
     ("wallet/nwc/mod.rs", "listens to the wallet; aborted when the wallet is dropped"),
     ("testing/", "servers of the tests"),
 ];
