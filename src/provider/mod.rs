@@ -220,33 +220,42 @@ impl Provider {
         }
         let job = Arc::new(job.clone());
         for effect in effects {
-            let key = (job.id, effect.key());
-            if !lock(&self.in_flight).insert(key) {
+            match self.claim(job.id, effect.key()) {
+                Some(landing) => self.launch(Arc::clone(&job), effect, landing),
                 // The earlier one may be just ending: what it does not do is found in the outbox.
-                self.stranded.store(true, Ordering::Relaxed);
-                continue;
+                None => self.stranded.store(true, Ordering::Relaxed),
             }
-            let landing = Landing { provider: Arc::clone(self), key };
-            let (this, job) = (Arc::clone(self), Arc::clone(&job));
-            let span = info_span!("job", id = %job.id, act = effect.key().word());
-            self.tasks.spawn(
-                async move {
-                    this.parts.witness.at(Moment::Before(key.1), job.id).await;
-                    let done = tokio::select! {
-                        done = this.perform(&job, effect) => done,
-                        // The grace period is over, and a wallet or a relay still has not answered: as after a crash, the
-                        // outbox has it. A run is told to stop and ends by itself.
-                        () = this.stop.cancelled(), if key.1 != EffectKey::Run => Ok(()),
-                    };
-                    drop(landing);
-                    if let Err(problem) = done {
-                        error!(%problem, "The act stays in the outbox");
-                        this.stranded.store(true, Ordering::Relaxed);
-                    }
-                }
-                .instrument(span),
-            );
         }
+    }
+
+    /// Claims an act; `None` while it is under way.
+    fn claim(self: &Arc<Self>, job: JobId, act: EffectKey) -> Option<Landing> {
+        let key = (job, act);
+        lock(&self.in_flight).insert(key).then(|| Landing { provider: Arc::clone(self), key })
+    }
+
+    /// Starts an act that was claimed.
+    fn launch(self: &Arc<Self>, job: Arc<Job>, effect: Effect, landing: Landing) {
+        let this = Arc::clone(self);
+        let act = effect.key();
+        let span = info_span!("job", id = %job.id, act = act.word());
+        self.tasks.spawn(
+            async move {
+                this.parts.witness.at(Moment::Before(act), job.id).await;
+                let done = tokio::select! {
+                    done = this.perform(&job, effect) => done,
+                    // The grace period is over, and a wallet or a relay still has not answered: as after a crash, the
+                    // outbox has it. A run is told to stop and ends by itself.
+                    () = this.stop.cancelled(), if act != EffectKey::Run => Ok(()),
+                };
+                drop(landing);
+                if let Err(problem) = done {
+                    error!(%problem, "The act stays in the outbox");
+                    this.stranded.store(true, Ordering::Relaxed);
+                }
+            }
+            .instrument(span),
+        );
     }
 
     async fn perform(self: &Arc<Self>, job: &Job, effect: Effect) -> Result<(), StoreError> {

@@ -9,7 +9,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Provider, lock};
+use super::Provider;
 use crate::job::{Effect, Failure, Job, JobEvent, Notice, PaymentState, WorkState};
 use crate::store::{Pending, StoreError};
 
@@ -47,9 +47,9 @@ impl Provider {
 
     async fn take_up(self: &Arc<Self>, pending: Vec<Pending>) -> Result<(), StoreError> {
         for Pending { job, effect, recoveries, .. } in pending {
-            if lock(&self.in_flight).contains(&(job, effect.key())) {
-                continue;
-            }
+            // Claimed before the job is looked at: whoever did it before has recorded its outcome by then, and nobody does
+            // it at the same time.
+            let Some(landing) = self.claim(job, effect.key()) else { continue };
             if effect == Effect::Run && recoveries > MOST_RECOVERIES {
                 warn!("Gave up job {job}: found undone at {recoveries} starts");
                 let failure = Failure::backend("the job could not be finished over several restarts of the provider");
@@ -60,7 +60,7 @@ impl Provider {
             if let Some(stored) = self.parts.store.job(job).await?
                 && is_still_wanted(&stored.job, &effect)
             {
-                self.act(&stored.job, vec![effect]);
+                self.launch(Arc::new(stored.job), effect, landing);
             }
         }
         Ok(())
