@@ -250,7 +250,7 @@ impl Journey {
             self.sound = false;
             self.notes.push(format!("{word}: {faults:?}"));
         }
-        let (paid, got) = (square.customers.paid(&square.seller)?, square.seller.balance()?);
+        let (paid, got) = (square.customers.paid(&square.seller)?, square.seller.funds()?);
         let done = u64::try_from(square.customers.done())?;
         let owed = if square.task.wallet.is_some() { PRICE.per(done, 1) } else { Msat::ZERO };
         if paid != got || got != owed {

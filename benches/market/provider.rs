@@ -78,7 +78,12 @@ async fn plan(task: Task) -> Result<Plan> {
         None => None,
     };
     let base = if wallet.is_some() { PRICE } else { Msat::ZERO };
-    let offer = Offer { rates: Rates { base, ..Rates::default() }, terms: Terms::Prepay, free_per_day: 0 };
+    let offer = Offer {
+        rates: Rates { base, ..Rates::default() },
+        terms: Terms::Prepay,
+        free_per_day: 0,
+        hold_for: Offer::hold_for(Duration::from_secs(60)),
+    };
     let unlimited = Rate::per_minute(u32::MAX, u32::MAX);
     let backend = Arc::new(Slow { echo: Echo::new(), work: task.work });
     let time_limit = Duration::from_secs(60);

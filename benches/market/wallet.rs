@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use coinop::money::Msat;
 use coinop::wallet::fake::FakeWallet;
 use coinop::wallet::{
-    Capabilities, Invoice, InvoiceRequest, InvoiceState, InvoiceUpdate, PaymentHash, Wallet, WalletError,
+    Balance, Capabilities, Invoice, InvoiceRequest, InvoiceState, InvoiceUpdate, PaymentHash, Wallet, WalletError,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -147,6 +147,10 @@ impl RemoteWallet {
 
 #[async_trait]
 impl Wallet for RemoteWallet {
+    async fn balance(&self) -> Result<Option<Balance>, WalletError> {
+        Ok(None)
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities { hold_invoices: false, pay: false, whole_sats: false }
     }

@@ -21,7 +21,7 @@ use crate::job::text::TextLimits;
 use crate::job::{Encryption, Input, InputKind, JobId, JobKind, Params, Rates, Terms};
 use crate::money::Msat;
 use crate::nip90::{Codec, Order, ReadLimits};
-use crate::provider::{Clock, HoldKey, Offer, Settings};
+use crate::provider::{Clock, HOLD_SLACK, HoldKey, Offer, Settings};
 use crate::relays::{PoolConfig, RelayPool};
 use crate::requester::{Buyer, Choice, Limits, Plan, Progress, Receipt};
 use crate::store::{AccountBalance, EntryRow, Store};
@@ -246,8 +246,8 @@ async fn play(folder: &std::path::Path, mut timeline: Timeline) -> Result<Report
         return Err(CommandError::failure(format!("the books are not in order: {}", problems.join("; "))).into());
     }
     let wallets = vec![
-        Balance { who: "customer", before_msat: POCKET_MONEY.as_msat(), after_msat: purse.balance()?.as_msat() },
-        Balance { who: "provider", before_msat: 0, after_msat: till.balance()?.as_msat() },
+        Balance { who: "customer", before_msat: POCKET_MONEY.as_msat(), after_msat: purse.funds()?.as_msat() },
+        Balance { who: "provider", before_msat: 0, after_msat: till.funds()?.as_msat() },
     ];
     Ok(Report {
         provider_npub: identity.npub(),
@@ -297,7 +297,7 @@ fn service_plan(
     wallet: Arc<FakeWallet>,
     backend: Arc<dyn Inference>,
 ) -> ServicePlan {
-    let offer = Offer { rates: RATES, terms: Terms::Prepay, free_per_day: 0 };
+    let offer = Offer { rates: RATES, terms: Terms::Prepay, free_per_day: 0, hold_for: HOLD_SLACK };
     let limit = Duration::try_from(JOB_TIMEOUT).unwrap_or(PATIENCE);
     ServicePlan {
         signer: identity.signer.clone(),

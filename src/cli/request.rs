@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::exit::{CommandError, Exit};
 use super::{Globals, globals, pay_screen};
-use crate::config::Config;
+use crate::config::{Config, PayFrom};
 use crate::daemon::wiring;
 use crate::identity::{Signer, provider_from_npub};
 use crate::job::id::ProviderId;
@@ -224,8 +224,11 @@ async fn wallet(args: &RequestArgs, config: &Config, data: &Path) -> Result<Opti
     if args.play_money {
         return Ok(Some(Arc::new(wiring::play_purse(data)?)));
     }
-    let Some(connection) = config.requester.wallet.as_ref().filter(|_| !args.no_pay) else { return Ok(None) };
-    let secret = connection.reveal("requester.wallet")?;
+    let secret = match config.requester.wallet.as_ref().filter(|_| !args.no_pay) {
+        None => return Ok(None),
+        Some(PayFrom::Own) => anyhow::bail!("requester.wallet \"own\" is not wired yet"),
+        Some(PayFrom::Nwc(connection)) => connection.reveal("requester.wallet")?,
+    };
     Ok(Some(Arc::new(wiring::connect_nwc(secret.expose_secret()).await.context("requester.wallet")?)))
 }
 

@@ -15,13 +15,15 @@ pub mod resolved;
 pub mod secret;
 pub mod template;
 mod values;
+mod wallet;
 
 pub use error::{ConfigError, Problem};
 pub use paths::Paths;
 pub use raw::RawConfig;
 pub use resolved::{
-    Access, AdSettings, Config, FetchSettings, IdentitySettings, InferenceSettings, Limits, LogFormat, LogSettings,
-    MistralRsSettings, Profile, RelaySettings, RequesterSettings, TextSettings, WalletSettings,
+    Access, AdSettings, ChainSource, ClnSettings, Config, FetchSettings, IdentitySettings, InferenceSettings,
+    LdkSettings, Limits, LndSettings, LogFormat, LogSettings, LspSettings, MistralRsSettings, PayFrom, Profile,
+    RefundSettings, RelaySettings, RequesterSettings, TextSettings, WalletSettings, ZapSettings,
 };
 pub use secret::SecretRef;
 pub use template::Template;

@@ -34,6 +34,10 @@ pub struct RawConfig {
     pub inference: RawInference,
     /// `[wallet]`
     pub wallet: RawWallet,
+    /// `[zaps]`
+    pub zaps: RawZaps,
+    /// `[refund]`
+    pub refund: RawRefund,
     /// `[limits]`
     pub limits: RawLimits,
     /// `[access]`
@@ -137,10 +141,112 @@ section! {
     RawWallet {
         /// Which backend.
         backend: String = "none".into(),
+        /// bitcoin, testnet4, signet or regtest.
+        network: String = "bitcoin".into(),
         /// Consent to the fake wallet.
         i_know_this_is_play_money: bool = false,
         /// `[wallet.nwc]`
         nwc: RawNwc = RawNwc::default(),
+        /// `[wallet.ldk]`
+        ldk: RawLdk = RawLdk::default(),
+        /// `[wallet.lnd]`
+        lnd: RawLnd = RawLnd::default(),
+        /// `[wallet.cln]`
+        cln: RawCln = RawCln::default(),
+        /// `[wallet.phoenixd]`
+        phoenixd: RawPhoenixd = RawPhoenixd::default(),
+        /// `[wallet.lnbits]`
+        lnbits: RawLnbits = RawLnbits::default(),
+    }
+}
+
+section! {
+    /// `[wallet.ldk]`: the embedded node.
+    RawLdk {
+        /// Consent to keep real money in a program that is always online.
+        i_accept_the_risk_on_mainnet: bool = false,
+        /// esplora, electrum or bitcoind.
+        chain_source: String = "esplora".into(),
+        /// Address of the chain source.
+        chain_url: String = String::new(),
+        /// User of bitcoind's RPC.
+        bitcoind_user: String = String::new(),
+        /// Reference to the password of bitcoind's RPC.
+        bitcoind_password: String = String::new(),
+        /// Path of the node's own storage.
+        folder: String = String::new(),
+        /// Socket addresses.
+        listen: Vec<String> = Vec::new(),
+        /// The node's name in the network.
+        alias: String = String::new(),
+        /// node-id@host:port of an LSP (LSPS2).
+        lsp: String = String::new(),
+        /// Reference to the LSP's token.
+        lsp_token: String = String::new(),
+    }
+}
+
+section! {
+    /// `[wallet.lnd]`: somebody's LND, by its REST interface.
+    RawLnd {
+        /// Address.
+        url: String = String::new(),
+        /// Reference to the macaroon, hexadecimal.
+        macaroon: String = String::new(),
+        /// Path of tls.cert.
+        certificate: String = String::new(),
+    }
+}
+
+section! {
+    /// `[wallet.cln]`: somebody's Core Lightning, by clnrest.
+    RawCln {
+        /// Address.
+        url: String = String::new(),
+        /// Reference to the rune.
+        rune: String = String::new(),
+        /// Path of the server's certificate.
+        certificate: String = String::new(),
+    }
+}
+
+section! {
+    /// `[wallet.phoenixd]`
+    RawPhoenixd {
+        /// Address.
+        url: String = "http://127.0.0.1:9740".into(),
+        /// Reference to the password.
+        password: String = String::new(),
+    }
+}
+
+section! {
+    /// `[wallet.lnbits]`
+    RawLnbits {
+        /// Address.
+        url: String = String::new(),
+        /// Reference to the admin key.
+        key: String = String::new(),
+    }
+}
+
+section! {
+    /// `[zaps]`: being paid by zaps (NIP-57).
+    RawZaps {
+        /// Whether a zap counts as payment, given `profile.lud16`.
+        accept: bool = true,
+    }
+}
+
+section! {
+    /// `[refund]`: paying credit back.
+    RawRefund {
+        /// Amount; empty for never.
+        automatic_above: String = String::new(),
+        /// Amount.
+        max_per_day: String = "10000sat".into(),
+        /// Percent.
+        max_fee_percent: u32 = 1,
     }
 }
 
@@ -251,7 +357,11 @@ section! {
         max_cost: String = "100sat".into(),
         /// Duration.
         timeout: String = "5m".into(),
-        /// Reference to a connection string.
+        /// "own", or a reference to a connection string.
         wallet: String = String::new(),
+        /// Amount; empty for no limit.
+        max_per_day: String = "1000sat".into(),
+        /// Percent.
+        max_fee_percent: u32 = 1,
     }
 }

@@ -8,13 +8,14 @@ use super::error::{ConfigError, Problem};
 use super::paths::Paths;
 use super::raw::{
     RawAccess, RawAd, RawConfig, RawFetch, RawIdentity, RawInference, RawLimits, RawLog, RawProfile, RawRelays,
-    RawRequester, RawText, RawWallet,
+    RawRequester, RawText,
 };
 use super::resolved::{
     Access, AdSettings, Config, FetchSettings, IdentitySettings, InferenceSettings, Limits, LogFormat, LogSettings,
-    MistralRsSettings, Profile, RelaySettings, RequesterSettings, TextSettings, WalletSettings,
+    MistralRsSettings, PayFrom, Profile, RelaySettings, RequesterSettings, TextSettings, WalletSettings, ZapSettings,
 };
 use super::values::Values;
+use super::wallet::{network, refund, wallet};
 use crate::identity::{Account, Keystore};
 use crate::job::{Rates, Terms};
 
@@ -50,6 +51,9 @@ impl Config {
             text: text(values_mut, &raw.text),
             inference: inference(values_mut, &raw.inference),
             wallet: wallet(values_mut, &raw.wallet),
+            network: network(values_mut, &raw.wallet.network),
+            zaps: ZapSettings { accept: raw.zaps.accept },
+            refund: refund(values_mut, &raw.refund),
             limits: limits(values_mut, &raw.limits),
             access: access(values_mut, &raw.access),
             ad: ad(values_mut, &raw.ad),
@@ -107,12 +111,24 @@ impl Config {
                 "work is sold, and there is no wallet to be paid with",
                 "set it to \"nwc\" with wallet.nwc.connection, or text.terms to \"free\"",
             ),
-            WalletSettings::Nwc { connection } => {
-                if let Err(error) = connection.reveal("wallet.nwc.connection") {
-                    missing.problem("wallet.nwc.connection", error_words(&error), "put the connection string there");
+            wallet => {
+                // Not an error of the configuration: another build reads the same file.
+                if matches!(wallet, WalletSettings::Ldk(_)) && !cfg!(feature = "ldk") {
+                    missing.problem(
+                        "wallet.backend",
+                        "this coinop was built without the embedded node",
+                        "use one built with the feature ldk, which is on by default",
+                    );
+                }
+                for (field, secret) in wallet.secrets() {
+                    if let Err(error) = secret.reveal(field) {
+                        missing.problem(field, error_words(&error), "put the secret there");
+                    }
+                }
+                if let Some((field, path)) = wallet.certificate().filter(|(_, path)| !path.is_file()) {
+                    missing.problem(field, format!("there is no file {}", path.display()), "correct the path");
                 }
             }
-            WalletSettings::None | WalletSettings::PlayMoney => {}
         }
         missing.problems
     }
@@ -232,35 +248,6 @@ fn inference(values: &mut Values<'_>, raw: &RawInference) -> Option<InferenceSet
     Some(InferenceSettings::MistralRs(MistralRsSettings { model, model_name, chat_template, context }))
 }
 
-fn wallet(values: &mut Values<'_>, raw: &RawWallet) -> WalletSettings {
-    let connection = values.secret("wallet.nwc.connection", &raw.nwc.connection);
-    match values.word("wallet.backend", &raw.backend, &[("none", 0), ("nwc", 1), ("fake", 2)]) {
-        1 => match connection {
-            Some(connection) => WalletSettings::Nwc { connection },
-            None => {
-                if raw.nwc.connection.is_empty() {
-                    values.problem(
-                        "wallet.nwc.connection",
-                        "the wallet's connection string is not named",
-                        "write \"env:COINOP_NWC\" or \"file:/path\" and put the string there",
-                    );
-                }
-                WalletSettings::None
-            }
-        },
-        2 if raw.i_know_this_is_play_money => WalletSettings::PlayMoney,
-        2 => {
-            values.problem(
-                "wallet.backend",
-                "the fake wallet takes invented money: whoever pays with it gets work for nothing",
-                "if that is what you want, set wallet.i_know_this_is_play_money = true; to earn, use \"nwc\"",
-            );
-            WalletSettings::None
-        }
-        _ => WalletSettings::None,
-    }
-}
-
 fn limits(values: &mut Values<'_>, raw: &RawLimits) -> Limits {
     Limits {
         max_event_bytes: values.count("limits.max_event_bytes", raw.max_event_bytes, 1_024, MAX_BYTES),
@@ -336,7 +323,13 @@ fn requester(values: &mut Values<'_>, raw: &RawRequester) -> RequesterSettings {
     RequesterSettings {
         max_cost: values.amount("requester.max_cost", &raw.max_cost),
         timeout: values.duration("requester.timeout", &raw.timeout, SECOND, DAY),
-        wallet: values.secret("requester.wallet", &raw.wallet),
+        wallet: if raw.wallet == "own" {
+            Some(PayFrom::Own)
+        } else {
+            values.secret("requester.wallet", &raw.wallet).map(PayFrom::Nwc)
+        },
+        max_per_day: (!raw.max_per_day.is_empty()).then(|| values.amount("requester.max_per_day", &raw.max_per_day)),
+        max_fee_percent: values.number("requester.max_fee_percent", raw.max_fee_percent, 0, 100),
     }
 }
 
@@ -360,8 +353,10 @@ fn together(values: &mut Values<'_>, config: &Config) {
             "set a price (text.base, text.per_1k_prompt, text.per_1k_generated), or text.terms = \"free\"",
         );
     }
-    // The play-money wallet says itself what it can.
-    if text.terms == Terms::Hold && config.wallet != WalletSettings::PlayMoney {
+    // What a wallet really can is seen when it is connected.
+    let wallet = ["wallet.backend", "text.terms"];
+    if text.terms == Terms::Hold && !config.wallet.may_hold() && values.problems.is_empty() && values.are_fine(&wallet)
+    {
         values.problem(
             "text.terms",
             "\"hold\" needs a wallet with hold invoices, and the configured one has none",

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bitcoin::Network;
+use bitcoin::secp256k1::PublicKey;
 use url::Url;
 
 use super::secret::SecretRef;
@@ -27,6 +29,12 @@ pub struct Config {
     pub inference: Option<InferenceSettings>,
     /// Where the money comes in.
     pub wallet: WalletSettings,
+    /// The Lightning network invoices are of.
+    pub network: Network,
+    /// Being paid by zaps.
+    pub zaps: ZapSettings,
+    /// Paying credit back.
+    pub refund: RefundSettings,
     /// How much of what we take on.
     pub limits: Limits,
     /// Who is served.
@@ -142,6 +150,112 @@ pub enum WalletSettings {
         /// Where the connection string stands.
         connection: SecretRef,
     },
+    /// The embedded node.
+    Ldk(Box<LdkSettings>),
+    /// LND's REST interface.
+    Lnd(LndSettings),
+    /// Core Lightning's clnrest.
+    Cln(ClnSettings),
+    /// phoenixd.
+    Phoenixd {
+        /// Its address.
+        url: Url,
+        /// Its HTTP password.
+        password: SecretRef,
+    },
+    /// LNbits.
+    Lnbits {
+        /// Its address.
+        url: Url,
+        /// The wallet's admin key.
+        key: SecretRef,
+    },
+}
+
+/// `[wallet.ldk]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LdkSettings {
+    /// Where the chain is seen.
+    pub chain: ChainSource,
+    /// The node's own storage; `None` for its place in the data folder.
+    pub folder: Option<PathBuf>,
+    /// Socket addresses (`host:port`) other nodes connect to; none for a node nobody connects to.
+    pub listen: Vec<String>,
+    /// The node's name in the network, at most 32 bytes (BOLT 7).
+    pub alias: Option<String>,
+    /// Opens channels to us when a payment comes (LSPS2).
+    pub lsp: Option<LspSettings>,
+}
+
+/// Where the embedded node sees the chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChainSource {
+    /// An Esplora HTTP API.
+    Esplora(Url),
+    /// An Electrum server, `tcp://` or `ssl://`.
+    Electrum(Url),
+    /// bitcoind's RPC.
+    Bitcoind {
+        /// Its host.
+        host: String,
+        /// Its RPC port.
+        port: u16,
+        /// Its RPC user.
+        user: String,
+        /// Its RPC password.
+        password: SecretRef,
+    },
+}
+
+/// A Lightning service provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LspSettings {
+    /// Its node.
+    pub node: PublicKey,
+    /// Its `host:port`.
+    pub address: String,
+    /// What it wants to see before it serves us.
+    pub token: Option<SecretRef>,
+}
+
+/// `[wallet.lnd]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LndSettings {
+    /// Its REST address.
+    pub url: Url,
+    /// What we may do.
+    pub macaroon: SecretRef,
+    /// The one certificate that is accepted (`tls.cert`); `None` asks the public authorities.
+    pub certificate: Option<PathBuf>,
+}
+
+/// `[wallet.cln]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClnSettings {
+    /// The address of clnrest.
+    pub url: Url,
+    /// What we may do.
+    pub rune: SecretRef,
+    /// The one certificate that is accepted; `None` asks the public authorities.
+    pub certificate: Option<PathBuf>,
+}
+
+/// `[zaps]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ZapSettings {
+    /// Whether a zap counts as payment, given a lightning address in the profile.
+    pub accept: bool,
+}
+
+/// `[refund]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefundSettings {
+    /// Credit from this amount on is paid back without being asked; `None` for never.
+    pub automatic_above: Option<Msat>,
+    /// The most that is paid back a day without the operator.
+    pub max_per_day: Msat,
+    /// Routing fees, in percent of the amount.
+    pub max_fee_percent: u32,
 }
 
 /// `[limits]`
@@ -241,5 +355,18 @@ pub struct RequesterSettings {
     /// How long to wait.
     pub timeout: Duration,
     /// A wallet that pays.
-    pub wallet: Option<SecretRef>,
+    pub wallet: Option<PayFrom>,
+    /// The most paid for jobs in 24 hours, fees included; `None` for no limit.
+    pub max_per_day: Option<Msat>,
+    /// Routing fees, in percent of the amount.
+    pub max_fee_percent: u32,
+}
+
+/// What the requester pays from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PayFrom {
+    /// The wallet of this installation (`[wallet]`).
+    Own,
+    /// A wallet of its own, behind a Nostr Wallet Connect string.
+    Nwc(SecretRef),
 }

@@ -71,6 +71,13 @@ pub async fn wallet(config: &Config, identity: &Identity, data: &Path) -> Result
             let secret = connection.reveal("wallet.nwc.connection")?;
             Some(Arc::new(connect_nwc(secret.expose_secret()).await.context("wallet.nwc.connection")?))
         }
+        WalletSettings::Ldk(_) => anyhow::bail!("wallet.backend \"ldk\" is not wired yet"),
+        WalletSettings::Lnd(_)
+        | WalletSettings::Cln(_)
+        | WalletSettings::Phoenixd { .. }
+        | WalletSettings::Lnbits { .. } => {
+            anyhow::bail!("this wallet is not wired yet")
+        }
     })
 }
 
@@ -249,7 +256,12 @@ pub fn pool(config: &Config) -> PoolConfig {
 
 fn settings(config: &Config) -> Settings {
     let text = &config.text;
-    let offer = Offer { rates: text.rates, terms: text.terms, free_per_day: text.free_per_day };
+    let offer = Offer {
+        rates: text.rates,
+        terms: text.terms,
+        free_per_day: text.free_per_day,
+        hold_for: Offer::hold_for(text.time_limit),
+    };
     Settings {
         offers: text.enabled.then_some((JobKind::TextGeneration, offer)).into_iter().collect(),
         rules: Rules {

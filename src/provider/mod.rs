@@ -33,7 +33,7 @@ use tracing::{Instrument, error, info, info_span};
 pub use advertising::Advertiser;
 pub use clock::Clock;
 pub use hold::HoldKey;
-pub use settings::{Offer, Settings};
+pub use settings::{HOLD_SLACK, Offer, Settings};
 pub use witness::{Moment, Witness};
 
 use crate::executor::{Prepared, Router};

@@ -7,7 +7,7 @@ use backon::{ExponentialBuilder, Retryable};
 use jiff::SignedDuration;
 use tracing::{debug, info, warn};
 
-use super::{Moment, PREPARE_LIMIT, Provider};
+use super::{HOLD_SLACK, Moment, PREPARE_LIMIT, Provider};
 use crate::job::admission::{Turned, too_dear};
 use crate::job::{Code, Job, JobEvent, JobRequest, QuoteDraft, Refusal, Terms};
 use crate::money::Msat;
@@ -67,7 +67,7 @@ impl Provider {
         let draft = QuoteDraft {
             rates: offer.rates,
             estimate: prepared.estimate,
-            terms: offer.terms,
+            terms: offer.terms_with(self.parts.wallet.as_deref()),
             on_the_house: self.settings.rules.on_the_house.contains(&request.customer),
             free_per_day: offer.free_per_day,
             whole_sats: capabilities.is_some_and(|can| can.whole_sats),
@@ -156,10 +156,11 @@ impl Provider {
             description: format!("coinop {} job {}", job.kind, job.id),
             expiry: window.min(left).max(LEAST_TIME_TO_PAY),
         };
+        let hold_for = self.settings.offers.get(&job.kind).map_or(HOLD_SLACK, |offer| offer.hold_for);
         let ask = || async {
             match (job.quote.terms, wallet.hold_invoices(), &self.parts.hold_key) {
                 (Terms::Hold, Some(hold), Some(key)) => {
-                    hold.create_hold_invoice(&request, &key.payment_hash(job.id)).await
+                    hold.create_hold_invoice(&request, &key.payment_hash(job.id), hold_for).await
                 }
                 (Terms::Hold, ..) => Err(WalletError::Refused("it makes no hold invoices".into())),
                 _ => wallet.create_invoice(&request).await,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::job::admission::Rules;
 use crate::job::{JobKind, Rates, Terms};
+use crate::wallet::{HoldInvoices, Wallet};
 
 /// What one kind of job is sold for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +16,27 @@ pub struct Offer {
     pub terms: Terms,
     /// Jobs a key has for nothing a day.
     pub free_per_day: u32,
+    /// How long a payment has to be held for [`Terms::Hold`]: the wait for a turn, the run at its longest, and settling.
+    pub hold_for: Duration,
+}
+
+/// What a hold lasts beyond the job's turn and run: settling, and a restart of ours in between.
+pub const HOLD_SLACK: Duration = Duration::from_secs(20 * 60);
+
+impl Offer {
+    /// How long a payment has to be held for a job that runs for at most `time_limit`, and may wait as long for its turn.
+    pub fn hold_for(time_limit: Duration) -> Duration {
+        time_limit.saturating_mul(2).saturating_add(HOLD_SLACK)
+    }
+
+    /// The terms a wallet can really do: a job whose payment it can't hold for long enough is paid before instead.
+    pub fn terms_with(&self, wallet: Option<&dyn Wallet>) -> Terms {
+        let longest = wallet.and_then(Wallet::hold_invoices).map(HoldInvoices::longest_hold);
+        match self.terms {
+            Terms::Hold if longest.is_none_or(|longest| longest < self.hold_for) => Terms::Prepay,
+            terms => terms,
+        }
+    }
 }
 
 /// How the operator wants to sell.

@@ -284,7 +284,7 @@ impl Service {
                 let methods: Vec<_> = self.methods().into_iter().map(Method::word).collect();
                 Ok(json!({"alias": "fake", "network": "regtest", "methods": methods}))
             }
-            Method::GetBalance => Ok(to_value(&Balance { balance: self.wallet.balance().map_err(coded)? })),
+            Method::GetBalance => Ok(to_value(&Balance { balance: self.wallet.funds().map_err(coded)? })),
             Method::MakeInvoice | Method::MakeHoldInvoice => self.make(method, params(call)?).await,
             Method::LookupInvoice => {
                 let ByHash { payment_hash } = params(call)?;
@@ -315,7 +315,9 @@ impl Service {
         let request =
             InvoiceRequest { amount, description: asked.description, expiry: Duration::from_secs(asked.expiry) };
         let made = match (method, asked.payment_hash) {
-            (Method::MakeHoldInvoice, Some(hash)) => self.wallet.create_hold_invoice(&request, &hash).await,
+            (Method::MakeHoldInvoice, Some(hash)) => {
+                self.wallet.create_hold_invoice(&request, &hash, Duration::from_secs(60)).await
+            }
             (Method::MakeHoldInvoice, None) => return Err(error("OTHER")),
             _ => self.wallet.create_invoice(&request).await,
         };

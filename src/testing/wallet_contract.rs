@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What the suite asks for.
 const AMOUNT: Msat = Msat::sat(21);
 
+/// How long holds last.
+const HOLD: Duration = Duration::from_secs(60 * 60);
+
 /// A wallet and the world around it, which the suite moves.
 #[async_trait]
 pub trait WalletUnderTest: Send + Sync {
@@ -56,6 +59,17 @@ pub trait WalletUnderTest: Send + Sync {
     /// The connection to the wallet breaks, now. It comes back by itself.
     async fn interrupt(&self);
 
+    /// Our side ends and starts anew: from now on [`WalletUnderTest::wallet`] is another one, of the same wallet. `false`
+    /// when there is nothing of ours to restart.
+    async fn restart(&self) -> bool {
+        false
+    }
+
+    /// A held payment of the invoice passes its deadline without being taken. `false` when that would take too long.
+    async fn pass_deadline(&self, _invoice: &Invoice) -> bool {
+        false
+    }
+
     /// An invoice of somebody else that the wallet can pay.
     async fn foreign_invoice(&self, amount: Msat) -> Invoice;
 
@@ -81,7 +95,13 @@ macro_rules! wallet_contract {
             a_held_payment_is_settled_by_its_preimage
             a_cancelled_hold_is_over
             nothing_is_taken_before_it_is_held
+            a_hold_past_its_deadline_pays_nothing
+            the_same_hold_invoice_can_be_asked_for_twice
+            a_hold_survives_a_restart
+            an_invoice_survives_a_restart
             paying_gives_the_proof
+            an_invoice_is_paid_once
+            what_came_and_went_is_remembered
             what_it_cannot_afford_is_not_paid
             a_payment_in_an_interruption_is_found_by_looking_up
             news_flows_again_after_an_interruption
@@ -205,7 +225,7 @@ pub async fn a_held_payment_is_settled_by_its_preimage(world: impl WalletUnderTe
     let mut news = wallet.updates().await.expect("news");
     let preimage = [21; 32];
     let hash = bolt11::hash_of(&preimage);
-    let invoice = holds.create_hold_invoice(&request(AMOUNT), &hash).await.expect("a hold invoice");
+    let invoice = holds.create_hold_invoice(&request(AMOUNT), &hash, HOLD).await.expect("a hold invoice");
     assert_eq!((invoice.payment_hash, invoice.amount), (hash, AMOUNT));
     assert_eq!(wallet.look_up(&hash).await, Ok(InvoiceState::Open));
     world.pay(&invoice).await;
@@ -225,7 +245,7 @@ pub async fn a_cancelled_hold_is_over(world: impl WalletUnderTest) {
     let Some(holds) = holds(wallet.as_ref()) else { return };
     let preimage = [22; 32];
     let hash = bolt11::hash_of(&preimage);
-    let invoice = holds.create_hold_invoice(&request(AMOUNT), &hash).await.expect("a hold invoice");
+    let invoice = holds.create_hold_invoice(&request(AMOUNT), &hash, HOLD).await.expect("a hold invoice");
     world.pay(&invoice).await;
     holds.cancel(&hash).await.expect("cancels");
     assert_eq!(wallet.look_up(&hash).await, Ok(InvoiceState::Cancelled));
@@ -240,10 +260,107 @@ pub async fn nothing_is_taken_before_it_is_held(world: impl WalletUnderTest) {
     let Some(holds) = holds(wallet.as_ref()) else { return };
     let preimage = [23; 32];
     let hash = bolt11::hash_of(&preimage);
-    holds.create_hold_invoice(&request(AMOUNT), &hash).await.expect("a hold invoice");
+    holds.create_hold_invoice(&request(AMOUNT), &hash, HOLD).await.expect("a hold invoice");
     assert!(holds.settle(&preimage).await.is_err());
     assert_eq!(wallet.look_up(&hash).await, Ok(InvoiceState::Open));
     assert!(holds.settle(&[24; 32]).await.is_err(), "nobody knows that preimage");
+}
+
+/// The network takes it back; taking it afterwards is a clear error and takes nothing.
+pub async fn a_hold_past_its_deadline_pays_nothing(world: impl WalletUnderTest) {
+    let wallet = world.wallet();
+    let Some(holds) = holds(wallet.as_ref()) else { return };
+    let preimage = [25; 32];
+    let hash = bolt11::hash_of(&preimage);
+    let invoice = holds.create_hold_invoice(&request(AMOUNT), &hash, HOLD).await.expect("a hold invoice");
+    world.pay(&invoice).await;
+    if world.pass_deadline(&invoice).await {
+        assert!(holds.settle(&preimage).await.is_err(), "taking it too late is no success");
+        assert_eq!(wallet.look_up(&hash).await, Ok(InvoiceState::Cancelled));
+    }
+}
+
+/// As after a crash between making and recording it.
+pub async fn the_same_hold_invoice_can_be_asked_for_twice(world: impl WalletUnderTest) {
+    let wallet = world.wallet();
+    let Some(holds) = holds(wallet.as_ref()) else { return };
+    let preimage = [26; 32];
+    let hash = bolt11::hash_of(&preimage);
+    holds.create_hold_invoice(&request(AMOUNT), &hash, HOLD).await.expect("a hold invoice");
+    let again = holds.create_hold_invoice(&request(AMOUNT), &hash, HOLD).await.expect("the hold invoice again");
+    assert_eq!((again.payment_hash, again.amount), (hash, AMOUNT));
+    world.pay(&again).await;
+    assert_eq!(wallet.look_up(&hash).await, Ok(InvoiceState::Held { amount: AMOUNT }));
+    holds.cancel(&hash).await.expect("cancels");
+}
+
+/// Held, our side dies, comes back, takes it.
+pub async fn a_hold_survives_a_restart(world: impl WalletUnderTest) {
+    let wallet = world.wallet();
+    let preimage = [27; 32];
+    let hash = bolt11::hash_of(&preimage);
+    let invoice = {
+        let Some(holds) = holds(wallet.as_ref()) else { return };
+        holds.create_hold_invoice(&request(AMOUNT), &hash, HOLD).await.expect("a hold invoice")
+    };
+    world.pay(&invoice).await;
+    drop(wallet);
+    if world.restart().await {
+        let wallet = world.wallet();
+        assert_eq!(look_up_until(wallet.as_ref(), &invoice, is_held).await, InvoiceState::Held { amount: AMOUNT });
+        let holds = holds(wallet.as_ref()).expect("it could before");
+        holds.settle(&preimage).await.expect("settles");
+        assert_settled(look_up_until(wallet.as_ref(), &invoice, is_settled).await, AMOUNT);
+    }
+}
+
+/// Made, our side dies, comes back, is paid.
+pub async fn an_invoice_survives_a_restart(world: impl WalletUnderTest) {
+    let wallet = world.wallet();
+    let invoice = wallet.create_invoice(&request(AMOUNT)).await.expect("an invoice");
+    drop(wallet);
+    if world.restart().await {
+        let wallet = world.wallet();
+        assert_eq!(look_up_stubbornly(wallet.as_ref(), &invoice).await, InvoiceState::Open);
+        world.pay(&invoice).await;
+        assert_settled(look_up_until(wallet.as_ref(), &invoice, is_settled).await, AMOUNT);
+    }
+}
+
+/// Asked twice to pay the same invoice, the wallet has paid once.
+pub async fn an_invoice_is_paid_once(world: impl WalletUnderTest) {
+    let wallet = world.wallet();
+    let Some(payer) = payer(wallet.as_ref()) else { return };
+    let invoice = world.foreign_invoice(AMOUNT).await;
+    let first = payer.pay(&invoice.bolt11, AMOUNT).await.expect("pays");
+    let balance = wallet.balance().await.expect("a balance");
+    if let Ok(again) = payer.pay(&invoice.bolt11, AMOUNT).await {
+        assert_eq!(again.preimage, first.preimage);
+    }
+    assert_eq!(wallet.balance().await.expect("a balance"), balance, "it was paid twice");
+    assert_eq!(payer.payment(&invoice.payment_hash).await.expect("known").expect("made").preimage, first.preimage);
+}
+
+/// What the books are compared with.
+pub async fn what_came_and_went_is_remembered(world: impl WalletUnderTest) {
+    let wallet = world.wallet();
+    let began = Timestamp::now() - jiff::SignedDuration::from_secs(60);
+    let Some(history) = wallet.history() else { return };
+    let invoice = wallet.create_invoice(&request(AMOUNT)).await.expect("an invoice");
+    let unpaid = wallet.create_invoice(&request(AMOUNT)).await.expect("an invoice");
+    world.pay(&invoice).await;
+    assert_settled(look_up_until(wallet.as_ref(), &invoice, is_settled).await, AMOUNT);
+    let received = history.received(began).await.expect("what came");
+    let found: Vec<_> = received.iter().filter(|one| one.payment_hash == invoice.payment_hash).collect();
+    assert_eq!(found.iter().map(|one| one.amount).collect::<Vec<_>>(), [AMOUNT]);
+    assert!(received.iter().all(|one| one.payment_hash != unpaid.payment_hash));
+    if let Some(payer) = payer(wallet.as_ref()) {
+        let bill = world.foreign_invoice(AMOUNT).await;
+        payer.pay(&bill.bolt11, AMOUNT).await.expect("pays");
+        let sent = history.sent(began).await.expect("what went");
+        let found: Vec<_> = sent.iter().filter(|one| one.payment_hash == bill.payment_hash).collect();
+        assert_eq!(found.iter().map(|one| one.amount).collect::<Vec<_>>(), [AMOUNT]);
+    }
 }
 
 /// Paying returns the preimage of the hash, and so does asking later.
@@ -355,6 +472,28 @@ async fn until(
 
 async fn reconnected(watched: &mut (impl Stream<Item = WatchEvent> + Unpin)) {
     while within(watched.next()).await != Some(WatchEvent::Reconnected) {}
+}
+
+fn is_held(state: InvoiceState) -> bool {
+    matches!(state, InvoiceState::Held { .. })
+}
+
+fn is_settled(state: InvoiceState) -> bool {
+    matches!(state, InvoiceState::Settled { .. })
+}
+
+/// Looks up until it stands as wanted: news may still be on its way.
+async fn look_up_until(wallet: &dyn Wallet, invoice: &Invoice, wanted: fn(InvoiceState) -> bool) -> InvoiceState {
+    let search = async {
+        loop {
+            let state = look_up_stubbornly(wallet, invoice).await;
+            if wanted(state) {
+                return state;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(search).await
 }
 
 /// Looks up as a provider does: again, as long as the answer is only that nobody answers.

@@ -17,6 +17,8 @@ use crate::money::Msat;
 pub mod bolt11;
 pub mod error;
 pub mod fake;
+pub mod hold_window;
+pub mod node;
 pub mod nwc;
 pub mod watch;
 
@@ -93,6 +95,53 @@ impl std::fmt::Debug for Payment {
     }
 }
 
+/// What a wallet has, in its own words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Balance {
+    /// What can be paid over Lightning.
+    pub spendable: Msat,
+    /// What can still be received over Lightning (inbound liquidity), if the wallet says.
+    pub receivable: Option<Msat>,
+    /// What is on the chain, if the wallet has such.
+    pub on_chain: Option<Msat>,
+}
+
+/// An invoice of the wallet that was paid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// Which.
+    pub payment_hash: PaymentHash,
+    /// What arrived.
+    pub amount: Msat,
+    /// When it was settled, as far as the wallet says.
+    pub at: Option<Timestamp>,
+    /// What the invoice said, as far as the wallet says.
+    pub description: Option<String>,
+}
+
+/// A payment the wallet made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// To which invoice.
+    pub payment_hash: PaymentHash,
+    /// How much, without fees.
+    pub amount: Msat,
+    /// Routing fees on top, if the wallet says.
+    pub fees: Option<Msat>,
+    /// When, as far as the wallet says.
+    pub at: Option<Timestamp>,
+}
+
+/// What a wallet remembers: for comparing the books with it.
+#[async_trait]
+pub trait History: Send + Sync {
+    /// Invoices settled at `since` or later (those whose time is unknown included), in no order, none twice.
+    async fn received(&self, since: Timestamp) -> Result<Vec<Received>, WalletError>;
+
+    /// Payments made at `since` or later (those whose time is unknown included), in no order, none twice.
+    async fn sent(&self, since: Timestamp) -> Result<Vec<Sent>, WalletError>;
+}
+
 /// Makes invoices and says what became of them.
 #[async_trait]
 pub trait Wallet: Send + Sync + 'static {
@@ -113,6 +162,14 @@ pub trait Wallet: Send + Sync + 'static {
     /// looks up.
     async fn updates(&self) -> Result<BoxStream<'static, InvoiceUpdate>, WalletError>;
 
+    /// What it has. `None`: it does not say.
+    async fn balance(&self) -> Result<Option<Balance>, WalletError>;
+
+    /// What it remembers, when it tells.
+    fn history(&self) -> Option<&dyn History> {
+        None
+    }
+
     /// The hold-invoice side, when [`Capabilities::hold_invoices`].
     fn hold_invoices(&self) -> Option<&dyn HoldInvoices> {
         None
@@ -127,15 +184,23 @@ pub trait Wallet: Send + Sync + 'static {
 /// Hold invoices: the payment is committed first and taken, or given back, later.
 #[async_trait]
 pub trait HoldInvoices: Send + Sync {
-    /// Makes a hold invoice for a hash whose preimage we keep.
+    /// The longest a payment can be held before the network takes it back, whoever pays. A block is counted as ten
+    /// minutes, so it is a promise about blocks, not about a clock.
+    fn longest_hold(&self) -> Duration;
+
+    /// Makes a hold invoice for a hash whose preimage we keep, whose payment can be held for at least `hold_for` (at most
+    /// [`HoldInvoices::longest_hold`]). Asked again for the same hash, after a crash, it makes or finds one that can be
+    /// paid: at most one of them ever is.
     async fn create_hold_invoice(
         &self,
         request: &InvoiceRequest,
         payment_hash: &PaymentHash,
+        hold_for: Duration,
     ) -> Result<Invoice, WalletError>;
 
     /// Takes the held money. Not settlement itself: only [`InvoiceState::Settled`] is. Taking what is taken already is
-    /// no error, so that an outbox may ask twice.
+    /// no error, so that an outbox may ask twice. Past the deadline of the hold it takes nothing, gives the money back and
+    /// is an error, so that no payment ever goes to the chain.
     async fn settle(&self, preimage: &[u8; 32]) -> Result<(), WalletError>;
 
     /// Gives the held money back, or withdraws the invoice when nothing is held yet. Giving back twice is no error.

@@ -7,7 +7,7 @@ use coinop::inference::echo::Echo;
 use coinop::inference::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, TextSink};
 use coinop::wallet::fake::FakeWallet;
 use coinop::wallet::{
-    Capabilities, Invoice, InvoiceRequest, InvoiceState, InvoiceUpdate, PaymentHash, Wallet, WalletError,
+    Balance, Capabilities, Invoice, InvoiceRequest, InvoiceState, InvoiceUpdate, PaymentHash, Wallet, WalletError,
 };
 use futures::stream::BoxStream;
 use tokio::sync::{Mutex, Semaphore, mpsc};
@@ -114,5 +114,9 @@ impl Wallet for Unanswering {
 
     async fn updates(&self) -> Result<BoxStream<'static, InvoiceUpdate>, WalletError> {
         self.0.updates().await
+    }
+
+    async fn balance(&self) -> Result<Option<Balance>, WalletError> {
+        self.0.balance().await
     }
 }

@@ -279,7 +279,7 @@ async fn story(terms: Terms, n: usize, customers: u8) -> Option<String> {
 
     let bought = bought.concat();
     let charged = Msat::msat(21_000 * u32::from(customers));
-    assert_eq!(wallet.balance().unwrap(), charged, "each charged once");
+    assert_eq!(wallet.funds().unwrap(), charged, "each charged once");
     check_books(&orders, &bought).await;
     for one in &bought {
         check_relay(&relay, one.job).await;

@@ -42,7 +42,7 @@ async fn a_prepaid_job_is_done_after_the_payment_and_not_before() {
     assert_eq!(result.receipt.paid, Some(Msat::sat(21)));
     assert_eq!(result.receipt.credit, Some(Msat::ZERO));
     assert_eq!(result.amount.unwrap().bolt11, Some(invoice.bolt11));
-    assert_eq!((echo.runs(), market.wallet().balance().unwrap()), (1, Msat::sat(21)));
+    assert_eq!((echo.runs(), market.wallet().funds().unwrap()), (1, Msat::sat(21)));
     market.finish().await;
 }
 
@@ -113,13 +113,13 @@ async fn held_money_is_taken_once_the_work_is_done() {
     assert_eq!(invoice.feedback.terms, Some(Terms::Hold));
     let paying = customer.begin_to_pay(&invoice);
     within("the run", echo.wait_for_runs(1)).await;
-    assert_eq!(market.wallet().balance().unwrap(), Msat::ZERO);
+    assert_eq!(market.wallet().funds().unwrap(), Msat::ZERO);
     assert!(!paying.is_finished());
 
     echo.release(1);
     assert_eq!(posted.result().await.content, "hold it");
     paying.await.unwrap().unwrap();
-    assert_eq!(market.wallet().balance().unwrap(), Msat::sat(21));
+    assert_eq!(market.wallet().funds().unwrap(), Msat::sat(21));
     market.finish().await;
 }
 
@@ -129,13 +129,13 @@ async fn held_money_goes_back_when_the_work_fails() {
     echo.fail(1);
     let market = TestMarket::new().terms(Terms::Hold).backend(echo).start().await;
     let customer = market.customer().await;
-    let before = customer.wallet.balance().unwrap();
+    let before = customer.wallet.funds().unwrap();
     let mut posted = customer.post(&customer.order("fail")).await;
     let invoice = posted.invoice().await;
     let paying = customer.begin_to_pay(&invoice);
     assert_eq!(posted.refusal().await.code, Code::Backend);
     assert!(matches!(paying.await.unwrap(), Err(WalletError::PaymentFailed(_))));
-    assert_eq!(customer.wallet.balance().unwrap(), before);
+    assert_eq!(customer.wallet.funds().unwrap(), before);
     let store = market.service().provider().store().clone();
     assert_eq!(store.credit(customer.signer.customer_id()).await.unwrap(), Msat::ZERO);
     drop(store);

@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use super::Finding;
-use crate::config::{Config, Paths};
+use crate::config::{Config, Paths, PayFrom, SecretRef};
 #[cfg(unix)]
-use crate::config::{SecretRef, WalletSettings};
 use crate::daemon::lock::ServeLock;
 use crate::store::{Store, StoreError};
 
@@ -136,11 +135,12 @@ fn writable(data: &Path) -> Option<Finding> {
 /// Files that hold a secret the configuration refers to.
 #[cfg(unix)]
 fn secret_files(config: &Config) -> impl Iterator<Item = &Path> {
-    let wallet = match &config.wallet {
-        WalletSettings::Nwc { connection } => Some(connection),
-        WalletSettings::None | WalletSettings::PlayMoney => None,
+    let purse = match &config.requester.wallet {
+        Some(PayFrom::Nwc(connection)) => Some(connection),
+        Some(PayFrom::Own) | None => None,
     };
-    wallet.into_iter().chain(&config.requester.wallet).filter_map(|secret| match secret {
+    let wallet = config.wallet.secrets().into_iter().map(|(_, secret)| secret);
+    wallet.chain(purse).filter_map(|secret| match secret {
         SecretRef::File(path) => Some(path.as_path()),
         SecretRef::Env(_) => None,
     })

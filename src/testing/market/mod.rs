@@ -264,6 +264,7 @@ impl TestMarket {
                 rates: Rates { base: Msat::sat(21), ..Rates::default() },
                 terms: Terms::Prepay,
                 free_per_day: 0,
+                hold_for: Offer::hold_for(Duration::from_secs(60)),
             },
             settings: Settings {
                 // News of the wallet must do; who tests its silence asks for less.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::money::Msat;
-use crate::wallet::{InvoiceState, InvoiceUpdate, PaymentHash, WalletError};
+use crate::wallet::{InvoiceState, InvoiceUpdate, PaymentHash, Received, Sent, WalletError};
 
 /// A wallet's name on the network: its node key in hex.
 pub(super) type NodeId = String;
@@ -92,6 +92,33 @@ impl Ledger {
 
     pub(super) fn entry(&self, hash: &PaymentHash) -> Option<&Entry> {
         self.entries.get(hash)
+    }
+
+    /// What a wallet was paid since then.
+    pub(super) fn received_by(&self, owner: &str, since: Timestamp) -> Vec<Received> {
+        let own = self.entries.values().filter(|entry| entry.owner == owner);
+        own.filter_map(|entry| match entry.state {
+            InvoiceState::Settled { amount, at } if at.is_none_or(|at| at >= since) => {
+                Some(Received { payment_hash: entry.hash, amount, at, description: Some(entry.description.clone()) })
+            }
+            _ => None,
+        })
+        .collect()
+    }
+
+    /// What a wallet paid since then.
+    pub(super) fn sent_by(&self, payer: &str, since: Timestamp) -> Vec<Sent> {
+        self.entries
+            .values()
+            .filter_map(|entry| match (&entry.payer, entry.state) {
+                (Some((id, fee)), InvoiceState::Settled { amount, at })
+                    if id == payer && at.is_none_or(|at| at >= since) =>
+                {
+                    Some(Sent { payment_hash: entry.hash, amount, fees: Some(*fee), at })
+                }
+                _ => None,
+            })
+            .collect()
     }
 
     /// The entry when it is `owner`'s.

@@ -17,8 +17,8 @@ use lightning_invoice::{Currency, InvoiceBuilder, PaymentSecret};
 use tokio::sync::broadcast;
 
 use super::{
-    Capabilities, HoldInvoices, Invoice, InvoiceRequest, InvoiceState, InvoiceUpdate, Payer, Payment, PaymentHash,
-    Wallet, WalletError, bolt11,
+    Balance, Capabilities, History, HoldInvoices, Invoice, InvoiceRequest, InvoiceState, InvoiceUpdate, Payer, Payment,
+    PaymentHash, Received, Sent, Wallet, WalletError, bolt11, hold_window,
 };
 use crate::money::Msat;
 
@@ -108,7 +108,7 @@ impl FakeWallet {
     ///
     /// # Errors
     /// When the network's file fails.
-    pub fn balance(&self) -> Result<Msat, WalletError> {
+    pub fn funds(&self) -> Result<Msat, WalletError> {
         self.network.read(|ledger| ledger.open_account(&self.id).balance)
     }
 
@@ -365,6 +365,14 @@ impl Wallet for FakeWallet {
         Ok(told.flatten().take_until(end.cancelled_owned()).boxed())
     }
 
+    async fn balance(&self) -> Result<Option<Balance>, WalletError> {
+        self.guarded(|| Ok(Some(Balance { spendable: self.funds()?, receivable: None, on_chain: None })))
+    }
+
+    fn history(&self) -> Option<&dyn History> {
+        Some(self)
+    }
+
     fn hold_invoices(&self) -> Option<&dyn HoldInvoices> {
         self.options.hold_invoices.then_some(self)
     }
@@ -375,11 +383,28 @@ impl Wallet for FakeWallet {
 }
 
 #[async_trait]
+impl History for FakeWallet {
+    async fn received(&self, since: jiff::Timestamp) -> Result<Vec<Received>, WalletError> {
+        self.guarded(|| self.network.read(|ledger| ledger.received_by(&self.id, since)))
+    }
+
+    async fn sent(&self, since: jiff::Timestamp) -> Result<Vec<Sent>, WalletError> {
+        self.guarded(|| self.network.read(|ledger| ledger.sent_by(&self.id, since)))
+    }
+}
+
+#[async_trait]
 impl HoldInvoices for FakeWallet {
+    /// Play money can be held for as long as real money can.
+    fn longest_hold(&self) -> Duration {
+        hold_window::longest(hold_window::MOST_BLOCKS)
+    }
+
     async fn create_hold_invoice(
         &self,
         request: &InvoiceRequest,
         payment_hash: &PaymentHash,
+        _hold_for: Duration,
     ) -> Result<Invoice, WalletError> {
         self.guarded(|| self.make(request, Some(payment_hash)))
     }

@@ -7,6 +7,7 @@ use super::*;
 use crate::testing::wallet_contract::WalletUnderTest;
 
 const PRICE: Msat = Msat::sat(21);
+const HOLD: Duration = Duration::from_secs(60);
 
 /// The world of a fake wallet: its network and somebody else on it.
 struct FakeWorld {
@@ -46,6 +47,10 @@ impl WalletUnderTest for FakeWorld {
         self.wallet.expire(&invoice.payment_hash).is_ok()
     }
 
+    async fn pass_deadline(&self, invoice: &Invoice) -> bool {
+        self.wallet.expire(&invoice.payment_hash).is_ok()
+    }
+
     async fn pay_late(&self, invoice: &Invoice) -> bool {
         self.wallet.settle(&invoice.payment_hash).is_ok()
     }
@@ -68,7 +73,7 @@ impl WalletUnderTest for FakeWorld {
     }
 
     async fn too_much(&self) -> Msat {
-        self.wallet.balance().unwrap().saturating_add(Msat::msat(1))
+        self.wallet.funds().unwrap().saturating_add(Msat::msat(1))
     }
 }
 
@@ -111,11 +116,11 @@ async fn money_moves_from_payer_to_payee() {
     let invoice = seller.create_invoice(&request(PRICE)).await.unwrap();
     let payment = buyer.pay(&invoice.bolt11, Msat::sat(1)).await.unwrap();
     assert_eq!(payment.fees, Some(Msat::sat(1)));
-    assert_eq!(seller.balance(), Ok(PRICE));
-    assert_eq!(buyer.balance(), Ok(Msat::sat(78)));
+    assert_eq!(seller.funds(), Ok(PRICE));
+    assert_eq!(buyer.funds(), Ok(Msat::sat(78)));
     let again = buyer.pay(&invoice.bolt11, Msat::sat(1)).await.unwrap();
     assert_eq!(again.preimage, payment.preimage);
-    assert_eq!(buyer.balance(), Ok(Msat::sat(78)), "paying twice costs once");
+    assert_eq!(buyer.funds(), Ok(Msat::sat(78)), "paying twice costs once");
 }
 
 #[tokio::test]
@@ -124,7 +129,7 @@ async fn a_fee_above_the_limit_is_not_paid() {
     let invoice = seller.create_invoice(&request(PRICE)).await.unwrap();
     let paid = buyer.pay(&invoice.bolt11, Msat::sat(1)).await;
     assert!(matches!(paid, Err(WalletError::PaymentFailed(_))), "{paid:?}");
-    assert_eq!(buyer.balance(), Ok(Msat::sat(100)));
+    assert_eq!(buyer.funds(), Ok(Msat::sat(100)));
 }
 
 #[tokio::test]
@@ -133,16 +138,16 @@ async fn a_held_payment_waits_for_the_payee() {
     let mut news = seller.updates().await.unwrap();
     let preimage = [5; 32];
     let hash = bolt11::hash_of(&preimage);
-    let invoice = seller.create_hold_invoice(&request(PRICE), &hash).await.unwrap();
+    let invoice = seller.create_hold_invoice(&request(PRICE), &hash, HOLD).await.unwrap();
     let take = async {
         assert_eq!(news.next().await.unwrap().state, InvoiceState::Held { amount: PRICE });
         assert_eq!(buyer.payment(&hash).await, Ok(None), "it is under way");
-        assert_eq!((seller.balance(), buyer.balance()), (Ok(Msat::ZERO), Ok(Msat::sat(79))));
+        assert_eq!((seller.funds(), buyer.funds()), (Ok(Msat::ZERO), Ok(Msat::sat(79))));
         HoldInvoices::settle(&seller, &preimage).await.unwrap();
     };
     let (paid, ()) = tokio::join!(buyer.pay(&invoice.bolt11, Msat::ZERO), take);
     assert_eq!(paid.unwrap().preimage, preimage);
-    assert_eq!(seller.balance(), Ok(PRICE));
+    assert_eq!(seller.funds(), Ok(PRICE));
 }
 
 #[tokio::test]
@@ -150,14 +155,14 @@ async fn a_cancelled_hold_returns_the_money() {
     let (seller, buyer) = pair(&FakeNetwork::in_memory(), Msat::sat(3));
     let mut news = seller.updates().await.unwrap();
     let hash = bolt11::hash_of(&[6; 32]);
-    let invoice = seller.create_hold_invoice(&request(PRICE), &hash).await.unwrap();
+    let invoice = seller.create_hold_invoice(&request(PRICE), &hash, HOLD).await.unwrap();
     let give_back = async {
         news.next().await.unwrap();
         seller.cancel(&hash).await.unwrap();
     };
     let (paid, ()) = tokio::join!(buyer.pay(&invoice.bolt11, Msat::sat(3)), give_back);
     assert!(matches!(paid, Err(WalletError::PaymentFailed(_))));
-    assert_eq!((seller.balance(), buyer.balance()), (Ok(Msat::ZERO), Ok(Msat::sat(100))));
+    assert_eq!((seller.funds(), buyer.funds()), (Ok(Msat::ZERO), Ok(Msat::sat(100))));
     assert!(matches!(buyer.payment(&hash).await, Err(WalletError::PaymentFailed(_))));
 }
 
@@ -178,7 +183,7 @@ async fn everything_survives_the_death_of_the_process() {
         .and_then(|mut end| std::io::Write::write_all(&mut end, b"{\"accounts\":[{\"id\":"))
         .unwrap();
     let (seller, buyer) = pair(&FakeNetwork::open(&file).unwrap(), Msat::ZERO);
-    assert_eq!((seller.balance(), buyer.balance()), (Ok(PRICE), Ok(Msat::sat(79))));
+    assert_eq!((seller.funds(), buyer.funds()), (Ok(PRICE), Ok(Msat::sat(79))));
     assert!(matches!(seller.look_up(&paid.payment_hash).await, Ok(InvoiceState::Settled { .. })));
     assert_eq!(seller.look_up(&open.payment_hash).await, Ok(InvoiceState::Open));
     let next = seller.create_invoice(&request(PRICE)).await.unwrap();

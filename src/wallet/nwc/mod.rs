@@ -19,8 +19,8 @@ use nostr::{Event, Filter, Kind, TagKind};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Capabilities, HoldInvoices, Invoice, InvoiceRequest, InvoiceState, InvoiceUpdate, Payer, Payment, PaymentHash,
-    Wallet, WalletError, bolt11,
+    Balance, Capabilities, HoldInvoices, Invoice, InvoiceRequest, InvoiceState, InvoiceUpdate, Payer, Payment,
+    PaymentHash, Wallet, WalletError, bolt11, hold_window,
 };
 use crate::money::Msat;
 
@@ -146,15 +146,6 @@ impl NwcWallet {
     /// What the wallet said of itself when it was connected.
     pub fn info(&self) -> &NwcInfo {
         &self.info
-    }
-
-    /// What the wallet has (`get_balance`).
-    ///
-    /// # Errors
-    /// As for every call.
-    pub async fn balance(&self) -> Result<Msat, WalletError> {
-        let told: wire::Balance = self.call(Method::GetBalance, serde_json::json!({})).await?;
-        Ok(told.balance)
     }
 
     /// Closes the connection. Calls under way end as unreachable, streams of news end.
@@ -294,6 +285,14 @@ impl Wallet for NwcWallet {
         Ok(self.link.updates())
     }
 
+    async fn balance(&self) -> Result<Option<Balance>, WalletError> {
+        if !self.info.allows(Method::GetBalance) {
+            return Ok(None);
+        }
+        let told: wire::Balance = self.call(Method::GetBalance, serde_json::json!({})).await?;
+        Ok(Some(Balance { spendable: told.balance, receivable: None, on_chain: None }))
+    }
+
     fn hold_invoices(&self) -> Option<&dyn HoldInvoices> {
         self.capabilities().hold_invoices.then_some(self)
     }
@@ -305,10 +304,15 @@ impl Wallet for NwcWallet {
 
 #[async_trait]
 impl HoldInvoices for NwcWallet {
+    fn longest_hold(&self) -> Duration {
+        hold_window::longest(hold_window::MOST_BLOCKS)
+    }
+
     async fn create_hold_invoice(
         &self,
         request: &InvoiceRequest,
         payment_hash: &PaymentHash,
+        _hold_for: Duration,
     ) -> Result<Invoice, WalletError> {
         self.make(request, Some(payment_hash)).await
     }

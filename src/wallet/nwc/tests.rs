@@ -64,6 +64,10 @@ async fn world() -> NwcWorld {
     world_with(1, NwcServiceOptions::default()).await
 }
 
+fn all(spendable: Msat) -> Balance {
+    Balance { spendable, receivable: None, on_chain: None }
+}
+
 #[async_trait]
 impl WalletUnderTest for NwcWorld {
     fn wallet(&self) -> Arc<dyn Wallet> {
@@ -108,7 +112,7 @@ impl WalletUnderTest for NwcWorld {
     }
 
     async fn too_much(&self) -> Msat {
-        self.service.wallet().balance().unwrap().saturating_add(Msat::msat(1))
+        self.service.wallet().funds().unwrap().saturating_add(Msat::msat(1))
     }
 }
 
@@ -158,7 +162,7 @@ async fn it_knows_what_the_connection_may_do() {
     let info = world.wallet.info();
     assert_eq!((info.alias.as_deref(), info.network, info.nip44), (Some("fake"), NETWORK, true));
     assert_eq!(world.wallet.capabilities(), Capabilities { hold_invoices: true, pay: true, whole_sats: true });
-    assert_eq!(world.wallet.balance().await, Ok(Msat::sat(1_000)));
+    assert_eq!(world.wallet.balance().await, Ok(Some(all(Msat::sat(1_000)))));
     let options = NwcServiceOptions { hold_invoices: false, pay: false, ..NwcServiceOptions::default() };
     let world = world_with(1, options).await;
     assert_eq!(world.wallet.capabilities(), Capabilities { hold_invoices: false, pay: false, whole_sats: true });
@@ -248,7 +252,8 @@ async fn settling_what_is_settled_is_done_whatever_the_wallet_says() {
     let world = world().await;
     let holds = world.wallet.hold_invoices().unwrap();
     let preimage = [8; 32];
-    let invoice = holds.create_hold_invoice(&request(PRICE), &bolt11::hash_of(&preimage)).await.unwrap();
+    let invoice =
+        holds.create_hold_invoice(&request(PRICE), &bolt11::hash_of(&preimage), Duration::from_secs(60)).await.unwrap();
     world.pay(&invoice).await;
     world.service.faults().fail_next("OTHER");
     assert!(holds.settle(&preimage).await.is_err(), "it is only held");
@@ -270,7 +275,7 @@ async fn an_unreadable_answer_says_nothing_for_certain() {
 async fn a_strangers_answer_is_not_heard() {
     let world = world().await;
     world.service.faults().answer_as_stranger_first(true);
-    assert_eq!(world.wallet.balance().await, Ok(Msat::sat(1_000)));
+    assert_eq!(world.wallet.balance().await, Ok(Some(all(Msat::sat(1_000)))));
 }
 
 #[tokio::test]
