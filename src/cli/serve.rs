@@ -9,7 +9,8 @@ use super::Globals;
 use super::exit::{CommandError, Exit};
 use crate::daemon::lock::ServeLock;
 use crate::daemon::service::Service;
-use crate::daemon::{signals, wallets, wiring};
+use crate::daemon::wiring::wallets;
+use crate::daemon::{signals, wiring};
 use crate::wallet::desk::Desk;
 
 const EXAMPLES: &str = "\

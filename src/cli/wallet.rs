@@ -16,8 +16,9 @@ use super::prompt::Terminal;
 use super::request::plain;
 use super::{Globals, globals, pay_screen, table};
 use crate::config::Config;
-use crate::daemon::wallets::{self, OpenWallet};
+use crate::daemon::wiring::wallets::{self, OpenWallet};
 use crate::money::Msat;
+use crate::provider::Clock;
 use crate::wallet::node::{Channel, NodeAddress, NodeStatus, Peer};
 use crate::wallet::{Balance, InvoiceRequest, Node, Received, Sent, Wallet, WalletError, bolt11};
 
@@ -381,7 +382,7 @@ async fn pay(
     yes: bool,
 ) -> Result<ExitCode> {
     let network = wallets::network(config);
-    let invoice = bolt11::read_for_paying(bolt11.trim(), network, Timestamp::now())
+    let invoice = bolt11::read_for_paying(bolt11.trim(), network, Clock::system().now())
         .map_err(|error| CommandError::usage(format!("this invoice can't be paid: {error}")))?;
     let payer = wallet.payer().with_context(|| format!("the wallet ({}) does not pay", wallet.name()))?;
     let max_fee = max_fee.unwrap_or_else(|| invoice.amount.per(1, 100).max(LEAST_FEE_LIMIT));
@@ -464,8 +465,10 @@ struct HistoryReport {
 async fn history(globals: &Globals, wallet: &dyn Wallet, days: u16) -> Result<()> {
     let history =
         wallet.history().with_context(|| format!("the wallet ({}) does not tell its history", wallet.name()))?;
-    let since =
-        Timestamp::now().checked_sub(SignedDuration::from_hours(i64::from(days) * 24)).unwrap_or(Timestamp::UNIX_EPOCH);
+    let since = Clock::system()
+        .now()
+        .checked_sub(SignedDuration::from_hours(i64::from(days) * 24))
+        .unwrap_or(Timestamp::UNIX_EPOCH);
     let mut report = HistoryReport { received: history.received(since).await?, sent: history.sent(since).await? };
     report.received.sort_by_key(|one| one.at);
     report.sent.sort_by_key(|one| one.at);

@@ -1,6 +1,6 @@
 //! The running program: [`wiring`] puts the parts together (the one place that names concrete ones), [`service`] starts and
-//! stops them in order, [`tasks`] owns what runs for long, [`wallets`] opens the wallet for it
-//! or for a command beside it, [`signals`] says when to stop, [`checkup`] whether it would
+//! stops them in order, [`tasks`] owns what runs for long, [`wiring::wallets`] opens the wallet for
+//! it or for a command beside it, [`signals`] says when to stop, [`checkup`] whether it would
 //! work.
 
 pub mod checkup;
@@ -8,5 +8,4 @@ pub mod lock;
 pub mod service;
 pub mod signals;
 pub mod tasks;
-pub mod wallets;
 pub mod wiring;

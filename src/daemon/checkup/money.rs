@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Finding;
 use crate::config::{Config, Paths, TextSettings, WalletSettings};
-use crate::daemon::{wallets, wiring};
+use crate::daemon::wiring::{self, wallets};
 use crate::identity::Identity;
 use crate::job::{Terms, Usage};
 use crate::money::Msat;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use secrecy::ExposeSecret;
 
-use super::service::{AdPlan, Plan};
 use crate::config::{Config, InferenceSettings, Limits, MistralRsSettings, Paths, TextSettings, WalletSettings};
+use crate::daemon::service::{AdPlan, Plan};
 use crate::executor::Router;
 use crate::executor::inference::TextExecutor;
 use crate::fetch::{FetchLimits, Fetcher};
@@ -26,6 +26,8 @@ use crate::relays::{DEFAULT_LOOKUP_PATIENCE, IntakeLimits, PoolConfig, Rate, Rel
 use crate::wallet::Wallet;
 use crate::wallet::fake::{FakeNetwork, FakeWallet, FakeWalletOptions};
 use crate::wallet::nwc::{NwcOptions, NwcUri, NwcWallet};
+
+pub mod wallets;
 
 /// The file play money is kept in, in the data folder.
 pub const PLAY_MONEY_FILE: &str = "play-money.journal";

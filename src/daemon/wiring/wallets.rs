@@ -5,9 +5,8 @@ use std::sync::Arc;
 use anyhow::Result;
 use bitcoin::Network;
 
-use super::lock::{LockError, NodeLock};
-use super::wiring;
 use crate::config::{Config, Paths, WalletSettings};
+use crate::daemon::lock::{LockError, NodeLock};
 use crate::identity::Identity;
 use crate::wallet::desk::DeskWallet;
 use crate::wallet::{Wallet, fake};
@@ -43,7 +42,7 @@ pub async fn for_serving(config: &Config, paths: &Paths, identity: &Identity) ->
         WalletSettings::Ldk(_) => Some(NodeLock::take(&paths.data_dir)?),
         _ => None,
     };
-    let wallet = wiring::wallet(config, identity, &paths.data_dir).await?;
+    let wallet = super::wallet(config, identity, &paths.data_dir).await?;
     Ok(wallet.map(|wallet| OpenWallet { wallet, is_ours: true, _lock: lock }))
 }
 
@@ -70,7 +69,7 @@ pub async fn for_command(
         }
         Err(error) => return Err(error.into()),
     };
-    let wallet = wiring::wallet(config, &identity()?, &paths.data_dir).await?;
+    let wallet = super::wallet(config, &identity()?, &paths.data_dir).await?;
     Ok(wallet.map(|wallet| OpenWallet { wallet, is_ours: true, _lock: lock }))
 }
 
