@@ -9,6 +9,14 @@ use comfy_table::{Cell, CellAlignment};
 use jiff::SignedDuration;
 use serde::Serialize;
 
+mod money;
+mod timeline;
+mod unplugged;
+
+use money::{Market, Purse};
+use timeline::{Happening, Timeline, first};
+use unplugged::Unplugged;
+
 use super::exit::{CommandError, Exit};
 use super::{Globals, table};
 use crate::daemon::service::{Plan as ServicePlan, Service};
@@ -23,13 +31,13 @@ use crate::money::Msat;
 use crate::nip90::{Codec, Order, ReadLimits};
 use crate::provider::{Clock, HOLD_SLACK, HoldKey, Offer, Settings};
 use crate::relays::{PoolConfig, RelayPool};
-use crate::requester::{Buyer, Choice, Limits, Plan, Progress, Receipt};
+use crate::requester::purchase::Ending;
+use crate::requester::{BuyError, Buyer, Choice, Limits, Plan};
 use crate::store::{AccountBalance, EntryRow, Store};
 use crate::testing::relay::TestRelay;
-use crate::wallet::fake::{self, FakeNetwork, FakeWallet, FakeWalletOptions};
 
-/// What the customer begins with.
-const POCKET_MONEY: Msat = Msat::sat(1_000);
+/// The most the customer pays for a job.
+const MAX_COST: Msat = Msat::sat(1_000);
 
 /// The demo's price list: 1 sat a job, and a toy model's tokens at toy prices.
 const RATES: Rates = Rates { base: Msat::sat(1), per_1k_prompt: Msat::sat(20), per_1k_generated: Msat::sat(200) };
@@ -43,93 +51,40 @@ const JOB_TIMEOUT: SignedDuration = SignedDuration::from_secs(120);
 /// How long anything else may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-const EXAMPLES: &str = "\
-Starts a relay on loopback, a provider with a tiny model in this process, and a customer with play money, and lets them do
-two jobs: a Lean 4 proof, posted in the open, and a Rocq proof, encrypted (NIP-44). Needs no network, account or
-configuration and leaves nothing behind. The invoices are real, signed BOLT 11 (regtest); the money is not.
+/// Between two looks at a job.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-Exit codes: 0 both jobs were done, paid and booked, 1 not (the reason is printed).
+#[cfg(feature = "ldk")]
+const EXAMPLES: &str = "\
+Starts a relay on loopback, a private bitcoin network, two Lightning nodes with a channel between them, a provider with a
+tiny model, and a customer, all in this process, and lets them do three jobs: a Lean 4 proof, paid before (prepay); a Rocq
+proof, encrypted (NIP-44), whose payment is held until it is done (hold); and one that fails on purpose, so that the held
+payment goes back. Needs no network, account or configuration and leaves nothing behind. The payments are real Lightning
+payments; only the bitcoin are not.
+
+Exit codes: 0 it all went as it should, paid and booked, 1 not (the reason is printed).
 
 Examples:
   coinop demo
-  coinop demo --json | jq .ledger";
+  coinop demo --json | jq .wallets";
+
+#[cfg(not(feature = "ldk"))]
+const EXAMPLES: &str = "\
+Starts a relay on loopback, a provider with a tiny model and a customer in this process, and lets them do three jobs with
+play money (this build has no Lightning node): a Lean 4 proof, paid before (prepay); a Rocq proof, encrypted (NIP-44), whose
+payment is held until it is done (hold); and one that fails on purpose, so that the held payment goes back. Needs no network,
+account or configuration and leaves nothing behind.
+
+Exit codes: 0 it all went as it should, paid and booked, 1 not (the reason is printed).
+
+Examples:
+  coinop demo
+  coinop demo --json | jq .wallets";
 
 /// Watch a job being sold, paid, done and booked, on this machine alone
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DemoArgs {}
-
-/// A line of the timeline.
-#[derive(Debug, Clone, Serialize)]
-struct Happening {
-    /// Since the demo began.
-    at_ms: u64,
-    job: Option<u32>,
-    /// The Nostr event's kind, when it was one.
-    kind: Option<u16>,
-    who: &'static str,
-    what: String,
-    amount_msat: Option<u64>,
-}
-
-/// Tells what happens: at once to people, at the end to scripts.
-struct Timeline {
-    began: Instant,
-    quiet: bool,
-    happenings: Vec<Happening>,
-}
-
-impl Timeline {
-    fn tell(&mut self, job: Option<u32>, kind: Option<u16>, who: &'static str, what: String, amount: Option<Msat>) {
-        let at = self.began.elapsed();
-        if !self.quiet {
-            let kind = kind.map_or_else(|| "-".into(), |kind| kind.to_string());
-            let amount = amount.map_or_else(String::new, |amount| amount.to_string());
-            eprintln!("{:>8.3} s  {kind:>5}  {who:<8}  {amount:>10}  {what}", at.as_secs_f64());
-        }
-        let at_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
-        self.happenings.push(Happening { at_ms, job, kind, who, what, amount_msat: amount.map(Msat::as_msat) });
-    }
-
-    fn hear(&mut self, job: u32, progress: Progress) {
-        let some = Some(job);
-        match progress {
-            Progress::Posted(report) => {
-                let what =
-                    format!("job {job} requested; {} of {} relays took it", report.accepted(), report.verdicts.len());
-                self.tell(some, Some(JobKind::TextGeneration.request_kind()), "customer", what, None);
-            }
-            Progress::Offered(offer) => {
-                let terms = offer.terms.map_or("unstated", Terms::word);
-                let what = format!("payment-required, terms {terms}, invoice {}…", first(&offer.bolt11, 24));
-                self.tell(some, Some(7000), "provider", what, Some(offer.amount));
-            }
-            Progress::Passed { why, .. } => self.tell(some, Some(7000), "provider", format!("no offer: {why}"), None),
-            Progress::Chosen(offer) => self.tell(some, None, "customer", "pays the invoice".into(), Some(offer.amount)),
-            Progress::Paid { amount, .. } => self.tell(some, None, "wallet", "settled".into(), Some(amount)),
-            Progress::Working { .. } => self.tell(some, Some(7000), "provider", "processing".into(), None),
-            Progress::Piece(_) => self.tell(some, Some(7000), "provider", "partial".into(), None),
-            Progress::Refused { refusal, .. } => {
-                self.tell(some, Some(7000), "provider", format!("error {}: {refusal}", refusal.code), None);
-            }
-        }
-    }
-
-    fn delivered(&mut self, job: u32, receipt: &Receipt) {
-        let told = &receipt.result.receipt;
-        let tokens = told
-            .usage
-            .map_or_else(String::new, |usage| format!(", {} + {} tokens", usage.prompt_tokens, usage.generated_tokens));
-        let model = told.model.as_deref().unwrap_or("a model");
-        let what = format!("result by {model}{tokens}: {}", first(receipt.result.content.trim(), 60));
-        self.tell(Some(job), Some(JobKind::TextGeneration.result_kind()), "provider", what, told.paid);
-    }
-}
-
-/// The first characters of a text, on one line.
-fn first(text: &str, characters: usize) -> String {
-    text.chars().take(characters).map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
 
 /// A job of the demo.
 struct DemoJob {
@@ -137,20 +92,35 @@ struct DemoJob {
     about: &'static str,
     prompt: &'static str,
     encrypted: bool,
+    terms: Terms,
+    /// The model breaks down in the middle of it.
+    fails: bool,
 }
 
-const JOBS: [DemoJob; 2] = [
+const JOBS: [DemoJob; 3] = [
     DemoJob {
         number: 1,
-        about: "a Lean 4 proof, posted in the open",
+        about: "a Lean 4 proof, posted in the open, paid before",
         prompt: "theorem t (p q : Prop) (hp : p) (hq : q) : p ∧ q := by",
         encrypted: false,
+        terms: Terms::Prepay,
+        fails: false,
     },
     DemoJob {
         number: 2,
-        about: "a Rocq proof, encrypted (NIP-44)",
+        about: "a Rocq proof, encrypted (NIP-44), the payment held",
         prompt: "Theorem t : forall n : nat, n + 0 = n.",
         encrypted: true,
+        terms: Terms::Hold,
+        fails: false,
+    },
+    DemoJob {
+        number: 3,
+        about: "fails on purpose, the held payment goes back",
+        prompt: "theorem t (p q : Prop) (hp : p) (hq : q) : p ∨ q := by",
+        encrypted: false,
+        terms: Terms::Hold,
+        fails: true,
     },
 ];
 
@@ -162,7 +132,11 @@ struct Sold {
     about: &'static str,
     prompt: &'static str,
     encrypted: bool,
-    content: String,
+    terms: Terms,
+    /// Nothing when it failed.
+    content: Option<String>,
+    /// Why it failed.
+    failure: Option<String>,
     paid_msat: u64,
     cost_msat: Option<u64>,
     credit_msat: Option<u64>,
@@ -170,12 +144,13 @@ struct Sold {
     mflops: Option<u64>,
 }
 
-/// A wallet before and after.
+/// A wallet before and after, in its own words.
 #[derive(Debug, Serialize)]
 struct Balance {
     who: &'static str,
-    before_msat: u64,
-    after_msat: u64,
+    wallet: String,
+    before: crate::wallet::Balance,
+    after: crate::wallet::Balance,
 }
 
 #[derive(Debug, Serialize)]
@@ -211,45 +186,50 @@ async fn play(folder: &std::path::Path, mut timeline: Timeline) -> Result<Report
     // One phrase gives the Nostr key and the wallet's, as it would for an operator.
     let identity = Identity::from_phrase(&Phrase::generate(WordCount::Twelve)?, Account::default());
     let customer = Identity::from_phrase(&Phrase::generate(WordCount::Twelve)?, Account::default());
-    let network = FakeNetwork::in_memory();
-    let till = open_wallet(&network, &identity, Msat::ZERO)?;
-    let purse = open_wallet(&network, &customer, POCKET_MONEY)?;
-
-    let database = folder.join("coinop.db");
-    let service = Service::start(service_plan(&identity, &url, &database, till.clone(), backend)).await?;
-    ensure!(service.relays().connected(1, PATIENCE).await == 1, "the provider could not connect to the relay");
-    timeline.tell(None, None, "provider", format!("online as {}…", first(&identity.npub(), 16)), None);
+    let market = Market::open(folder, &identity, &customer, &mut timeline).await?;
+    let before = (balance(market.till()).await?, balance(market.purse()).await?);
 
     let pool = Arc::new(RelayPool::connect(pool_config(&url), &customer.signer, None).await?);
     ensure!(pool.connected(1, PATIENCE).await == 1, "the customer could not connect to the relay");
+    let database = folder.join("coinop.db");
     let mut sold = Vec::new();
-    for job in &JOBS {
-        sold.push(buy(job, &identity, &customer, purse.clone(), &pool, &mut timeline).await?);
+    for (turn, job) in JOBS.iter().enumerate() {
+        // Each kind of terms is a provider of its own, over the same database: as after a restart with another configuration.
+        let backend: Arc<dyn Inference> =
+            if job.fails { Arc::new(Unplugged(backend.clone())) } else { backend.clone() };
+        let service =
+            Service::start(service_plan(&identity, &url, &database, job.terms, market.till(), backend)).await?;
+        ensure!(service.relays().connected(1, PATIENCE).await == 1, "the provider could not connect to the relay");
+        let again = if turn == 0 { "online" } else { "restarted" };
+        let what = format!("{again} as {}…, terms {}", first(&identity.npub(), 16), job.terms);
+        timeline.tell(None, None, "provider", what, None);
+        let done = buy(job, &identity, &customer, &market, &pool, &mut timeline).await;
+        // What is left to be done (giving back what was held) is done before it stops.
+        let settled = match &done {
+            Ok(sold) => settled(&service, job, sold.id).await,
+            Err(_) => Ok(()),
+        };
+        ensure!(service.stop(PATIENCE).await, "the provider did not stop in order");
+        settled?;
+        sold.push(done?);
     }
-    pool.shutdown().await;
-    ensure!(service.stop(PATIENCE).await, "the provider did not stop in order");
     timeline.tell(None, None, "provider", "stopped in order".into(), None);
+    pool.shutdown().await;
     relay.stop().await;
 
     let (store, _closing) = Store::open(&database)?;
-    for job in &sold {
-        let stored = store.job(job.id).await?.with_context(|| format!("job {} is not in the store", job.job))?;
-        ensure!(
-            stored.job.work == crate::job::WorkState::Delivered,
-            "job {} is {} instead of delivered",
-            job.job,
-            stored.job.work.word()
-        );
-    }
     let problems = store.check_books().await?;
     if !problems.is_empty() {
         return Err(CommandError::failure(format!("the books are not in order: {}", problems.join("; "))).into());
     }
+    let till = balance(market.till()).await?;
+    let purse = balance(market.purse()).await?;
+    let name = market.till().name().to_owned();
     let wallets = vec![
-        Balance { who: "customer", before_msat: POCKET_MONEY.as_msat(), after_msat: purse.funds()?.as_msat() },
-        Balance { who: "provider", before_msat: 0, after_msat: till.funds()?.as_msat() },
+        Balance { who: "customer", wallet: name.clone(), before: before.1, after: purse },
+        Balance { who: "provider", wallet: name, before: before.0, after: till },
     ];
-    Ok(Report {
+    let report = Report {
         provider_npub: identity.npub(),
         relay: url,
         model,
@@ -258,7 +238,47 @@ async fn play(folder: &std::path::Path, mut timeline: Timeline) -> Result<Report
         ledger: store.ledger(None, None).await?,
         accounts: store.balances().await?,
         wallets,
-    })
+    };
+    market.close().await;
+    paid_what_was_sold(&report)?;
+    Ok(report)
+}
+
+/// What a wallet says it has.
+async fn balance(wallet: Purse) -> Result<crate::wallet::Balance> {
+    wallet.balance().await?.context("the wallet does not say what it has")
+}
+
+/// Waits until the job is at its end: delivered, or failed with its money back where it came from.
+async fn settled(service: &Service, job: &DemoJob, id: JobId) -> Result<()> {
+    use crate::job::{PaymentState, WorkState};
+    let wanted = |found: &crate::job::Job| {
+        if job.fails {
+            found.work == WorkState::Failed && found.payment == PaymentState::Released
+        } else {
+            found.work == WorkState::Delivered && found.payment.allows_publishing()
+        }
+    };
+    let looking = async {
+        loop {
+            if service.provider().store().job(id).await?.is_some_and(|stored| wanted(&stored.job)) {
+                return anyhow::Ok(());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, looking)
+        .await
+        .with_context(|| format!("job {} did not come to its end", job.number))?
+}
+
+/// The customer has less by what the jobs took, the provider more, and the job that failed moved nothing.
+fn paid_what_was_sold(report: &Report) -> Result<()> {
+    let paid = report.jobs.iter().map(|job| job.paid_msat).sum::<u64>();
+    let customer = &report.wallets[0];
+    let spent = customer.before.spendable.as_msat().saturating_sub(customer.after.spendable.as_msat());
+    ensure!(spent == paid, "the customer's wallet has {spent} msat less, and {paid} msat were paid for jobs");
+    Ok(())
 }
 
 #[cfg(feature = "mistralrs")]
@@ -280,12 +300,6 @@ async fn model(_: &std::path::Path) -> Result<Arc<dyn Inference>> {
     Ok(Arc::new(crate::inference::echo::Echo::new()))
 }
 
-fn open_wallet(network: &FakeNetwork, identity: &Identity, opening_balance: Msat) -> Result<Arc<FakeWallet>> {
-    let options = FakeWalletOptions { opening_balance, ..FakeWalletOptions::default() };
-    let key = identity.wallet.play_money_node_key().secret_bytes();
-    Ok(Arc::new(FakeWallet::open(network, &key, options)?))
-}
-
 fn pool_config(url: &str) -> PoolConfig {
     PoolConfig { relays: vec![url.to_owned()], allow_private: true, ..PoolConfig::default() }
 }
@@ -294,10 +308,11 @@ fn service_plan(
     identity: &Identity,
     url: &str,
     database: &std::path::Path,
-    wallet: Arc<FakeWallet>,
+    terms: Terms,
+    wallet: Purse,
     backend: Arc<dyn Inference>,
 ) -> ServicePlan {
-    let offer = Offer { rates: RATES, terms: Terms::Prepay, free_per_day: 0, hold_for: HOLD_SLACK };
+    let offer = Offer { rates: RATES, terms, free_per_day: 0, hold_for: HOLD_SLACK };
     let limit = Duration::try_from(JOB_TIMEOUT).unwrap_or(PATIENCE);
     ServicePlan {
         signer: identity.signer.clone(),
@@ -324,7 +339,7 @@ async fn buy(
     job: &DemoJob,
     provider: &Identity,
     customer: &Identity,
-    purse: Arc<FakeWallet>,
+    market: &Market,
     pool: &Arc<RelayPool>,
     timeline: &mut Timeline,
 ) -> Result<Sold> {
@@ -340,7 +355,7 @@ async fn buy(
         inputs: vec![Input { data: job.prompt.into(), kind: InputKind::Text, relay: None, marker: None }],
         params,
         output: None,
-        bid: Some(POCKET_MONEY),
+        bid: Some(MAX_COST),
         providers: asked.clone(),
         relays: Vec::new(),
         expires_at: clock.now().checked_add(JOB_TIMEOUT).ok(),
@@ -353,55 +368,86 @@ async fn buy(
     let plan = Plan {
         request,
         asked,
-        limits: Limits { max_cost: POCKET_MONEY, offer_window: SignedDuration::from_secs(1), timeout: JOB_TIMEOUT },
+        limits: Limits { max_cost: MAX_COST, offer_window: SignedDuration::from_secs(1), timeout: JOB_TIMEOUT },
         // There is nobody else to wait for.
         choice: Choice::First,
         max_fee: Msat::ZERO,
-        network: fake::NETWORK,
+        network: bitcoin::Network::Regtest,
     };
-    let buyer = Buyer { publisher: pool.clone(), wallet: Some(purse), clock };
-    let receipt = buyer
-        .buy(plan, answers.readable(), |progress| timeline.hear(job.number, progress))
-        .await
-        .with_context(|| format!("job {} ({}) was not done", job.number, job.about))?;
-    timeline.delivered(job.number, &receipt);
-    let told = &receipt.result.receipt;
-    Ok(Sold {
+    let buyer = Buyer { publisher: pool.clone(), wallet: Some(market.purse()), clock };
+    let bought = buyer.buy(plan, answers.readable(), |progress| timeline.hear(job.number, progress)).await;
+    let mut sold = Sold {
         job: job.number,
         id,
         about: job.about,
         prompt: job.prompt,
         encrypted: job.encrypted,
-        paid_msat: receipt.paid.as_msat(),
-        cost_msat: told.paid.map(Msat::as_msat),
-        credit_msat: told.credit.map(Msat::as_msat),
-        tokens: told.usage.map(crate::job::Usage::total),
-        mflops: told.mflops,
-        content: receipt.result.content,
-    })
+        terms: job.terms,
+        content: None,
+        failure: None,
+        paid_msat: 0,
+        cost_msat: None,
+        credit_msat: None,
+        tokens: None,
+        mflops: None,
+    };
+    match bought {
+        Ok(receipt) if !job.fails => {
+            timeline.delivered(job.number, &receipt);
+            let told = receipt.result.receipt;
+            sold.paid_msat = receipt.paid.as_msat();
+            sold.cost_msat = told.paid.map(Msat::as_msat);
+            sold.credit_msat = told.credit.map(Msat::as_msat);
+            sold.tokens = told.usage.map(crate::job::Usage::total);
+            sold.mflops = told.mflops;
+            sold.content = Some(receipt.result.content);
+        }
+        Ok(_) => anyhow::bail!("job {} was to fail, and was done", job.number),
+        Err(problem @ (BuyError::Ended { ending: Ending::Failed(_), .. } | BuyError::Payment(_))) if job.fails => {
+            timeline.tell(Some(job.number), None, "customer", format!("nothing was paid: {problem}"), None);
+            sold.failure = Some(problem.to_string());
+        }
+        Err(problem) => {
+            return Err(problem).with_context(|| format!("job {} ({}) was not done", job.number, job.about));
+        }
+    }
+    Ok(sold)
 }
 
 fn text(report: &Report) -> String {
     let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
     let sats = |msat: u64| Msat::from_msat(msat).unwrap_or(Msat::MAX).to_string();
-    let mut jobs = table::new(["job", "asked", "got", "paid", "cost", "credit after", "tokens"]);
+    let mut jobs = table::new(["job", "terms", "asked", "got", "paid", "cost", "credit after", "tokens"]);
     for job in &report.jobs {
+        let got = job.content.as_deref().map_or_else(
+            || format!("nothing: {}", job.failure.as_deref().unwrap_or_default()),
+            |content| content.trim().to_owned(),
+        );
         jobs.add_row([
             Cell::new(format!("{} {}", job.job, job.about)),
+            Cell::new(job.terms),
             Cell::new(job.prompt),
-            Cell::new(first(job.content.trim(), 80)),
+            Cell::new(first(&got, 80)),
             right(sats(job.paid_msat)),
             right(job.cost_msat.map_or_else(String::new, sats)),
             right(job.credit_msat.map_or_else(String::new, sats)),
             right(job.tokens.map_or_else(String::new, |tokens| tokens.to_string())),
         ]);
     }
-    let mut wallets = table::new(["wallet", "before", "after"]);
+    let mut wallets = table::new(["wallet", "can pay before", "after", "can receive before", "after"]);
     for wallet in &report.wallets {
-        wallets.add_row([Cell::new(wallet.who), right(sats(wallet.before_msat)), right(sats(wallet.after_msat))]);
+        let receivable =
+            |amount: Option<Msat>| amount.map_or_else(|| "not told".to_owned(), |amount| amount.to_string());
+        wallets.add_row([
+            Cell::new(format!("{} ({})", wallet.who, wallet.wallet)),
+            right(wallet.before.spendable.to_string()),
+            right(wallet.after.spendable.to_string()),
+            right(receivable(wallet.before.receivable)),
+            right(receivable(wallet.after.receivable)),
+        ]);
     }
     format!(
-        "\nJobs\n{jobs}\n\nLedger of the provider\n{}\nWallets\n{wallets}\n",
+        "\nJobs\n{jobs}\n\nLedger of the provider\n{}\nWallets, as they say themselves\n{wallets}\n",
         super::ledger::books_text(&report.ledger, &report.accounts)
     )
 }
