@@ -5,5 +5,7 @@ pub mod inference_contract;
 pub mod input_sources;
 pub mod market;
 pub mod nwc_service;
+#[cfg(feature = "ldk")]
+pub mod regtest;
 pub mod relay;
 pub mod wallet_contract;
