@@ -19,6 +19,8 @@ pub mod desk;
 pub mod error;
 pub mod fake;
 pub mod hold_window;
+#[cfg(feature = "ldk")]
+pub mod ldk;
 pub mod node;
 pub mod nwc;
 pub mod watch;

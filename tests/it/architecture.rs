@@ -137,6 +137,7 @@ const CLOCKS: &[(&str, &str)] = &[
     ("relays/", "the age of an event and the skew of a server are measured against the machine's clock as they arrive"),
     ("wallet/fake/network.rs", "the default of a clock that tests replace"),
     ("wallet/nwc/", "expiry of what a wallet on the other side of a wire has just sent"),
+    ("wallet/ldk/", "invoices of a node that lives by the machine's clock, and when it said that money came"),
     ("testing/", "the other side of the wire"),
 ];
 
@@ -146,6 +147,7 @@ const SPAWNERS: &[(&str, &str)] = &[
     ("inference/mistral_rs/", "drains the engine, which waits for its reader; ends with the answer"),
     ("store/", "the threads that own the database connections; joined by Closing::wait"),
     ("wallet/nwc/mod.rs", "listens to the wallet; aborted when the wallet is dropped"),
+    ("wallet/ldk/mod.rs", "listens to the node; joined by shut_down, aborted when the wallet is dropped"),
     ("testing/", "servers of the tests"),
 ];
 
@@ -156,6 +158,7 @@ const WIRING: &[&str] = &["daemon/wiring/", "cli/demo/", "testing/"];
 const CONCRETE: &[(&str, &[&str])] = &[
     ("wallet/fake", &["wallet::fake", "FakeWallet", "FakeNetwork"]),
     ("wallet/nwc", &["wallet::nwc", "NwcWallet"]),
+    ("wallet/ldk", &["wallet::ldk", "LdkWallet"]),
     ("inference/echo", &["inference::echo", "echo::Echo"]),
     ("inference/mistral_rs", &["inference::mistral_rs", "mistral_rs::MistralRs"]),
 ];
