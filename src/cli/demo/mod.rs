@@ -223,7 +223,8 @@ async fn play(folder: &std::path::Path, mut timeline: Timeline) -> Result<Report
         return Err(CommandError::failure(format!("the books are not in order: {}", problems.join("; "))).into());
     }
     let till = balance(market.till()).await?;
-    let purse = balance(market.purse()).await?;
+    let paid = sold.iter().map(|job| job.paid_msat).sum::<u64>();
+    let purse = left_after(paid, market.purse(), before.1).await?;
     let name = market.till().name().to_owned();
     let wallets = vec![
         Balance { who: "customer", wallet: name.clone(), before: before.1, after: purse },
@@ -240,7 +241,6 @@ async fn play(folder: &std::path::Path, mut timeline: Timeline) -> Result<Report
         wallets,
     };
     market.close().await;
-    paid_what_was_sold(&report)?;
     Ok(report)
 }
 
@@ -272,13 +272,22 @@ async fn settled(service: &Service, job: &DemoJob, id: JobId) -> Result<()> {
         .with_context(|| format!("job {} did not come to its end", job.number))?
 }
 
-/// The customer has less by what the jobs took, the provider more, and the job that failed moved nothing.
-fn paid_what_was_sold(report: &Report) -> Result<()> {
-    let paid = report.jobs.iter().map(|job| job.paid_msat).sum::<u64>();
-    let customer = &report.wallets[0];
-    let spent = customer.before.spendable.as_msat().saturating_sub(customer.after.spendable.as_msat());
-    ensure!(spent == paid, "the customer's wallet has {spent} msat less, and {paid} msat were paid for jobs");
-    Ok(())
+/// What the customer's wallet has at the end: less by what was paid for jobs, and by nothing for the one that failed. The
+/// payment that goes back may still be on its way.
+async fn left_after(paid: u64, purse: Purse, before: crate::wallet::Balance) -> Result<crate::wallet::Balance> {
+    let began = Instant::now();
+    loop {
+        let now = balance(purse.clone()).await?;
+        let spent = before.spendable.as_msat().saturating_sub(now.spendable.as_msat());
+        if spent == paid {
+            return Ok(now);
+        }
+        ensure!(
+            began.elapsed() < PATIENCE,
+            "the customer's wallet has {spent} msat less, and {paid} msat were paid for jobs"
+        );
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 #[cfg(feature = "mistralrs")]
