@@ -222,9 +222,8 @@ async fn play(folder: &std::path::Path, mut timeline: Timeline) -> Result<Report
     if !problems.is_empty() {
         return Err(CommandError::failure(format!("the books are not in order: {}", problems.join("; "))).into());
     }
-    let till = balance(market.till()).await?;
     let paid = sold.iter().map(|job| job.paid_msat).sum::<u64>();
-    let purse = left_after(paid, market.purse(), before.1).await?;
+    let (till, purse) = after(paid, &market, before).await?;
     let name = market.till().name().to_owned();
     let wallets = vec![
         Balance { who: "customer", wallet: name.clone(), before: before.1, after: purse },
@@ -272,19 +271,29 @@ async fn settled(service: &Service, job: &DemoJob, id: JobId) -> Result<()> {
         .with_context(|| format!("job {} did not come to its end", job.number))?
 }
 
-/// What the customer's wallet has at the end: less by what was paid for jobs, and by nothing for the one that failed. The
-/// payment that goes back may still be on its way.
-async fn left_after(paid: u64, purse: Purse, before: crate::wallet::Balance) -> Result<crate::wallet::Balance> {
+/// What the wallets (the provider's, the customer's) say at the end: what was paid for jobs moved, and nothing for the one
+/// that failed. The payment that goes back may still be on its way.
+async fn after(
+    paid: u64,
+    market: &Market,
+    before: (crate::wallet::Balance, crate::wallet::Balance),
+) -> Result<(crate::wallet::Balance, crate::wallet::Balance)> {
+    let less = |before: Msat, after: Msat| before.as_msat().saturating_sub(after.as_msat());
     let began = Instant::now();
     loop {
-        let now = balance(purse.clone()).await?;
-        let spent = before.spendable.as_msat().saturating_sub(now.spendable.as_msat());
-        if spent == paid {
+        let now = (balance(market.till()).await?, balance(market.purse()).await?);
+        let spent = less(before.1.spendable, now.1.spendable);
+        // What a node could receive before and can't any more is what it received.
+        let received = match (before.0.receivable, now.0.receivable) {
+            (Some(before), Some(after)) => less(before, after),
+            _ => less(now.0.spendable, before.0.spendable),
+        };
+        if (spent, received) == (paid, paid) {
             return Ok(now);
         }
         ensure!(
             began.elapsed() < PATIENCE,
-            "the customer's wallet has {spent} msat less, and {paid} msat were paid for jobs"
+            "{paid} msat were paid for jobs, but the customer's wallet has {spent} msat less, the provider's {received} more"
         );
         tokio::time::sleep(LOOK_AGAIN).await;
     }
