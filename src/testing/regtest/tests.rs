@@ -29,7 +29,7 @@ async fn event(node: &RawNode, wanted: impl Fn(&Event) -> bool) -> Event {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_unmodified_nodes_open_a_channel_and_pay_both_ways() {
     let regtest = Regtest::start().await.unwrap();
-    let (alice, bob) = (RawNode::start(&regtest.url(), |_| ()), RawNode::start(&regtest.url(), |_| ()));
+    let (alice, bob) = (RawNode::start(&regtest.access(), |_| ()), RawNode::start(&regtest.access(), |_| ()));
     regtest.fund(&alice, PURSE).await;
     regtest.fund(&bob, PURSE).await;
     regtest.open_channel(&alice, &bob, CHANNEL).await;
