@@ -32,6 +32,7 @@ pub mod report;
 pub mod request;
 pub mod serve;
 pub mod table;
+pub mod wallet;
 
 pub use exit::{CommandError, Exit};
 pub use globals::Globals;
@@ -69,6 +70,7 @@ enum Command {
     Jobs(jobs::JobsArgs),
     Earnings(earnings::EarningsArgs),
     Ledger(ledger::LedgerArgs),
+    Wallet(wallet::WalletArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -86,6 +88,7 @@ impl Command {
             | Self::Jobs(_)
             | Self::Earnings(_)
             | Self::Ledger(_)
+            | Self::Wallet(_)
             | Self::Config(_)
             | Self::Completions(_) => false,
             Self::Serve(_) => true,
@@ -120,6 +123,7 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode> {
         Command::Jobs(args) => jobs::run(args, globals).await,
         Command::Earnings(args) => earnings::run(args, globals).await,
         Command::Ledger(args) => ledger::run(args, globals).await,
+        Command::Wallet(args) => wallet::run(args, globals).await,
         Command::Config(args) => config::run(args, globals).await,
         Command::Completions(args) => completions::run(args, globals).await,
     }

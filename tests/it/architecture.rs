@@ -137,6 +137,7 @@ const CLOCKS: &[(&str, &str)] = &[
     ("relays/", "the age of an event and the skew of a server are measured against the machine's clock as they arrive"),
     ("wallet/fake/network.rs", "the default of a clock that tests replace"),
     ("wallet/nwc/", "expiry of what a wallet on the other side of a wire has just sent"),
+    ("wallet/ldk/", "invoices of a node that lives by the machine's clock, and when it said that money came"),
     ("testing/", "the other side of the wire"),
 ];
 
@@ -146,16 +147,18 @@ const SPAWNERS: &[(&str, &str)] = &[
     ("inference/mistral_rs/", "drains the engine, which waits for its reader; ends with the answer"),
     ("store/", "the threads that own the database connections; joined by Closing::wait"),
     ("wallet/nwc/mod.rs", "listens to the wallet; aborted when the wallet is dropped"),
+    ("wallet/ldk/mod.rs", "listens to the node; joined by shut_down, aborted when the wallet is dropped"),
     ("testing/", "servers of the tests"),
 ];
 
 /// Where concrete wallets and backends may be named, besides their own folder.
-const WIRING: &[&str] = &["daemon/wiring.rs", "cli/demo.rs", "testing/"];
+const WIRING: &[&str] = &["daemon/wiring/", "cli/demo.rs", "testing/"];
 
 /// Concrete wallets and backends, each with its own folder.
 const CONCRETE: &[(&str, &[&str])] = &[
     ("wallet/fake", &["wallet::fake", "FakeWallet", "FakeNetwork"]),
     ("wallet/nwc", &["wallet::nwc", "NwcWallet"]),
+    ("wallet/ldk", &["wallet::ldk", "LdkWallet"]),
     ("inference/echo", &["inference::echo", "echo::Echo"]),
     ("inference/mistral_rs", &["inference::mistral_rs", "mistral_rs::MistralRs"]),
 ];
@@ -338,7 +341,7 @@ fn the_time_is_a_parameter() {
 fn anyhow_stays_where_errors_are_shown() {
     let mut wrong = Vec::new();
     for source in &sources() {
-        if ["main.rs", "cli/", "daemon/wiring.rs", "bin/"].iter().any(|place| source.lies_in(place)) {
+        if ["main.rs", "cli/", "daemon/wiring/", "bin/"].iter().any(|place| source.lies_in(place)) {
             continue;
         }
         for line in source.naming("anyhow") {

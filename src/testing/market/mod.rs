@@ -243,6 +243,7 @@ impl MarketBuilder {
             settings,
             retention: self.retention,
             wallet,
+            desk: None,
             hold_key: Some(HoldKey::new([PROVIDER_WALLET; 32])),
             router: Box::new(router),
             ad: None,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use secrecy::ExposeSecret;
 
-use super::service::{AdPlan, Plan};
 use crate::config::{Config, InferenceSettings, Limits, MistralRsSettings, Paths, TextSettings, WalletSettings};
+use crate::daemon::service::{AdPlan, Plan};
 use crate::executor::Router;
 use crate::executor::inference::TextExecutor;
 use crate::fetch::{FetchLimits, Fetcher};
@@ -26,6 +26,8 @@ use crate::relays::{DEFAULT_LOOKUP_PATIENCE, IntakeLimits, PoolConfig, Rate, Rel
 use crate::wallet::Wallet;
 use crate::wallet::fake::{FakeNetwork, FakeWallet, FakeWalletOptions};
 use crate::wallet::nwc::{NwcOptions, NwcUri, NwcWallet};
+
+pub mod wallets;
 
 /// The file play money is kept in, in the data folder.
 pub const PLAY_MONEY_FILE: &str = "play-money.journal";
@@ -161,6 +163,14 @@ pub async fn plan(
 ) -> Result<Plan> {
     let models = backend.models().await.context("the inference backend does not answer")?;
     check_terms(&config.text, wallet.as_deref())?;
+    let settings = settings(config);
+    let terms = settings.offers.get(&JobKind::TextGeneration).map(|offer| offer.terms_with(wallet.as_deref()));
+    let terms = terms.unwrap_or(config.text.terms);
+    if terms != config.text.terms && config.text.asks_for_money() {
+        tracing::warn!(
+            "The wallet can't hold a payment for as long as a job may take (text.time_limit): it is sold on {terms} terms"
+        );
+    }
     let read_limits = read_limits(config);
     let codec = Codec::new(identity.signer.clone(), read_limits);
     let us = identity.signer.provider_id();
@@ -196,12 +206,13 @@ pub async fn plan(
         database: Some(paths.database()),
         relays: pool(config),
         inbox_room: crate::relays::DEFAULT_INBOX_ROOM,
-        settings: settings(config),
+        settings,
         retention: config.limits.retention,
+        desk: None,
         hold_key: Some(HoldKey::new(*identity.wallet.hold_secret())),
         wallet,
         router: Box::new(router),
-        ad: config.ad.enabled.then(|| ad_plan(config, &models)),
+        ad: config.ad.enabled.then(|| ad_plan(config, &models, terms)),
         clock: Clock::system(),
         witness: Arc::new(()),
     })
@@ -286,8 +297,8 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-/// What customers see of us.
-pub fn ad_plan(config: &Config, models: &[ModelInfo]) -> AdPlan {
+/// What customers see of us, on these terms for paid work.
+pub fn ad_plan(config: &Config, models: &[ModelInfo], terms: Terms) -> AdPlan {
     let profile = &config.profile;
     let address = |url: &Option<url::Url>| url.as_ref().map(ToString::to_string);
     let name = profile.name.clone().unwrap_or_else(|| "coinop".into());
@@ -311,7 +322,7 @@ pub fn ad_plan(config: &Config, models: &[ModelInfo]) -> AdPlan {
         price: Some(price),
         params: params.into(),
         models: models.iter().map(|model| model.name.clone()).collect(),
-        terms: vec![if text.asks_for_money() { text.terms } else { Terms::Free }],
+        terms: vec![if text.asks_for_money() { terms } else { Terms::Free }],
         topics: config.ad.topics.clone(),
         encryption: true,
     };
