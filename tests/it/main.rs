@@ -15,6 +15,8 @@ mod encrypted;
 mod fixtures;
 mod identity_cli;
 mod inputs;
+#[cfg(feature = "ldk")]
+mod on_chain;
 mod paying;
 mod refusing;
 mod relays;
