@@ -17,6 +17,8 @@ mod identity_cli;
 mod inputs;
 #[cfg(feature = "ldk")]
 mod node_cli;
+#[cfg(feature = "ldk")]
+mod on_chain;
 mod paying;
 mod refusing;
 mod relays;
