@@ -8,6 +8,7 @@ mod chain;
 mod channels;
 mod esplora;
 mod mining;
+mod own_node;
 mod raw_node;
 mod rules;
 mod state;
