@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("fetch", &[]),
     ("inference", &["job"]),
     ("executor", &["money", "job", "inference"]),
-    ("wallet", &["money", "job"]),
+    ("wallet", &["money", "job", "fetch"]),
     ("relays", &["job", "identity", "nip90", "fetch", "executor"]),
     ("store", &["money", "job", "ledger", "nip90", "executor"]),
     // What is written in the file.
@@ -137,6 +137,10 @@ const CLOCKS: &[(&str, &str)] = &[
     ("relays/", "the age of an event and the skew of a server are measured against the machine's clock as they arrive"),
     ("wallet/fake/network.rs", "the default of a clock that tests replace"),
     ("wallet/nwc/", "expiry of what a wallet on the other side of a wire has just sent"),
+    ("wallet/lnd/", "expiry of what a wallet on the other side of a wire has just sent"),
+    ("wallet/cln/", "expiry of what a wallet on the other side of a wire has just sent"),
+    ("wallet/phoenixd/", "expiry of what a wallet on the other side of a wire has just sent"),
+    ("wallet/lnbits/", "expiry of what a wallet on the other side of a wire has just sent"),
     ("testing/", "the other side of the wire"),
 ];
 
@@ -146,6 +150,7 @@ const SPAWNERS: &[(&str, &str)] = &[
     ("inference/mistral_rs/", "drains the engine, which waits for its reader; ends with the answer"),
     ("store/", "the threads that own the database connections; joined by Closing::wait"),
     ("wallet/nwc/mod.rs", "listens to the wallet; aborted when the wallet is dropped"),
+    ("wallet/http/news.rs", "reads a wallet's news; aborted when the stream it feeds is dropped"),
     ("testing/", "servers of the tests"),
 ];
 
@@ -156,6 +161,10 @@ const WIRING: &[&str] = &["daemon/wiring.rs", "cli/demo.rs", "testing/"];
 const CONCRETE: &[(&str, &[&str])] = &[
     ("wallet/fake", &["wallet::fake", "FakeWallet", "FakeNetwork"]),
     ("wallet/nwc", &["wallet::nwc", "NwcWallet"]),
+    ("wallet/lnd", &["wallet::lnd", "LndWallet"]),
+    ("wallet/cln", &["wallet::cln", "ClnWallet"]),
+    ("wallet/phoenixd", &["wallet::phoenixd", "PhoenixdWallet"]),
+    ("wallet/lnbits", &["wallet::lnbits", "LnbitsWallet"]),
     ("inference/echo", &["inference::echo", "echo::Echo"]),
     ("inference/mistral_rs", &["inference::mistral_rs", "mistral_rs::MistralRs"]),
 ];
