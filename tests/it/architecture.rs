@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("fetch", &[]),
     ("inference", &["job"]),
     ("executor", &["money", "job", "inference"]),
-    ("wallet", &["money", "job"]),
+    ("wallet", &["money", "job", "fetch"]),
     ("relays", &["job", "identity", "nip90", "fetch", "executor"]),
     ("store", &["money", "job", "ledger", "nip90", "executor"]),
     // What is written in the file.
@@ -138,6 +138,10 @@ const CLOCKS: &[(&str, &str)] = &[
     ("wallet/fake/network.rs", "the default of a clock that tests replace"),
     ("wallet/nwc/", "expiry of what a wallet on the other side of a wire has just sent"),
     ("wallet/ldk/", "invoices of a node that lives by the machine's clock, and when it said that money came"),
+    ("wallet/lnd/", "expiry of what a wallet on the other side of a wire has just sent"),
+    ("wallet/cln/", "expiry of what a wallet on the other side of a wire has just sent"),
+    ("wallet/phoenixd/", "expiry of what a wallet on the other side of a wire has just sent"),
+    ("wallet/lnbits/", "expiry of what a wallet on the other side of a wire has just sent"),
     ("testing/", "the other side of the wire"),
 ];
 
@@ -148,6 +152,7 @@ const SPAWNERS: &[(&str, &str)] = &[
     ("store/", "the threads that own the database connections; joined by Closing::wait"),
     ("wallet/nwc/mod.rs", "listens to the wallet; aborted when the wallet is dropped"),
     ("wallet/ldk/mod.rs", "listens to the node; joined by shut_down, aborted when the wallet is dropped"),
+    ("wallet/http/news.rs", "reads a wallet's news; aborted when the stream it feeds is dropped"),
     ("testing/", "servers of the tests"),
 ];
 
@@ -159,6 +164,10 @@ const CONCRETE: &[(&str, &[&str])] = &[
     ("wallet/fake", &["wallet::fake", "FakeWallet", "FakeNetwork"]),
     ("wallet/nwc", &["wallet::nwc", "NwcWallet"]),
     ("wallet/ldk", &["wallet::ldk", "LdkWallet"]),
+    ("wallet/lnd", &["wallet::lnd", "LndWallet"]),
+    ("wallet/cln", &["wallet::cln", "ClnWallet"]),
+    ("wallet/phoenixd", &["wallet::phoenixd", "PhoenixdWallet"]),
+    ("wallet/lnbits", &["wallet::lnbits", "LnbitsWallet"]),
     ("inference/echo", &["inference::echo", "echo::Echo"]),
     ("inference/mistral_rs", &["inference::mistral_rs", "mistral_rs::MistralRs"]),
 ];

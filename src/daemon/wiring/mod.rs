@@ -1,14 +1,18 @@
 //! From a configuration to parts: the one place that names concrete wallets, backends and sources.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use secrecy::ExposeSecret;
+use url::Url;
 
 use crate::config::{
-    Config, InferenceSettings, LdkSettings, Limits, MistralRsSettings, Paths, TextSettings, WalletSettings,
+    ClnSettings, Config, InferenceSettings, LdkSettings, Limits, LndSettings, MistralRsSettings, Paths, TextSettings,
+    WalletSettings,
 };
 use crate::daemon::service::{AdPlan, Plan};
 use crate::executor::Router;
@@ -26,8 +30,13 @@ use crate::nip90::{Codec, ReadLimits};
 use crate::provider::{Clock, HoldKey, Offer, Settings};
 use crate::relays::{DEFAULT_LOOKUP_PATIENCE, IntakeLimits, PoolConfig, Rate, RelayInputs};
 use crate::wallet::Wallet;
+use crate::wallet::cln::ClnWallet;
 use crate::wallet::fake::{FakeNetwork, FakeWallet, FakeWalletOptions};
+use crate::wallet::http::{Endpoint, HttpOptions};
+use crate::wallet::lnbits::LnbitsWallet;
+use crate::wallet::lnd::LndWallet;
 use crate::wallet::nwc::{NwcOptions, NwcUri, NwcWallet};
+use crate::wallet::phoenixd::PhoenixdWallet;
 
 pub mod wallets;
 
@@ -36,6 +45,9 @@ pub const PLAY_MONEY_FILE: &str = "play-money.journal";
 
 /// How often play-money invoices are looked at.
 const PLAY_MONEY_POLL: Duration = Duration::from_secs(1);
+
+/// Bytes of a certificate file at most; a chain of several is some kilobytes.
+const MAX_CERTIFICATE_BYTES: u64 = 64 * 1024;
 
 /// How long another job's result is waited for when it is an input.
 const JOB_INPUT_PATIENCE: Duration = Duration::from_secs(60);
@@ -76,11 +88,29 @@ pub async fn wallet(config: &Config, identity: &Identity, data: &Path) -> Result
             Some(Arc::new(connect_nwc(secret.expose_secret()).await.context("wallet.nwc.connection")?))
         }
         WalletSettings::Ldk(settings) => Some(embedded_node(config, settings, identity, data).await?),
-        WalletSettings::Lnd(_)
-        | WalletSettings::Cln(_)
-        | WalletSettings::Phoenixd { .. }
-        | WalletSettings::Lnbits { .. } => {
-            anyhow::bail!("this wallet is not wired yet")
+        WalletSettings::Lnd(LndSettings { url, macaroon, certificate }) => {
+            let endpoint = endpoint("wallet.lnd", url, certificate.as_deref())?;
+            let secret = macaroon.reveal("wallet.lnd.macaroon")?;
+            let connected = LndWallet::connect(endpoint, &secret, config.network, HttpOptions::default()).await;
+            Some(Arc::new(connected.context("wallet.lnd")?))
+        }
+        WalletSettings::Cln(ClnSettings { url, rune, certificate }) => {
+            let endpoint = endpoint("wallet.cln", url, certificate.as_deref())?;
+            let secret = rune.reveal("wallet.cln.rune")?;
+            let connected = ClnWallet::connect(endpoint, &secret, config.network, HttpOptions::default()).await;
+            Some(Arc::new(connected.context("wallet.cln")?))
+        }
+        WalletSettings::Phoenixd { url, password } => {
+            let endpoint = endpoint("wallet.phoenixd", url, None)?;
+            let secret = password.reveal("wallet.phoenixd.password")?;
+            let connected = PhoenixdWallet::connect(endpoint, &secret, config.network, HttpOptions::default()).await;
+            Some(Arc::new(connected.context("wallet.phoenixd")?))
+        }
+        WalletSettings::Lnbits { url, key } => {
+            let endpoint = endpoint("wallet.lnbits", url, None)?;
+            let secret = key.reveal("wallet.lnbits.key")?;
+            let connected = LnbitsWallet::connect(endpoint, &secret, config.network, HttpOptions::default()).await;
+            Some(Arc::new(connected.context("wallet.lnbits")?))
         }
     })
 }
@@ -140,6 +170,21 @@ async fn embedded_node(_: &Config, _: &LdkSettings, _: &Identity, _: &Path) -> R
         "this coinop was built without the embedded node; build it with the default features, or set wallet.backend to a \
          wallet it has"
     )
+}
+
+/// Where a wallet's HTTP interface is, with the certificate that is pinned.
+fn endpoint(section: &str, url: &Url, certificate: Option<&Path>) -> Result<Endpoint> {
+    let pem = certificate.map(|path| read_certificate(path).with_context(|| format!("{section}.certificate")));
+    Endpoint::new(url, pem.transpose()?.as_deref()).with_context(|| format!("{section}.url"))
+}
+
+fn read_certificate(path: &Path) -> Result<Vec<u8>> {
+    let unreadable = || format!("can't read {}", path.display());
+    let mut pem = Vec::new();
+    let file = File::open(path).with_context(unreadable)?;
+    file.take(MAX_CERTIFICATE_BYTES + 1).read_to_end(&mut pem).with_context(unreadable)?;
+    anyhow::ensure!(pem.len() as u64 <= MAX_CERTIFICATE_BYTES, "{} is far too large", path.display());
+    Ok(pem)
 }
 
 /// What a customer trying things out has.
