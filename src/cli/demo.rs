@@ -308,6 +308,8 @@ fn service_plan(
         settings: Settings { offers: [(JobKind::TextGeneration, offer)].into(), ..Settings::default() },
         retention: Duration::from_secs(24 * 60 * 60),
         wallet: Some(wallet),
+        zaps: None,
+        refunds: None,
         hold_key: Some(HoldKey::new(*identity.wallet.hold_secret())),
         router: Box::new(move |_| {
             let text = TextExecutor::new(backend, Arc::new(TextOnly), TextLimits::default(), limit);

@@ -28,6 +28,7 @@ pub mod logging;
 pub mod pay_screen;
 pub mod phrase_input;
 pub mod prompt;
+pub mod refund;
 pub mod report;
 pub mod request;
 pub mod serve;
@@ -69,6 +70,7 @@ enum Command {
     Jobs(jobs::JobsArgs),
     Earnings(earnings::EarningsArgs),
     Ledger(ledger::LedgerArgs),
+    Refund(refund::RefundArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -86,6 +88,7 @@ impl Command {
             | Self::Jobs(_)
             | Self::Earnings(_)
             | Self::Ledger(_)
+            | Self::Refund(_)
             | Self::Config(_)
             | Self::Completions(_) => false,
             Self::Serve(_) => true,
@@ -120,6 +123,7 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode> {
         Command::Jobs(args) => jobs::run(args, globals).await,
         Command::Earnings(args) => earnings::run(args, globals).await,
         Command::Ledger(args) => ledger::run(args, globals).await,
+        Command::Refund(args) => refund::run(args, globals).await,
         Command::Config(args) => config::run(args, globals).await,
         Command::Completions(args) => completions::run(args, globals).await,
     }
