@@ -9,8 +9,6 @@ use crate::wallet::InvoiceError;
 use crate::wallet::fake::{FakeNetwork, FakeWallet, FakeWalletOptions, NETWORK};
 
 async fn service() -> LnurlService {
-    // Whoever uses TLS says which; `main` does for the program.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let wallet = FakeWallet::open(&FakeNetwork::in_memory(), &[1; 32], FakeWalletOptions::default()).unwrap();
     LnurlService::start(wallet).await
 }

@@ -68,6 +68,8 @@ impl Drop for LnurlService {
 impl LnurlService {
     /// Opens a service that pays into this wallet.
     pub async fn start(wallet: FakeWallet) -> Self {
+        // Its clients use TLS elsewhere; `main` chooses for the program.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback has free ports");
         let address = listener.local_addr().expect("a bound port has an address");
         let shared = Arc::new(Shared {
