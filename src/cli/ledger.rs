@@ -14,8 +14,9 @@ use super::{Globals, globals, table};
 use crate::store::{AccountBalance, EntryRow};
 
 const EXAMPLES: &str = "\
-Double entry: the postings of an entry sum to zero. What we have (wallet) is positive; what we owe customers
-(customer:<key>), hold for unfinished jobs (escrow:<job>) and have earned (income:<kind>) is negative.
+Double entry: the postings of an entry sum to zero. What we have (wallet, and address for zaps that another wallet than
+ours received) and what refunds cost (fees) is positive; what we owe customers (customer:<key>), hold for unfinished jobs
+(escrow:<job>), are paying back (refunds) and have earned (income:<kind>) is negative.
 
 Exit codes: 0 the books are in order, 1 they are not (what is wrong is printed).
 
@@ -114,7 +115,7 @@ pub(super) fn books_text(rows: &[EntryRow], accounts: &[AccountBalance]) -> Stri
         entries.add_row([
             head(row.entry.to_string()),
             head(table::time(row.at)),
-            head(row.job.to_string()[..12].to_owned()),
+            head(row.job.map(|job| job.to_string()[..12].to_owned()).unwrap_or_default()),
             head(row.reason.to_string()),
             Cell::new(short(&row.account.to_string())),
             right(row.amount.to_string()),

@@ -28,6 +28,7 @@ pub mod logging;
 pub mod pay_screen;
 pub mod phrase_input;
 pub mod prompt;
+pub mod refund;
 pub mod report;
 pub mod request;
 pub mod serve;
@@ -71,6 +72,7 @@ enum Command {
     Earnings(earnings::EarningsArgs),
     Ledger(ledger::LedgerArgs),
     Wallet(wallet::WalletArgs),
+    Refund(refund::RefundArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -89,6 +91,7 @@ impl Command {
             | Self::Earnings(_)
             | Self::Ledger(_)
             | Self::Wallet(_)
+            | Self::Refund(_)
             | Self::Config(_)
             | Self::Completions(_) => false,
             Self::Serve(_) => true,
@@ -124,6 +127,7 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode> {
         Command::Earnings(args) => earnings::run(args, globals).await,
         Command::Ledger(args) => ledger::run(args, globals).await,
         Command::Wallet(args) => wallet::run(args, globals).await,
+        Command::Refund(args) => refund::run(args, globals).await,
         Command::Config(args) => config::run(args, globals).await,
         Command::Completions(args) => completions::run(args, globals).await,
     }

@@ -12,10 +12,12 @@ mod intake;
 mod publishing;
 mod quoting;
 mod recovery;
+mod refunds;
 mod running;
 mod settings;
 mod settlement;
 mod witness;
+mod zaps;
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
@@ -33,8 +35,12 @@ use tracing::{Instrument, error, info, info_span};
 pub use advertising::Advertiser;
 pub use clock::Clock;
 pub use hold::HoldKey;
+pub use refunds::{
+    AutomaticRefunds, RefundError, RefundOrder, RefundTerms, keep_refunding, reconcile_refunds, refund_now,
+};
 pub use settings::{HOLD_SLACK, Offer, Settings};
 pub use witness::{Moment, Witness};
+pub use zaps::ZapAddress;
 
 use crate::executor::{Prepared, Router};
 use crate::job::{CustomerId, Effect, EffectKey, Job, JobEvent, JobId, Notice};
@@ -75,6 +81,8 @@ pub struct Parts {
     pub publisher: Arc<dyn Publisher>,
     /// How we are paid; without one only free work is done.
     pub wallet: Option<Arc<dyn Wallet>>,
+    /// Our lightning address, when zaps of it count as payment.
+    pub zaps: Option<ZapAddress>,
     /// For hold invoices.
     pub hold_key: Option<HoldKey>,
     /// Who does what.
@@ -107,6 +115,7 @@ pub struct Provider {
     called_off: Mutex<LruCache<JobId, ()>>,
     /// Bounds how many invoices the wallet is asked for at once.
     invoicing: Semaphore,
+    zap_desk: zaps::ZapDesk,
     /// An act could not be recorded and has to be found in the outbox again.
     stranded: AtomicBool,
 }
@@ -155,6 +164,7 @@ impl Provider {
             cancelled_early: Mutex::new(LruCache::new(EARLY_CANCELLATIONS)),
             called_off: Mutex::new(LruCache::new(EARLY_CANCELLATIONS)),
             invoicing: Semaphore::new(INVOICES_AT_ONCE),
+            zap_desk: zaps::ZapDesk::default(),
             stranded: AtomicBool::new(false),
         })
     }

@@ -92,6 +92,31 @@ pub fn check_ours(
     Ok(Invoice { bolt11, payment_hash, amount: invoiced, expires_at })
 }
 
+/// An invoice that somebody says was paid: what it was over, and what it commits to. Whether it was paid it can't tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settlement {
+    /// What it was over. Never zero.
+    pub amount: Msat,
+    /// What its payment is known by.
+    pub payment_hash: PaymentHash,
+}
+
+/// Reads an invoice whose description must be this text, by its hash (BOLT 11 `h`), as LUD-06 and NIP-57 ask. Its expiry
+/// does not matter: it is over when the payment is.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn read_committed(bolt11: &str, text: &str, network: Network) -> Result<Settlement, InvoiceError> {
+    let (_, invoice) = parse(bolt11)?;
+    check_network(&invoice, network)?;
+    let amount = amount(&invoice)?;
+    match invoice.description() {
+        Bolt11InvoiceDescriptionRef::Hash(hash) if hash.0 == sha256::Hash::hash(text.as_bytes()) => {}
+        _ => return Err(InvoiceError::OtherDescription),
+    }
+    Ok(Settlement { amount, payment_hash: payment_hash(&invoice) })
+}
+
 /// The payment hash of an invoice, whatever else it says.
 ///
 /// # Errors

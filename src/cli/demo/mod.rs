@@ -341,6 +341,8 @@ fn service_plan(
         settings: Settings { offers: [(JobKind::TextGeneration, offer)].into(), ..Settings::default() },
         retention: Duration::from_secs(24 * 60 * 60),
         wallet: Some(wallet),
+        zaps: None,
+        refunds: None,
         desk: None,
         hold_key: Some(HoldKey::new(*identity.wallet.hold_secret())),
         router: Box::new(move |_| {

@@ -14,7 +14,7 @@ use crate::config::{
     ClnSettings, Config, InferenceSettings, LdkSettings, Limits, LndSettings, MistralRsSettings, Paths, TextSettings,
     WalletSettings,
 };
-use crate::daemon::service::{AdPlan, Plan};
+use crate::daemon::service::{AdPlan, Plan, REFUNDS_EVERY, RefundPlan};
 use crate::executor::Router;
 use crate::executor::inference::TextExecutor;
 use crate::fetch::{FetchLimits, Fetcher};
@@ -24,10 +24,11 @@ use crate::inference::{Inference, ModelInfo};
 use crate::job::admission::Rules;
 use crate::job::text::TextLimits;
 use crate::job::{JobKind, Terms};
+use crate::lnurl::LnurlClient;
 use crate::money::Msat;
 use crate::nip90::handler_info::{Ad, AdParam, AdPrice, Profile};
 use crate::nip90::{Codec, ReadLimits};
-use crate::provider::{Clock, HoldKey, Offer, Settings};
+use crate::provider::{AutomaticRefunds, Clock, HoldKey, Offer, Settings, ZapAddress};
 use crate::relays::{DEFAULT_LOOKUP_PATIENCE, IntakeLimits, PoolConfig, Rate, RelayInputs};
 use crate::wallet::Wallet;
 use crate::wallet::cln::ClnWallet;
@@ -315,11 +316,31 @@ pub async fn plan(
         desk: None,
         hold_key: Some(HoldKey::new(*identity.wallet.hold_secret())),
         wallet,
+        zaps: zap_address(config)?,
+        refunds: Some(refunds(config)),
         router: Box::new(router),
         ad: config.ad.enabled.then(|| ad_plan(config, &models, terms)),
         clock: Clock::system(),
         witness: Arc::new(()),
     })
+}
+
+/// How addresses are asked: only public ones, unless the operator lets everything private be fetched.
+pub fn lnurl(config: &Config) -> LnurlClient {
+    LnurlClient::new(config.network, config.fetch.allow_private)
+}
+
+/// Our lightning address, when zaps of it are to count.
+fn zap_address(config: &Config) -> Result<Option<ZapAddress>> {
+    let Some(address) = config.profile.lud16.as_ref().filter(|_| config.zaps.accept) else { return Ok(None) };
+    let address = address.parse().context("profile.lud16")?;
+    Ok(Some(ZapAddress { address, lnurl: lnurl(config) }))
+}
+
+fn refunds(config: &Config) -> RefundPlan {
+    let automatic =
+        config.refund.automatic_above.map(|above| AutomaticRefunds { above, max_per_day: config.refund.max_per_day });
+    RefundPlan { lnurl: lnurl(config), max_fee_percent: config.refund.max_fee_percent, automatic, every: REFUNDS_EVERY }
 }
 
 /// The terms need a wallet that can do them.
