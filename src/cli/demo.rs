@@ -107,6 +107,7 @@ impl Timeline {
             Progress::Passed { why, .. } => self.tell(some, Some(7000), "provider", format!("no offer: {why}"), None),
             Progress::Chosen(offer) => self.tell(some, None, "customer", "pays the invoice".into(), Some(offer.amount)),
             Progress::Paid { amount, .. } => self.tell(some, None, "wallet", "settled".into(), Some(amount)),
+            Progress::Returned { amount } => self.tell(some, None, "wallet", "came back".into(), Some(amount)),
             Progress::Working { .. } => self.tell(some, Some(7000), "provider", "processing".into(), None),
             Progress::Piece(_) => self.tell(some, Some(7000), "provider", "partial".into(), None),
             Progress::Refused { refusal, .. } => {
@@ -355,10 +356,10 @@ async fn buy(
         limits: Limits { max_cost: POCKET_MONEY, offer_window: SignedDuration::from_secs(1), timeout: JOB_TIMEOUT },
         // There is nobody else to wait for.
         choice: Choice::First,
-        max_fee: Msat::ZERO,
+        max_fee_percent: 0,
         network: fake::NETWORK,
     };
-    let buyer = Buyer { publisher: pool.clone(), wallet: Some(purse), clock };
+    let buyer = Buyer { publisher: pool.clone(), wallet: Some(purse), book: None, clock };
     let receipt = buyer
         .buy(plan, answers.readable(), |progress| timeline.hear(job.number, progress))
         .await

@@ -8,6 +8,7 @@ mod columns;
 mod error;
 mod jobs;
 mod outbox;
+pub mod purchases;
 mod reader;
 mod schema;
 #[cfg(test)]
