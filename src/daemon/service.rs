@@ -135,6 +135,7 @@ impl Service {
 
         let mut tasks = Tasks::new();
         tasks.spawn("payments", |shutdown| Arc::clone(&provider).watch_payments(shutdown));
+        tasks.spawn("audit", |shutdown| Arc::clone(&provider).watch_books(shutdown));
         tasks.spawn("housekeeping", |shutdown| Arc::clone(&provider).keep_house(plan.retention, shutdown));
         if let Some(ad) = plan.ad {
             let advertiser = Advertiser {

@@ -5,6 +5,7 @@
 //! or relay.
 
 mod advertising;
+pub mod audit;
 mod census;
 mod clock;
 mod hold;
@@ -31,6 +32,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, error, info, info_span};
 
 pub use advertising::Advertiser;
+pub use audit::{AuditError, AuditReport, Difference, DifferenceKind, audit};
 pub use clock::Clock;
 pub use hold::HoldKey;
 pub use settings::{HOLD_SLACK, Offer, Settings};

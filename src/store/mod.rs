@@ -11,6 +11,7 @@ mod outbox;
 pub mod purchases;
 mod reader;
 mod schema;
+mod settlements;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -26,6 +27,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 pub use error::StoreError;
 pub use jobs::{Advanced, FinishedWork, OpenInvoice, Opened, StoredJob};
 pub use outbox::Pending;
+pub use settlements::BookedPayment;
 pub use views::{AccountBalance, DayEarnings, EntryRow, JobFilter, JobRow};
 
 use columns::{millis, time};
