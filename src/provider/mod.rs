@@ -109,6 +109,8 @@ pub struct Provider {
     called_off: Mutex<LruCache<JobId, ()>>,
     /// Bounds how many invoices the wallet is asked for at once.
     invoicing: Semaphore,
+    /// How long the next look at a hold that the wallet left open is put off, and what ends the wait.
+    hold_pauses: Mutex<HashMap<JobId, settlement::HoldPause>>,
     /// An act could not be recorded and has to be found in the outbox again.
     stranded: AtomicBool,
 }
@@ -157,6 +159,7 @@ impl Provider {
             cancelled_early: Mutex::new(LruCache::new(EARLY_CANCELLATIONS)),
             called_off: Mutex::new(LruCache::new(EARLY_CANCELLATIONS)),
             invoicing: Semaphore::new(INVOICES_AT_ONCE),
+            hold_pauses: Mutex::default(),
             stranded: AtomicBool::new(false),
         })
     }
