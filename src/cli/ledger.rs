@@ -140,7 +140,8 @@ async fn audit(since: Option<Timestamp>, globals: &Globals) -> Result<ExitCode> 
             .help("try again when it is there")
             .into()),
         (differences, _) => {
-            Err(CommandError::failure(format!("the books and the wallet differ in {differences} places")).into())
+            let places = if differences == 1 { "place" } else { "places" };
+            Err(CommandError::failure(format!("the books and the wallet differ in {differences} {places}")).into())
         }
     }
 }
