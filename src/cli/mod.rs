@@ -26,8 +26,10 @@ pub mod jobs;
 pub mod ledger;
 pub mod logging;
 pub mod pay_screen;
+pub mod payments;
 pub mod phrase_input;
 pub mod prompt;
+pub mod purse;
 pub mod refund;
 pub mod report;
 pub mod request;
@@ -66,6 +68,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Serve(serve::ServeArgs),
     Request(Box<request::RequestArgs>),
+    Payments(payments::PaymentsArgs),
     Ad(ad::AdArgs),
     Doctor(doctor::DoctorArgs),
     Jobs(jobs::JobsArgs),
@@ -85,6 +88,7 @@ impl Command {
             | Self::Identity(_)
             | Self::Demo(_)
             | Self::Request(_)
+            | Self::Payments(_)
             | Self::Ad(_)
             | Self::Doctor(_)
             | Self::Jobs(_)
@@ -121,6 +125,7 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode> {
         Command::Demo(args) => demo::run(args, globals).await,
         Command::Serve(args) => serve::run(args, globals).await,
         Command::Request(args) => request::run(*args, globals).await,
+        Command::Payments(args) => payments::run(args, globals).await,
         Command::Ad(args) => ad::run(args, globals).await,
         Command::Doctor(args) => doctor::run(args, globals).await,
         Command::Jobs(args) => jobs::run(args, globals).await,

@@ -167,6 +167,7 @@ impl Service {
 
         let mut tasks = Tasks::new();
         tasks.spawn("payments", |shutdown| Arc::clone(&provider).watch_payments(shutdown));
+        tasks.spawn("audit", |shutdown| Arc::clone(&provider).watch_books(shutdown));
         tasks.spawn("housekeeping", |shutdown| Arc::clone(&provider).keep_house(plan.retention, shutdown));
         if let Some((desk, wallet)) = desk {
             tasks.spawn("wallet desk", |shutdown| desk.serve(wallet, shutdown));

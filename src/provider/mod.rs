@@ -5,6 +5,7 @@
 //! or relay.
 
 mod advertising;
+pub mod audit;
 mod census;
 mod clock;
 mod hold;
@@ -33,6 +34,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, error, info, info_span};
 
 pub use advertising::Advertiser;
+pub use audit::{AuditError, AuditReport, Difference, DifferenceKind, audit};
 pub use clock::Clock;
 pub use hold::HoldKey;
 pub use refunds::{
@@ -116,6 +118,8 @@ pub struct Provider {
     /// Bounds how many invoices the wallet is asked for at once.
     invoicing: Semaphore,
     zap_desk: zaps::ZapDesk,
+    /// How long the next look at a hold that the wallet left open is put off, and what ends the wait.
+    hold_pauses: Mutex<HashMap<JobId, settlement::HoldPause>>,
     /// An act could not be recorded and has to be found in the outbox again.
     stranded: AtomicBool,
 }
@@ -165,6 +169,7 @@ impl Provider {
             called_off: Mutex::new(LruCache::new(EARLY_CANCELLATIONS)),
             invoicing: Semaphore::new(INVOICES_AT_ONCE),
             zap_desk: zaps::ZapDesk::default(),
+            hold_pauses: Mutex::default(),
             stranded: AtomicBool::new(false),
         })
     }

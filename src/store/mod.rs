@@ -8,9 +8,11 @@ mod columns;
 mod error;
 mod jobs;
 mod outbox;
+pub mod purchases;
 mod reader;
 mod refunds;
 mod schema;
+mod settlements;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -28,6 +30,7 @@ pub use error::StoreError;
 pub use jobs::{Advanced, FinishedWork, OpenInvoice, Opened, StoredJob};
 pub use outbox::Pending;
 pub use refunds::{NewRefund, NotReserved};
+pub use settlements::BookedPayment;
 pub use views::{AccountBalance, DayEarnings, EntryRow, JobFilter, JobRow};
 pub use zaps::ZapRow;
 

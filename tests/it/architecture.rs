@@ -28,7 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["money", "job", "identity"]),
     // The two sides of a sale: traits in, no concrete wallet, backend or relay.
     ("provider", &["money", "job", "ledger", "identity", "nip90", "executor", "wallet", "relays", "store"]),
-    ("requester", &["money", "job", "nip90", "wallet", "relays", "provider"]),
+    ("requester", &["money", "job", "nip90", "wallet", "relays", "store", "provider"]),
     // Putting it together.
     (
         "daemon",

@@ -7,7 +7,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod architecture;
+mod audit;
 mod backends;
+mod buying;
 mod cancelling;
 mod crash;
 mod doctor_cli;

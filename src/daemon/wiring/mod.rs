@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use bitcoin::Network;
 use secrecy::ExposeSecret;
 use url::Url;
 
@@ -86,7 +87,8 @@ pub async fn wallet(config: &Config, identity: &Identity, data: &Path) -> Result
         }
         WalletSettings::Nwc { connection } => {
             let secret = connection.reveal("wallet.nwc.connection")?;
-            Some(Arc::new(connect_nwc(secret.expose_secret()).await.context("wallet.nwc.connection")?))
+            let connected = connect_nwc(secret.expose_secret(), config.network).await;
+            Some(Arc::new(connected.context("wallet.nwc.connection")?))
         }
         WalletSettings::Ldk(settings) => Some(embedded_node(config, settings, identity, data).await?),
         WalletSettings::Lnd(LndSettings { url, macaroon, certificate }) => {
@@ -194,6 +196,9 @@ const PLAY_PURSE: Msat = Msat::sat(10_000);
 /// The purse's key on the play-money network. No secret: there is nothing to guard.
 const PLAY_PURSE_KEY: [u8; 32] = [0x70; 32];
 
+/// The network play money is on.
+pub const PLAY_NETWORK: Network = crate::wallet::fake::NETWORK;
+
 /// A customer's play money, on the same invented network as the provider of that data folder.
 ///
 /// # Errors
@@ -207,10 +212,11 @@ pub fn play_purse(data: &Path) -> Result<FakeWallet> {
 /// Connects a wallet by its Nostr Wallet Connect string.
 ///
 /// # Errors
-/// When the string can't be read or the wallet does not answer.
-pub async fn connect_nwc(connection: &str) -> Result<NwcWallet> {
+/// When the string can't be read, the wallet does not answer, or it is on another network.
+pub async fn connect_nwc(connection: &str, network: Network) -> Result<NwcWallet> {
     let uri: NwcUri = connection.parse()?;
-    NwcWallet::connect(&uri, NwcOptions::default()).await.context("the wallet behind the NWC connection can't be used")
+    let options = NwcOptions { network: Some(network), ..NwcOptions::default() };
+    NwcWallet::connect(&uri, options).await.context("the wallet behind the NWC connection can't be used")
 }
 
 /// Loads the model of the configuration. Says how far it is.

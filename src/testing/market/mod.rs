@@ -292,6 +292,8 @@ impl TestMarket {
             settings: Settings {
                 // News of the wallet must do; who tests its silence asks for less.
                 payment_poll: Duration::from_secs(3_600),
+                // Tells the wallet's faults apart by its calls; who tests the audit asks for it.
+                audit_every: Duration::ZERO,
                 partial_every: Duration::ZERO,
                 ..Settings::default()
             },
