@@ -498,7 +498,7 @@ fn failure(problem: BuyError) -> CommandError {
             Ending::NoResult => {
                 told.exit(5).help("was the invoice paid? What was paid stays with the provider as your credit")
             }
-            Ending::InvoiceExpired => told.exit(5),
+            Ending::InvoiceExpired => told.exit(5).help("nobody paid it; ask again"),
             Ending::Failed(_) if fate == Fate::InDoubt => told.exit(6).help(ASK_AGAIN),
             Ending::Failed(_) => told.exit(6),
         },

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
@@ -25,8 +26,8 @@ use crate::wallet::{InvoiceState, InvoiceUpdate, Received, Sent, Wallet, WalletE
 /// How the descriptions of our invoices begin: what tells them from others of the same wallet.
 pub const OUR_INVOICES: &str = "coinop ";
 
-/// How far a running provider looks back. Longer than any payment may be late.
-const LOOK_BACK: SignedDuration = SignedDuration::from_hours(8 * 24);
+/// How much further than the late payment window a running provider looks back.
+const LOOK_BACK: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How much earlier than the time asked for the wallet's history is read: an invoice is made some time before it is settled,
 /// wallets list by either, and the books write a payment down a little later than the wallet.
@@ -384,7 +385,9 @@ impl Provider {
     /// # Errors
     /// [`AuditError`].
     pub async fn compare_books(self: &Arc<Self>, wallet: &dyn Wallet) -> Result<AuditReport, AuditError> {
-        let since = self.parts.clock.now().checked_sub(LOOK_BACK).unwrap_or(Timestamp::UNIX_EPOCH);
+        let back = SignedDuration::try_from(self.settings.late_payment_window.saturating_add(LOOK_BACK)).ok();
+        let since = back.and_then(|back| self.parts.clock.now().checked_sub(back).ok());
+        let since = since.unwrap_or(Timestamp::UNIX_EPOCH);
         let mut report = audit(&self.parts.store, wallet, Some(since)).await?;
         let mut honoured = Vec::new();
         for (place, difference) in report.differences.iter().enumerate() {

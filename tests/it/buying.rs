@@ -27,6 +27,7 @@ use coinop::wallet::{
 };
 use futures::stream::BoxStream;
 use jiff::{SignedDuration, Timestamp};
+use nostr::Keys;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -47,6 +48,8 @@ const MARK: &str = "@@ ";
 struct Orders {
     relay: String,
     wallet: String,
+    /// The key that signed the request: answers are for it.
+    key: String,
     provider: ProviderId,
     request: SignedEvent,
     book: PathBuf,
@@ -122,9 +125,9 @@ async fn child() {
     let orders: Orders = serde_json::from_str(&orders).unwrap();
     let uri: NwcUri = orders.wallet.parse().unwrap();
     let wallet = NwcWallet::connect(&uri, NwcOptions::default()).await.unwrap();
-    // The request is signed already; this one only listens.
+    let signer = Signer::new(Keys::parse(&orders.key).unwrap());
     let unused = FakeWallet::open(&FakeNetwork::in_memory(), &[9; 32], FakeWalletOptions::default()).unwrap();
-    let listener = Customer::join(Signer::random(), &[orders.relay], orders.provider, unused).await;
+    let listener = Customer::join(signer, &[orders.relay], orders.provider, unused).await;
     let job = JobId(orders.request.id.0);
     let from = Timestamp::UNIX_EPOCH;
     let answers = listener.relays.follow(job, JobKind::TextGeneration, &[], from, listener.codec.clone());
@@ -207,6 +210,7 @@ async fn killed(freeze: Freeze) -> (Spent, Msat) {
     let orders = Orders {
         relay,
         wallet: service.uri().to_owned(),
+        key: customer.signer.keys().secret_key().to_secret_hex(),
         provider: market.provider().provider_id(),
         request: customer.sign(&customer.order("once")),
         book: folder.path().join("payments.db"),

@@ -212,7 +212,7 @@ impl Purchases {
                 }
                 if let Some(budget) = max_per_day {
                     let needed = spending.amount.saturating_add(spending.max_fee);
-                    if let Err(over) = budget::check(claims(db, spending.network)?, budget, needed, now) {
+                    if let Err(over) = budget::check(claims(db, spending.network, now)?, budget, needed, now) {
                         return Ok(Begun::OverBudget(over));
                     }
                 }
@@ -240,7 +240,7 @@ impl Purchases {
     /// # Errors
     /// [`StoreError`].
     pub async fn left(&self, network: Network, max_per_day: Msat, now: Timestamp) -> Result<Msat, StoreError> {
-        self.writer.run(move |db| Ok(budget::left(&claims(db, network)?, max_per_day, now))).await
+        self.writer.run(move |db| Ok(budget::left(&claims(db, network, now)?, max_per_day, now))).await
     }
 
     /// It was paid: here is the proof. Its reservation becomes what it really took.
@@ -436,11 +436,13 @@ fn find(db: &Connection, payment_hash: PaymentHash) -> Result<Option<Spent>, Sto
 }
 
 /// What counts towards the budget, or still may.
-fn claims(db: &Connection, network: Network) -> Result<Vec<budget::Claim>, StoreError> {
-    let mut statement = db.prepare_cached(&format!(
-        "SELECT {PAYMENT} FROM payments WHERE network = ?1 AND state IN ('paying', 'paid')"
-    ))?;
-    let mut rows = statement.query([network.to_string()])?;
+fn claims(db: &Connection, network: Network, now: Timestamp) -> Result<Vec<budget::Claim>, StoreError> {
+    let sql = format!(
+        "SELECT {PAYMENT} FROM payments WHERE network = ?1 AND (state = 'paying' OR (state = 'paid' AND ended_at >= ?2))"
+    );
+    let mut statement = db.prepare_cached(&sql)?;
+    let window = now.checked_sub(BUDGET_WINDOW).unwrap_or(Timestamp::MIN);
+    let mut rows = statement.query(params![network.to_string(), millis(window)])?;
     let mut claims = Vec::new();
     let after = |at: Timestamp, span| at.checked_add(span).unwrap_or(Timestamp::MAX);
     while let Some(row) = rows.next()? {
