@@ -201,9 +201,14 @@ impl PrintedReceipt {
         }
     }
 
+    /// How far the payment is, if there is one.
+    pub fn payment_state(&self) -> Option<SpendingState> {
+        self.payment.as_ref().map(|payment| payment.state)
+    }
+
     /// Whether the wallet has not said yet that it was paid.
     pub fn is_in_doubt(&self) -> bool {
-        self.payment.as_ref().is_some_and(|payment| payment.state != SpendingState::Paid)
+        self.payment_state().is_some_and(|state| state != SpendingState::Paid)
     }
 
     /// Writes it to a file that only its owner reads.
@@ -225,7 +230,14 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
         use std::os::unix::fs::OpenOptionsExt as _;
         options.mode(0o600);
     }
-    options.open(path)?.write_all(text.as_bytes())
+    let mut file = options.open(path)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        // One that was there before may be anybody's to read.
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    }
+    file.write_all(text.as_bytes())
 }
 
 /// Runs the command.
@@ -318,11 +330,11 @@ async fn receipt(book: &Purchases, typed: &str, out: Option<&Path>, globals: &Gl
     match out {
         Some(path) => printed.write(path),
         // There is no other form of it: it is for programs, and for keeping.
-        None => globals::print(&format!("{}\n", serde_json::to_string_pretty(&printed)?)).and_then(|()| {
+        None => {
             if printed.is_in_doubt() && !globals.quiet {
                 eprintln!("The wallet has not said yet whether it was paid.");
             }
-            Ok(())
-        }),
+            globals::print(&format!("{}\n", serde_json::to_string_pretty(&printed)?))
+        }
     }
 }

@@ -253,7 +253,7 @@ async fn done(receipt: &Receipt, book: Option<&Book>, args: &RequestArgs, global
     if kept.is_in_doubt() && !globals.quiet {
         eprintln!("The wallet has not said yet whether the payment went through: 'coinop payments list' asks again.");
     }
-    report(receipt, globals)?;
+    report(receipt, kept.payment_state(), globals)?;
     written?;
     Ok(Exit::Ok.into())
 }
@@ -434,13 +434,15 @@ struct Bought<'a> {
     event: String,
     content: &'a str,
     paid_msat: u64,
+    /// Whether the wallet has said that it was paid: `paid`, or `paying` while that is open.
+    payment: Option<SpendingState>,
     cost_msat: Option<u64>,
     credit_msat: Option<u64>,
     truncated: bool,
     receipt: &'a crate::nip90::Receipt,
 }
 
-fn report(receipt: &Receipt, globals: &Globals) -> Result<()> {
+fn report(receipt: &Receipt, payment: Option<SpendingState>, globals: &Globals) -> Result<()> {
     let told = &receipt.result.receipt;
     let bought = Bought {
         job: receipt.job,
@@ -448,6 +450,7 @@ fn report(receipt: &Receipt, globals: &Globals) -> Result<()> {
         event: receipt.event.to_string(),
         content: &receipt.result.content,
         paid_msat: receipt.paid.as_msat(),
+        payment,
         cost_msat: told.paid.map(Msat::as_msat),
         credit_msat: told.credit.map(Msat::as_msat),
         truncated: receipt.result.truncated.is_some(),
@@ -498,7 +501,7 @@ fn failure(problem: BuyError) -> CommandError {
             Ending::NoResult => {
                 told.exit(5).help("was the invoice paid? What was paid stays with the provider as your credit")
             }
-            Ending::InvoiceExpired => told.exit(5),
+            Ending::InvoiceExpired => told.exit(5).help("nobody paid it; ask again"),
             Ending::Failed(_) if fate == Fate::InDoubt => told.exit(6).help(ASK_AGAIN),
             Ending::Failed(_) => told.exit(6),
         },

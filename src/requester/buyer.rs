@@ -230,6 +230,7 @@ impl Buyer {
                         });
                         if self.wallet.as_ref().is_some_and(|wallet| wallet.payer().is_some()) {
                             money.fate = Some(Fate::InDoubt);
+                            purchase.note_paying();
                         }
                     }
                     Step::Done(mut receipt) => {
@@ -272,7 +273,7 @@ impl Buyer {
             }
             Ok(None) => Ok(()),
             // A provider that fails gives held money back, and says why: that is worth more than the wallet's words.
-            Err(BuyError::Payment(problem)) if offer.terms == Some(Terms::Hold) => {
+            Err(BuyError::Payment(problem @ WalletError::PaymentFailed(_))) if offer.terms == Some(Terms::Hold) => {
                 money.fate = Some(Fate::Returned);
                 money.returned = Some((problem, tokio::time::Instant::now() + LAST_WORD));
                 progress(Progress::Returned { amount });

@@ -64,22 +64,20 @@ impl Store {
         &self,
         payment_hash: PaymentHash,
     ) -> Result<Option<(JobId, Option<Msat>)>, StoreError> {
-        // By the writer: what was just committed is seen.
-        self.writer
-            .run(move |db| {
-                let found: Option<(Vec<u8>, Option<i64>)> = db
-                    .prepare_cached(
-                        "SELECT jobs.id, (SELECT sum(msat) FROM entries
+        self.look(move |db| {
+            let found: Option<(Vec<u8>, Option<i64>)> = db
+                .prepare_cached(
+                    "SELECT jobs.id, (SELECT sum(msat) FROM entries
                          JOIN postings ON postings.entry = entries.id AND account = 'wallet'
                          WHERE entries.job = jobs.id AND reason = 'payment') FROM jobs WHERE payment_hash = ?1",
-                    )?
-                    .query_row([payment_hash.0], |row| Ok((row.get(0)?, row.get(1)?)))
-                    .optional()?;
-                let Some((job, booked)) = found else { return Ok(None) };
-                let job = job.try_into().map_err(|_| StoreError::corrupt("jobs.id", "not 32 bytes"))?;
-                Ok(Some((JobId(job), booked.map(amount).transpose()?)))
-            })
-            .await
+                )?
+                .query_row([payment_hash.0], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            let Some((job, booked)) = found else { return Ok(None) };
+            let job = job.try_into().map_err(|_| StoreError::corrupt("jobs.id", "not 32 bytes"))?;
+            Ok(Some((JobId(job), booked.map(amount).transpose()?)))
+        })
+        .await
     }
 
     /// Invoices of jobs opened at `since` or later for which nothing is booked, newest first, at most `limit`.

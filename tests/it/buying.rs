@@ -27,6 +27,7 @@ use coinop::wallet::{
 };
 use futures::stream::BoxStream;
 use jiff::{SignedDuration, Timestamp};
+use nostr::Keys;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -47,6 +48,8 @@ const MARK: &str = "@@ ";
 struct Orders {
     relay: String,
     wallet: String,
+    /// The key that signed the request: answers are for it.
+    key: String,
     provider: ProviderId,
     request: SignedEvent,
     book: PathBuf,
@@ -122,9 +125,9 @@ async fn child() {
     let orders: Orders = serde_json::from_str(&orders).unwrap();
     let uri: NwcUri = orders.wallet.parse().unwrap();
     let wallet = NwcWallet::connect(&uri, NwcOptions::default()).await.unwrap();
-    // The request is signed already; this one only listens.
+    let signer = Signer::new(Keys::parse(&orders.key).unwrap());
     let unused = FakeWallet::open(&FakeNetwork::in_memory(), &[9; 32], FakeWalletOptions::default()).unwrap();
-    let listener = Customer::join(Signer::random(), &[orders.relay], orders.provider, unused).await;
+    let listener = Customer::join(signer, &[orders.relay], orders.provider, unused).await;
     let job = JobId(orders.request.id.0);
     let from = Timestamp::UNIX_EPOCH;
     let answers = listener.relays.follow(job, JobKind::TextGeneration, &[], from, listener.codec.clone());
@@ -202,11 +205,14 @@ async fn killed(freeze: Freeze) -> (Spent, Msat) {
     let customer = market.customer().await;
     let relay = market.relay(0).url();
     let service =
-        NwcService::start(&[relay.clone()], customer.wallet.clone(), NwcServiceOptions::default()).await.unwrap();
+        NwcService::start(std::slice::from_ref(&relay), customer.wallet.clone(), NwcServiceOptions::default())
+            .await
+            .unwrap();
     let folder = tempfile::tempdir().unwrap();
     let orders = Orders {
         relay,
         wallet: service.uri().to_owned(),
+        key: customer.signer.keys().secret_key().to_secret_hex(),
         provider: market.provider().provider_id(),
         request: customer.sign(&customer.order("once")),
         book: folder.path().join("payments.db"),
@@ -270,7 +276,9 @@ impl Shopper {
         let customer = market.customer().await;
         let relay = market.relay(0).url();
         let service =
-            NwcService::start(&[relay.clone()], customer.wallet.clone(), NwcServiceOptions::default()).await.unwrap();
+            NwcService::start(std::slice::from_ref(&relay), customer.wallet.clone(), NwcServiceOptions::default())
+                .await
+                .unwrap();
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("nwc"), service.uri()).unwrap();
         let config = format!(
@@ -457,5 +465,35 @@ async fn a_wallet_on_another_network_and_an_empty_budget_are_told_before_anythin
     fs::write(shopper.path().join("nwc"), poor.uri()).unwrap();
     let unable = run(shopper.request("x")).await;
     assert_eq!(unable.status.code(), Some(2), "{}", err(&unable));
+    market.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_wallet_of_this_installation_pays_when_it_is_told_to() {
+    let market = TestMarket::new().price(PRICE).start().await;
+    let shopper = Shopper::at(&market, "100sat").await;
+    // An installation that sells with the same wallet.
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("pw"), "orbit velvet tundra seven").unwrap();
+    fs::write(home.path().join("nwc"), shopper.service.uri()).unwrap();
+    let coinop = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coinop"));
+        command.env_clear().arg("--home").arg(home.path()).arg("--password-file").arg(home.path().join("pw"));
+        command.args(args).stdin(Stdio::null());
+        command
+    };
+    let relay = market.relay(0).url();
+    let init = ["init", "--yes", "--backend", "echo", "--nwc", "file:nwc", "--base", "2sat", "--relay", &relay];
+    let made = run(coinop(&init)).await;
+    assert!(made.status.success(), "{}", err(&made));
+    let config = home.path().join("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let text = text.replace("network = \"bitcoin\"", "network = \"regtest\"");
+    let text = text.replace("\nwallet = \"\"\n", "\nwallet = \"own\"\n");
+    fs::write(&config, text).unwrap();
+    let provider = shopper.provider.to_string();
+    let bought = run(coinop(&["request", "from our own", "--provider", &provider])).await;
+    assert!(bought.status.success(), "{}", err(&bought));
+    assert_eq!(shopper.wallet.funds().unwrap(), POCKET_MONEY.saturating_sub(PRICE));
     market.finish().await;
 }

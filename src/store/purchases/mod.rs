@@ -14,11 +14,11 @@ use std::path::Path;
 use bitcoin::Network;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use rusqlite::{Connection, params, params_from_iter};
 use rusqlite_migration::{M, Migrations};
 use serde::Serialize;
 
-use super::columns::{id, millis, time};
+use super::columns::millis;
 use super::error::StoreError;
 use super::writer::Writer;
 use super::{BUSY_TIMEOUT, Closing, no_thread};
@@ -27,10 +27,12 @@ use crate::job::id::{EventId, PaymentHash, ProviderId};
 use crate::money::Msat;
 
 mod budget;
+mod rows;
 #[cfg(test)]
 mod tests;
 
 pub use budget::{BUDGET_WINDOW, OverBudget};
+use rows::{PAYMENT, claims, find, msat, payment, receipts};
 
 /// How long after its invoice's expiry a payment that the wallet knows nothing of keeps its reservation. As long as the
 /// budget looks back, and longer than held payments usually last.
@@ -212,7 +214,7 @@ impl Purchases {
                 }
                 if let Some(budget) = max_per_day {
                     let needed = spending.amount.saturating_add(spending.max_fee);
-                    if let Err(over) = budget::check(claims(db, spending.network)?, budget, needed, now) {
+                    if let Err(over) = budget::check(claims(db, spending.network, now)?, budget, needed, now) {
                         return Ok(Begun::OverBudget(over));
                     }
                 }
@@ -240,7 +242,7 @@ impl Purchases {
     /// # Errors
     /// [`StoreError`].
     pub async fn left(&self, network: Network, max_per_day: Msat, now: Timestamp) -> Result<Msat, StoreError> {
-        self.writer.run(move |db| Ok(budget::left(&claims(db, network)?, max_per_day, now))).await
+        self.writer.run(move |db| Ok(budget::left(&claims(db, network, now)?, max_per_day, now))).await
     }
 
     /// It was paid: here is the proof. Its reservation becomes what it really took.
@@ -397,103 +399,8 @@ fn migrations() -> Migrations<'static> {
     Migrations::new(vec![M::up(include_str!("0001_payments.sql"))])
 }
 
-/// The columns [`payment`] reads.
-const PAYMENT: &str = "payment_hash, job, provider, network, amount, max_fee, invoice_expires_at, state, began_at, ended_at, \
-                       fees, preimage, problem";
-
-fn payment(row: &Row<'_>) -> Result<Spent, StoreError> {
-    let network: String = row.get(3)?;
-    let state: String = row.get(7)?;
-    let ended_at: Option<i64> = row.get(9)?;
-    let fees: Option<i64> = row.get(10)?;
-    let preimage: Option<Vec<u8>> = row.get(11)?;
-    Ok(Spent {
-        spending: Spending {
-            payment_hash: PaymentHash(id(row, 0, "payments.payment_hash")?),
-            job: JobId(id(row, 1, "payments.job")?),
-            provider: ProviderId(id(row, 2, "payments.provider")?),
-            network: network.parse().map_err(|_| StoreError::corrupt("payments.network", "an unknown word"))?,
-            amount: amount(row.get(4)?, "payments.amount")?,
-            max_fee: amount(row.get(5)?, "payments.max_fee")?,
-            invoice_expires_at: time(row.get(6)?, "payments.invoice_expires_at")?,
-        },
-        state: SpendingState::from_word(&state)
-            .ok_or_else(|| StoreError::corrupt("payments.state", "an unknown word"))?,
-        began_at: time(row.get(8)?, "payments.began_at")?,
-        ended_at: ended_at.map(|at| time(at, "payments.ended_at")).transpose()?,
-        fees: fees.map(|fees| amount(fees, "payments.fees")).transpose()?,
-        preimage: preimage
-            .map(|bytes| bytes.try_into().map_err(|_| StoreError::corrupt("payments.preimage", "not 32 bytes")))
-            .transpose()?,
-        problem: row.get(12)?,
-    })
-}
-
-fn find(db: &Connection, payment_hash: PaymentHash) -> Result<Option<Spent>, StoreError> {
-    let sql = format!("SELECT {PAYMENT} FROM payments WHERE payment_hash = ?1");
-    let mut statement = db.prepare_cached(&sql)?;
-    statement.query_row([payment_hash.0], |row| Ok(payment(row))).optional()?.transpose()
-}
-
-/// What counts towards the budget, or still may.
-fn claims(db: &Connection, network: Network) -> Result<Vec<budget::Claim>, StoreError> {
-    let mut statement = db.prepare_cached(&format!(
-        "SELECT {PAYMENT} FROM payments WHERE network = ?1 AND state IN ('paying', 'paid')"
-    ))?;
-    let mut rows = statement.query([network.to_string()])?;
-    let mut claims = Vec::new();
-    let after = |at: Timestamp, span| at.checked_add(span).unwrap_or(Timestamp::MAX);
-    while let Some(row) = rows.next()? {
-        let Spent { spending, state, began_at, ended_at, fees, .. } = payment(row)?;
-        let in_doubt = state == SpendingState::Paying;
-        claims.push(budget::Claim {
-            // Fees the wallet does not tell are counted at their most.
-            amount: spending.amount.saturating_add(fees.unwrap_or(spending.max_fee)),
-            until: if in_doubt {
-                after(spending.invoice_expires_at, DOUBT_KEPT)
-            } else {
-                after(ended_at.unwrap_or(began_at), BUDGET_WINDOW)
-            },
-            in_doubt,
-        });
-    }
-    Ok(claims)
-}
-
-fn receipts(db: &Connection, prefix: &str, limit: i64) -> Result<Vec<Received>, StoreError> {
-    let mut statement = db.prepare_cached(
-        "SELECT job, provider, result, at, cost, credit FROM receipts
-         WHERE substr(lower(hex(job)), 1, length(?1)) = ?1 ORDER BY at DESC LIMIT ?2",
-    )?;
-    let mut rows = statement.query(params![prefix, limit])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (cost, credit): (Option<i64>, Option<i64>) = (row.get(4)?, row.get(5)?);
-        found.push(Received {
-            job: JobId(id(row, 0, "receipts.job")?),
-            provider: ProviderId(id(row, 1, "receipts.provider")?),
-            result: EventId(id(row, 2, "receipts.result")?),
-            at: time(row.get(3)?, "receipts.at")?,
-            cost: cost.map(|cost| amount(cost, "receipts.cost")).transpose()?,
-            credit: credit.map(|credit| amount(credit, "receipts.credit")).transpose()?,
-        });
-    }
-    Ok(found)
-}
-
 fn all_or(limit: u32) -> i64 {
     if limit == 0 { -1 } else { i64::from(limit) }
-}
-
-fn msat(amount: Msat) -> Result<i64, StoreError> {
-    i64::try_from(amount.as_msat()).map_err(|error| StoreError::corrupt("an amount", error))
-}
-
-fn amount(column: i64, place: &'static str) -> Result<Msat, StoreError> {
-    u64::try_from(column)
-        .ok()
-        .and_then(|msat| Msat::from_msat(msat).ok())
-        .ok_or_else(|| StoreError::corrupt(place, "no amount"))
 }
 
 /// Makes the file, readable by its owner alone, before anything is in it: it will hold proofs of payment. A file that is

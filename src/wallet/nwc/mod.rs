@@ -7,7 +7,6 @@
 //! Messages are ephemeral and may be lost. A call that is not answered in time is [`WalletError::Unreachable`], which says
 //! nothing about what happened; news is a hint, and after every gap its stream ends, so that whoever reads it looks up.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +14,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bitcoin::Network;
 use futures::stream::BoxStream;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use nostr::{Event, Filter, Kind, TagKind};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Balance, Capabilities, History, HoldInvoices, Invoice, InvoiceRequest, InvoiceState, InvoiceUpdate, Payer, Payment,
-    PaymentHash, Received, Sent, Wallet, WalletError, bolt11, hold_window,
+    PaymentHash, Wallet, WalletError, bolt11, hold_window,
 };
 use crate::money::Msat;
 
 pub(crate) mod cipher;
+mod history;
 pub(crate) mod link;
 pub(crate) mod meeting;
 pub mod uri;
@@ -46,16 +46,6 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(600);
 
 /// Stored messages asked for at most: some relays keep ephemeral events for a while.
 const STORED_MESSAGES: usize = 100;
-
-/// How much earlier than the time asked for transactions are listed: wallets list by when an invoice was made, and it is
-/// paid, or taken, up to about a day later.
-const MADE_BEFORE: SignedDuration = SignedDuration::from_hours(2 * 24);
-
-/// Transactions asked for at once: a message carries 64 KiB at most (NIP-44), and some wallets tell a lot of each.
-const PAGE: u32 = 20;
-
-/// Transactions read at most.
-const MOST_LISTED: u32 = 20_000;
 
 /// How long things may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,43 +213,6 @@ impl NwcWallet {
         Ok(info.block_height.is_some_and(|height| height >= deadline))
     }
 
-    /// The wallet's transactions in one direction that were made at `since` or later, as far as they can be read.
-    async fn list(&self, direction: &str, since: Timestamp) -> Result<Vec<wire::Transaction>, WalletError> {
-        let from = since.checked_sub(MADE_BEFORE).unwrap_or(Timestamp::UNIX_EPOCH).as_second();
-        let (mut listed, mut known, mut offset) = (Vec::new(), HashSet::new(), 0);
-        loop {
-            let params = wire::ListTransactions {
-                from: u64::try_from(from).unwrap_or(0),
-                limit: PAGE,
-                offset,
-                unpaid: false,
-                direction: direction.to_owned(),
-            };
-            let page: wire::Transactions = self.call(Method::ListTransactions, params).await?;
-            let told = u32::try_from(page.transactions.len()).unwrap_or(u32::MAX);
-            let mut news = false;
-            for transaction in page.transactions {
-                // Of the other direction, when the wallet does not filter.
-                let Ok(transaction) = serde_json::from_value::<wire::Transaction>(transaction) else { continue };
-                let fitting = transaction.direction.as_deref().is_none_or(|said| said == direction);
-                if let Some(hash) = transaction.hash().filter(|_| fitting)
-                    && known.insert(hash)
-                {
-                    news = true;
-                    listed.push(transaction);
-                }
-            }
-            offset = offset.saturating_add(told);
-            // A wallet that knows no offset tells the same page again and again.
-            if told == 0 || !news {
-                return Ok(listed);
-            }
-            if offset >= MOST_LISTED {
-                return Err(WalletError::BadAnswer(format!("it lists more than {MOST_LISTED} transactions")));
-            }
-        }
-    }
-
     async fn transaction(&self, hash: &PaymentHash) -> Result<wire::Transaction, WalletError> {
         let told: wire::Transaction = self.call(Method::LookupInvoice, wire::ByHash { payment_hash: *hash }).await?;
         match told.payment_hash {
@@ -386,23 +339,6 @@ impl Wallet for NwcWallet {
 
     fn payer(&self) -> Option<&dyn Payer> {
         self.capabilities().pay.then_some(self)
-    }
-}
-
-#[async_trait]
-impl History for NwcWallet {
-    async fn received(&self, since: Timestamp) -> Result<Vec<Received>, WalletError> {
-        let now = Timestamp::now();
-        let mut received: Vec<_> =
-            self.list("incoming", since).await?.iter().filter_map(|told| told.received(now)).collect();
-        received.retain(|one| one.at.is_none_or(|at| at.as_second() >= since.as_second()));
-        Ok(received)
-    }
-
-    async fn sent(&self, since: Timestamp) -> Result<Vec<Sent>, WalletError> {
-        let mut sent: Vec<_> = self.list("outgoing", since).await?.iter().filter_map(wire::Transaction::sent).collect();
-        sent.retain(|one| one.at.is_none_or(|at| at.as_second() >= since.as_second()));
-        Ok(sent)
     }
 }
 

@@ -328,7 +328,7 @@ async fn a_history_is_read_page_by_page_and_only_where_it_may_be() {
     let received = history.received(began).await.unwrap();
     assert_eq!((received.len(), received[0].description.as_deref()), (5, Some("a job")));
     assert_eq!(history.sent(began).await.unwrap().len(), 5);
-    let later = began + SignedDuration::from_hours(1);
+    let later = began + jiff::SignedDuration::from_hours(1);
     assert_eq!((history.received(later).await.unwrap(), history.sent(later).await.unwrap()), (vec![], vec![]));
     let options = NwcServiceOptions { lists_transactions: false, ..NwcServiceOptions::default() };
     assert!(world_with(1, options).await.wallet.history().is_none());
