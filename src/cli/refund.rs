@@ -16,7 +16,9 @@ use crate::identity::public_key;
 use crate::job::CustomerId;
 use crate::ledger::{Refund, RefundState};
 use crate::money::Msat;
-use crate::provider::{Clock, RefundError, RefundOrder, RefundTerms, reconcile_refunds, refund_now};
+use crate::provider::{
+    Clock, RefundError, RefundOrder, RefundTerms, reconcile_refunds, refund_now, return_unasked_refunds,
+};
 use crate::relays::{PaymentAddresses, RelayPool};
 use crate::store::Store;
 use crate::wallet::Wallet;
@@ -75,7 +77,7 @@ struct Owed {
 struct Outcome {
     customer: CustomerId,
     npub: String,
-    #[serde(flatten)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     refund: Option<Refund>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
@@ -116,7 +118,10 @@ pub async fn run(args: RefundArgs, globals: &Globals) -> Result<ExitCode> {
         clock: clock.clone(),
     };
     // Doubts of earlier refunds first: they may be the very ones asked for.
-    reconcile_refunds(&store, wallet.as_ref(), !serving, clock.now()).await?;
+    if !serving {
+        return_unasked_refunds(&store, clock.now()).await?;
+    }
+    reconcile_refunds(&store, wallet.as_ref(), clock.now()).await?;
     let customers = match customer {
         Some(customer) => vec![customer],
         None => store.creditors(Msat::sat(1)).await?.into_iter().map(|(customer, _)| customer).collect(),
