@@ -110,6 +110,7 @@ async fn plan(task: Task) -> Result<Plan> {
         },
         retention: Duration::from_secs(30 * 24 * 60 * 60),
         wallet,
+        desk: None,
         zaps: None,
         refunds: None,
         hold_key: None,

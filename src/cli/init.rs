@@ -15,6 +15,7 @@ use super::phrase_input::{self, NewPhraseArgs, PassphraseArgs};
 use super::prompt::{Ask, Nobody, Terminal};
 use crate::config::{Config, Paths, RawConfig, Template};
 use crate::identity::{Identity, IdentityError, Keystore, PasswordSources, Phrase, WordCount};
+use crate::job::Terms;
 use crate::money::Msat;
 
 const EXAMPLES: &str = "\
@@ -64,7 +65,7 @@ pub struct InitArgs {
     about: Option<String>,
 
     /// Ask for nothing: all work is free
-    #[arg(long, conflicts_with_all = ["terms", "base", "per_1k_prompt", "per_1k_generated", "nwc", "play_money"])]
+    #[arg(long, conflicts_with_all = ["terms", "base", "per_1k_prompt", "per_1k_generated", "nwc", "ldk", "play_money"])]
     free: bool,
     /// Terms of payment: prepay, postpay, free, hold
     #[arg(long)]
@@ -91,8 +92,14 @@ pub struct InitArgs {
     /// Be paid into this Nostr Wallet Connect wallet; its connection string stands in env:NAME or file:/path
     #[arg(long, value_name = "REFERENCE")]
     nwc: Option<String>,
+    /// Run a Lightning node inside coinop that sees the chain at this Esplora address
+    #[arg(long, value_name = "URL", conflicts_with = "nwc")]
+    ldk: Option<String>,
+    /// The Lightning network: bitcoin, testnet4, signet or regtest (default: bitcoin; signet with --ldk)
+    #[arg(long, value_name = "NETWORK")]
+    network: Option<String>,
     /// Use a wallet of play money, to be paid by 'coinop request --play-money' on this machine
-    #[arg(long, conflicts_with = "nwc")]
+    #[arg(long, conflicts_with_all = ["nwc", "ldk", "network"])]
     play_money: bool,
 }
 
@@ -226,11 +233,12 @@ fn settings(args: &InitArgs, ask: &mut dyn Ask) -> Result<Template> {
 
 /// The price and where it is paid.
 fn money(args: &InitArgs, ask: &mut dyn Ask, template: Template) -> Result<Template> {
-    const CHOICES: [&str; 4] = [
+    const CHOICES: [&str; 5] = [
         "later (the configuration says how)",
         "Nostr Wallet Connect",
         "nothing: all work is free",
         "play money: try it out with 'coinop request --play-money' on this machine",
+        "a Lightning node inside coinop, its keys from your phrase",
     ];
     let prices = [&args.terms, &args.base, &args.per_1k_prompt, &args.per_1k_generated];
     let choice = if args.free {
@@ -239,6 +247,8 @@ fn money(args: &InitArgs, ask: &mut dyn Ask, template: Template) -> Result<Templ
         1
     } else if args.play_money {
         3
+    } else if args.ldk.is_some() {
+        4
     } else {
         ask.choose("How are you paid?", &CHOICES, 0)?
     };
@@ -257,7 +267,23 @@ fn money(args: &InitArgs, ask: &mut dyn Ask, template: Template) -> Result<Templ
             template = template.with("wallet.backend", "nwc").with("wallet.nwc.connection", reference.trim());
         }
         3 => template = template.with("wallet.backend", "fake").with("wallet.i_know_this_is_play_money", true),
+        4 => {
+            let chain = match &args.ldk {
+                Some(url) => url.clone(),
+                None => ask.text("Address of an Esplora server on that network (https://…)", "")?,
+            };
+            // Held payments are the fairest terms, and this wallet can hold.
+            template = template
+                .with("wallet.backend", "ldk")
+                .with("wallet.ldk.chain_url", chain.trim())
+                .with("text.terms", Terms::Hold.word());
+        }
         _ => {}
+    }
+    // Real money in a node is a decision of its own, made in the configuration.
+    let default = if choice == 4 { Some("signet") } else { None };
+    if let Some(network) = args.network.as_deref().or(default) {
+        template = template.with("wallet.network", network);
     }
     let defaults = RawConfig::default().text;
     if let Some(terms) = &args.terms {

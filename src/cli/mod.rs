@@ -33,6 +33,7 @@ pub mod report;
 pub mod request;
 pub mod serve;
 pub mod table;
+pub mod wallet;
 
 pub use exit::{CommandError, Exit};
 pub use globals::Globals;
@@ -70,6 +71,7 @@ enum Command {
     Jobs(jobs::JobsArgs),
     Earnings(earnings::EarningsArgs),
     Ledger(ledger::LedgerArgs),
+    Wallet(wallet::WalletArgs),
     Refund(refund::RefundArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
@@ -88,6 +90,7 @@ impl Command {
             | Self::Jobs(_)
             | Self::Earnings(_)
             | Self::Ledger(_)
+            | Self::Wallet(_)
             | Self::Refund(_)
             | Self::Config(_)
             | Self::Completions(_) => false,
@@ -123,6 +126,7 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode> {
         Command::Jobs(args) => jobs::run(args, globals).await,
         Command::Earnings(args) => earnings::run(args, globals).await,
         Command::Ledger(args) => ledger::run(args, globals).await,
+        Command::Wallet(args) => wallet::run(args, globals).await,
         Command::Refund(args) => refund::run(args, globals).await,
         Command::Config(args) => config::run(args, globals).await,
         Command::Completions(args) => completions::run(args, globals).await,

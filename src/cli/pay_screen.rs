@@ -18,13 +18,25 @@ fn text(offer: &Offer) -> String {
         offer.amount,
         super::table::time(offer.expires_at)
     );
-    // Upper case packs a bech32 text into a smaller code.
-    if let Ok(code) = QrCode::with_error_correction_level(offer.bolt11.to_ascii_uppercase(), EcLevel::L) {
-        let picture = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
-        let _ = writeln!(text, "{picture}\n");
-    }
+    text.push_str(&picture(&offer.bolt11));
     let _ = writeln!(text, "lightning:{}\n\nWaiting for the payment… (Ctrl-C to give up)", offer.bolt11);
     text
+}
+
+/// Shows an invoice as a QR code on standard error.
+pub fn qr(bolt11: &str) {
+    eprint!("{}", picture(bolt11));
+}
+
+fn picture(bolt11: &str) -> String {
+    // Upper case packs a bech32 text into a smaller code.
+    match QrCode::with_error_correction_level(bolt11.to_ascii_uppercase(), EcLevel::L) {
+        Ok(code) => {
+            let picture = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
+            format!("{picture}\n\n")
+        }
+        Err(_) => String::new(),
+    }
 }
 
 #[cfg(test)]

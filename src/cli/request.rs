@@ -339,7 +339,7 @@ impl Screen<'_> {
 }
 
 /// Text of a stranger without what a terminal would obey.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 

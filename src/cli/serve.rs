@@ -3,13 +3,15 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Globals;
 use super::exit::{CommandError, Exit};
 use crate::daemon::lock::ServeLock;
 use crate::daemon::service::Service;
+use crate::daemon::wiring::wallets;
 use crate::daemon::{signals, wiring};
+use crate::wallet::desk::Desk;
 
 const EXAMPLES: &str = "\
 Runs until SIGTERM or Ctrl-C: then no new jobs are taken, running ones get shutdown.grace to finish (those that do not are
@@ -37,10 +39,17 @@ pub async fn run(_: ServeArgs, globals: &Globals) -> Result<ExitCode> {
         .with_context(|| format!("the data folder {} can't be made", paths.data_dir.display()))?;
     let _lock = ServeLock::take(&paths.data_dir)?;
 
-    let wallet = wiring::wallet(&config, &identity, &paths.data_dir).await?;
+    let opened = wallets::for_serving(&config, &paths, &identity).await?;
     let backend = wiring::backend(inference).await?;
     let models = backend.models().await.context("the inference backend does not answer")?;
-    let plan = wiring::plan(&config, &paths, &identity, wallet, backend).await?;
+    let wallet = opened.as_ref().map(|opened| opened.wallet.clone());
+    let mut plan = wiring::plan(&config, &paths, &identity, wallet, backend).await?;
+    if plan.wallet.as_ref().is_some_and(|wallet| wallet.node().is_some()) {
+        match Desk::open(&paths.data_dir) {
+            Ok(desk) => plan.desk = Some(desk),
+            Err(problem) => warn!(%problem, "The commands beside this one can't use the wallet"),
+        }
+    }
     let mut service = Service::start(plan).await?;
     info!(
         npub = identity.npub(),
@@ -58,7 +67,11 @@ pub async fn run(_: ServeArgs, globals: &Globals) -> Result<ExitCode> {
         Ok(signal) => {
             info!(grace_s = config.shutdown_grace.as_secs(), "Stopping after {signal}");
             let stopped = tokio::select! {
-                finished = service.stop(config.shutdown_grace) => finished,
+                finished = async {
+                    let finished = service.stop(config.shutdown_grace).await;
+                    close(opened).await;
+                    finished
+                } => finished,
                 again = signals::asked_to_stop() => {
                     again.context("signals can't be listened for")?;
                     return Err(CommandError::failure("stopped at once by a second signal")
@@ -71,9 +84,16 @@ pub async fn run(_: ServeArgs, globals: &Globals) -> Result<ExitCode> {
         }
         Err(what) => {
             service.stop(config.shutdown_grace).await;
+            close(opened).await;
             Err(CommandError::failure(format!("{what}; stopped so that a supervisor can start it anew"))
                 .help("the log above says why")
                 .into())
         }
+    }
+}
+
+async fn close(opened: Option<wallets::OpenWallet>) {
+    if let Some(opened) = opened {
+        opened.close().await;
     }
 }

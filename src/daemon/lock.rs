@@ -4,8 +4,11 @@ use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// The lock's file, in the data folder.
+/// The serving lock's file, in the data folder.
 const LOCK_FILE: &str = "serve.lock";
+
+/// The embedded node's lock, in the data folder: one process has the node, a provider or a command.
+const NODE_LOCK_FILE: &str = "node.lock";
 
 /// Why the lock could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +16,9 @@ pub enum LockError {
     /// Another process has it.
     #[error("another coinop is serving from {}", .0.display())]
     Taken(PathBuf),
+    /// Another process has the embedded node.
+    #[error("another coinop has the embedded node of {} open", .0.display())]
+    NodeTaken(PathBuf),
     /// The lock file can't be used.
     #[error("the lock file {} can't be used: {source}", path.display())]
     Unusable {
@@ -33,14 +39,7 @@ impl ServeLock {
     /// # Errors
     /// [`LockError`].
     pub fn take(folder: &Path) -> Result<Self, LockError> {
-        let path = folder.join(LOCK_FILE);
-        let unusable = |source| LockError::Unusable { path: path.clone(), source };
-        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(unusable)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self(file)),
-            Err(TryLockError::WouldBlock) => Err(LockError::Taken(folder.to_owned())),
-            Err(TryLockError::Error(source)) => Err(LockError::Unusable { path, source }),
-        }
+        take(&folder.join(LOCK_FILE))?.map(Self).ok_or_else(|| LockError::Taken(folder.to_owned()))
     }
 
     /// Whether a provider is serving from a data folder. Makes no file.
@@ -59,6 +58,31 @@ impl ServeLock {
             Err(TryLockError::WouldBlock) => Ok(true),
             Err(TryLockError::Error(source)) => Err(LockError::Unusable { path, source }),
         }
+    }
+}
+
+/// Held by the process that has the embedded node open: two would lose its money.
+#[derive(Debug)]
+pub struct NodeLock(#[allow(dead_code)] File); // Held, never read.
+
+impl NodeLock {
+    /// Takes the lock of a data folder.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn take(folder: &Path) -> Result<Self, LockError> {
+        take(&folder.join(NODE_LOCK_FILE))?.map(Self).ok_or_else(|| LockError::NodeTaken(folder.to_owned()))
+    }
+}
+
+/// Locks a file; `None` when another process has it.
+fn take(path: &Path) -> Result<Option<File>, LockError> {
+    let unusable = |source| LockError::Unusable { path: path.to_owned(), source };
+    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(source)) => Err(unusable(source)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The running program: [`wiring`] puts the parts together (the one place that names concrete ones), [`service`] starts and
-//! stops them in order, [`tasks`] owns what runs for long, [`signals`] says when to stop, [`checkup`] whether it would
+//! stops them in order, [`tasks`] owns what runs for long, [`wiring::wallets`] opens the wallet for
+//! it or for a command beside it, [`signals`] says when to stop, [`checkup`] whether it would
 //! work.
 
 pub mod checkup;

@@ -27,6 +27,7 @@ use crate::provider::{
 use crate::relays::{Inbox, Intake, PoolConfig, RelayError, RelayPool};
 use crate::store::{Closing, Store, StoreError};
 use crate::wallet::Wallet;
+use crate::wallet::desk::Desk;
 
 /// The cursor's name in the store.
 const RELAY_CURSOR: &str = "relays";
@@ -97,6 +98,8 @@ pub struct Plan {
     pub refunds: Option<RefundPlan>,
     /// For hold invoices.
     pub hold_key: Option<HoldKey>,
+    /// Where commands beside us use the wallet.
+    pub desk: Option<Desk>,
     /// Who does what, given the relays (for inputs that are events).
     #[allow(clippy::type_complexity)] // Named by its field.
     pub router: Box<dyn FnOnce(Arc<RelayPool>) -> Router + Send>,
@@ -146,6 +149,7 @@ impl Service {
         let intake = Intake { kinds, since, inbox: inbox_end };
         let urls = plan.relays.relays.clone();
         let relays = Arc::new(RelayPool::connect(plan.relays, &plan.signer, Some(intake)).await?);
+        let desk = plan.desk.zip(plan.wallet.clone());
         let parts = Parts {
             store: store.clone(),
             codec: codec.clone(),
@@ -165,6 +169,9 @@ impl Service {
         let mut tasks = Tasks::new();
         tasks.spawn("payments", |shutdown| Arc::clone(&provider).watch_payments(shutdown));
         tasks.spawn("housekeeping", |shutdown| Arc::clone(&provider).keep_house(plan.retention, shutdown));
+        if let Some((desk, wallet)) = desk {
+            tasks.spawn("wallet desk", |shutdown| desk.serve(wallet, shutdown));
+        }
         if plan.zaps.is_some() {
             let listener = ZapListener {
                 provider: Arc::clone(&provider),

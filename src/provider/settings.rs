@@ -80,3 +80,30 @@ impl Default for Settings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wallet::fake::{FakeNetwork, FakeWallet, FakeWalletOptions};
+    use crate::wallet::hold_window;
+
+    fn offer(terms: Terms, time_limit: Duration) -> Offer {
+        Offer { rates: Rates::default(), terms, free_per_day: 0, hold_for: Offer::hold_for(time_limit) }
+    }
+
+    fn wallet(hold_invoices: bool) -> FakeWallet {
+        let options = FakeWalletOptions { hold_invoices, ..FakeWalletOptions::default() };
+        FakeWallet::open(&FakeNetwork::in_memory(), &[1; 32], options).unwrap()
+    }
+
+    #[test]
+    fn a_job_that_does_not_fit_the_hold_window_is_paid_before() {
+        let longest = hold_window::longest(hold_window::MOST_BLOCKS);
+        let (short, long) = (Duration::from_secs(300), longest);
+        assert_eq!(offer(Terms::Hold, short).terms_with(Some(&wallet(true))), Terms::Hold);
+        assert_eq!(offer(Terms::Hold, long).terms_with(Some(&wallet(true))), Terms::Prepay);
+        assert_eq!(offer(Terms::Hold, short).terms_with(Some(&wallet(false))), Terms::Prepay);
+        assert_eq!(offer(Terms::Postpay, long).terms_with(Some(&wallet(false))), Terms::Postpay);
+        assert_eq!(offer(Terms::Hold, short).terms_with(None), Terms::Prepay);
+    }
+}

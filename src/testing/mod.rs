@@ -6,5 +6,7 @@ pub mod input_sources;
 pub mod lnurl_service;
 pub mod market;
 pub mod nwc_service;
+#[cfg(feature = "ldk")]
+pub mod regtest;
 pub mod relay;
 pub mod wallet_contract;

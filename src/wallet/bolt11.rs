@@ -58,10 +58,7 @@ pub fn read_for_paying(bolt11: &str, network: Network, now: Timestamp) -> Result
     let amount = amount(&invoice)?;
     check_network(&invoice, network)?;
     let expires_at = check_expiry(&invoice, now)?;
-    let description = match invoice.description() {
-        Bolt11InvoiceDescriptionRef::Direct(text) => Some(text.as_inner().0.clone()),
-        Bolt11InvoiceDescriptionRef::Hash(_) => None,
-    };
+    let description = description(&invoice);
     Ok(PayableInvoice { bolt11, amount, payment_hash: payment_hash(&invoice), description, expires_at, network })
 }
 
@@ -126,6 +123,22 @@ pub fn read_committed(bolt11: &str, text: &str, network: Network) -> Result<Sett
 /// [`InvoiceError::Unreadable`] when it is none.
 pub fn payment_hash_of(bolt11: &str) -> Result<PaymentHash, InvoiceError> {
     Ok(payment_hash(&parse(bolt11)?.1))
+}
+
+/// When an invoice can no longer be paid, which may be past.
+///
+/// # Errors
+/// [`InvoiceError::Unreadable`] when it is none, [`InvoiceError::ImpossibleExpiry`].
+pub fn expiry_of(bolt11: &str) -> Result<Timestamp, InvoiceError> {
+    expiry(&parse(bolt11)?.1)
+}
+
+/// What an invoice says it is for. `None` when only a hash of that is given.
+///
+/// # Errors
+/// [`InvoiceError::Unreadable`] when it is none.
+pub fn description_of(bolt11: &str) -> Result<Option<String>, InvoiceError> {
+    Ok(description(&parse(bolt11)?.1))
 }
 
 /// Whether the preimage is the secret behind the hash: the proof of payment.
@@ -200,12 +213,23 @@ fn check_network(invoice: &Bolt11Invoice, expected: Network) -> Result<(), Invoi
     if found == expected { Ok(()) } else { Err(InvoiceError::WrongNetwork { expected, found }) }
 }
 
-fn check_expiry(invoice: &Bolt11Invoice, now: Timestamp) -> Result<Timestamp, InvoiceError> {
-    let at = invoice
+fn description(invoice: &Bolt11Invoice) -> Option<String> {
+    match invoice.description() {
+        Bolt11InvoiceDescriptionRef::Direct(text) => Some(text.as_inner().0.clone()),
+        Bolt11InvoiceDescriptionRef::Hash(_) => None,
+    }
+}
+
+fn expiry(invoice: &Bolt11Invoice) -> Result<Timestamp, InvoiceError> {
+    invoice
         .expires_at()
         .and_then(|since_epoch| i64::try_from(since_epoch.as_secs()).ok())
         .and_then(|second| Timestamp::from_second(second).ok())
-        .ok_or(InvoiceError::ImpossibleExpiry)?;
+        .ok_or(InvoiceError::ImpossibleExpiry)
+}
+
+fn check_expiry(invoice: &Bolt11Invoice, now: Timestamp) -> Result<Timestamp, InvoiceError> {
+    let at = expiry(invoice)?;
     if at <= now { Err(InvoiceError::Expired { at }) } else { Ok(at) }
 }
 

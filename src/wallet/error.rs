@@ -2,11 +2,12 @@
 
 use bitcoin::Network;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::money::Msat;
 
 /// A wallet's refusal or failure.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum WalletError {
     /// The wallet did not answer in time, or the connection broke. Nobody knows what happened.

@@ -15,18 +15,28 @@ pub use crate::job::id::PaymentHash;
 use crate::money::Msat;
 
 pub mod bolt11;
+pub mod cln;
+pub mod desk;
 pub mod error;
 pub mod fake;
 pub mod hold_window;
+pub mod http;
+#[cfg(feature = "ldk")]
+pub mod ldk;
+pub mod lnbits;
+pub mod lnd;
 pub mod node;
 pub mod nwc;
+pub mod phoenixd;
 pub mod watch;
+mod words;
 
 pub use bolt11::PayableInvoice;
 pub use error::{InvoiceError, NwcUriError, WalletError};
+pub use node::Node;
 
 /// What a wallet can do; the terms offered follow from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capabilities {
     /// Makes and settles hold invoices (see [`HoldInvoices`]).
     pub hold_invoices: bool,
@@ -37,7 +47,7 @@ pub struct Capabilities {
 }
 
 /// An invoice to be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InvoiceRequest {
     /// What to ask. Never zero.
     pub amount: Msat,
@@ -107,7 +117,7 @@ pub struct Balance {
 }
 
 /// An invoice of the wallet that was paid.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Received {
     /// Which.
     pub payment_hash: PaymentHash,
@@ -120,7 +130,7 @@ pub struct Received {
 }
 
 /// A payment the wallet made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
     /// To which invoice.
     pub payment_hash: PaymentHash,
@@ -167,6 +177,14 @@ pub trait Wallet: Send + Sync + 'static {
 
     /// What it remembers, when it tells.
     fn history(&self) -> Option<&dyn History> {
+        None
+    }
+
+    /// Ends in order what the wallet runs in this process. Called once, after everything else that uses it has ended.
+    async fn shut_down(&self) {}
+
+    /// The node itself, when it is ours to run.
+    fn node(&self) -> Option<&dyn Node> {
         None
     }
 

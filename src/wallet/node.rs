@@ -4,11 +4,49 @@
 use std::fmt;
 use std::str::FromStr;
 
+use async_trait::async_trait;
 use bitcoin::OutPoint;
+use bitcoin::Txid;
 use bitcoin::secp256k1::PublicKey;
 use serde::{Deserialize, Serialize};
 
+use super::WalletError;
 use crate::money::Msat;
+
+/// What the owner of a node does with it. Every call may take as long as the chain source and the peers take.
+#[async_trait]
+pub trait Node: Send + Sync {
+    /// Where it stands.
+    async fn status(&self) -> Result<NodeStatus, WalletError>;
+
+    /// Looks at the chain now.
+    async fn sync(&self) -> Result<(), WalletError>;
+
+    /// An address to put money on the chain into this node, never given out before.
+    async fn new_address(&self) -> Result<String, WalletError>;
+
+    /// Its channels.
+    async fn channels(&self) -> Result<Vec<Channel>, WalletError>;
+
+    /// Opens a channel of that size with our money on the chain; the network hears of it when `announce`. Answers its
+    /// name ([`Channel::id`]).
+    async fn open_channel(&self, to: &NodeAddress, size: Msat, announce: bool) -> Result<String, WalletError>;
+
+    /// Closes a channel: together with the peer, or by force (slower, dearer, for a peer that is gone).
+    async fn close_channel(&self, id: &str, force: bool) -> Result<(), WalletError>;
+
+    /// The nodes we have to do with.
+    async fn peers(&self) -> Result<Vec<Peer>, WalletError>;
+
+    /// Connects to a node, and keeps doing so.
+    async fn connect(&self, to: &NodeAddress) -> Result<(), WalletError>;
+
+    /// Lets go of a node.
+    async fn disconnect(&self, node: &PublicKey) -> Result<(), WalletError>;
+
+    /// Sends money on the chain to an address: an amount in whole satoshis, or everything but the channels' reserve.
+    async fn send_on_chain(&self, address: &str, amount: Option<Msat>) -> Result<Txid, WalletError>;
+}
 
 /// A node and where it is reached: `node-id@host:port`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("fetch", &[]),
     ("inference", &["job"]),
     ("executor", &["money", "job", "inference"]),
-    ("wallet", &["money", "job"]),
+    ("wallet", &["money", "job", "fetch"]),
     ("lnurl", &["money", "job", "fetch", "wallet"]),
     ("relays", &["job", "identity", "nip90", "fetch", "executor"]),
     ("store", &["money", "job", "ledger", "nip90", "executor"]),
@@ -140,6 +140,11 @@ const CLOCKS: &[(&str, &str)] = &[
     ("relays/", "the age of an event and the skew of a server are measured against the machine's clock as they arrive"),
     ("wallet/fake/network.rs", "the default of a clock that tests replace"),
     ("wallet/nwc/", "expiry of what a wallet on the other side of a wire has just sent"),
+    ("wallet/ldk/", "invoices of a node that lives by the machine's clock, and when it said that money came"),
+    ("wallet/lnd/", "expiry of what a wallet on the other side of a wire has just sent"),
+    ("wallet/cln/", "expiry of what a wallet on the other side of a wire has just sent"),
+    ("wallet/phoenixd/", "expiry of what a wallet on the other side of a wire has just sent"),
+    ("wallet/lnbits/", "expiry of what a wallet on the other side of a wire has just sent"),
     ("testing/", "the other side of the wire"),
 ];
 
@@ -149,16 +154,23 @@ const SPAWNERS: &[(&str, &str)] = &[
     ("inference/mistral_rs/", "drains the engine, which waits for its reader; ends with the answer"),
     ("store/", "the threads that own the database connections; joined by Closing::wait"),
     ("wallet/nwc/mod.rs", "listens to the wallet; aborted when the wallet is dropped"),
+    ("wallet/ldk/mod.rs", "listens to the node; joined by shut_down, aborted when the wallet is dropped"),
+    ("wallet/http/news.rs", "reads a wallet's news; aborted when the stream it feeds is dropped"),
     ("testing/", "servers of the tests"),
 ];
 
 /// Where concrete wallets and backends may be named, besides their own folder.
-const WIRING: &[&str] = &["daemon/wiring.rs", "cli/demo.rs", "testing/"];
+const WIRING: &[&str] = &["daemon/wiring/", "cli/demo/", "testing/"];
 
 /// Concrete wallets and backends, each with its own folder.
 const CONCRETE: &[(&str, &[&str])] = &[
     ("wallet/fake", &["wallet::fake", "FakeWallet", "FakeNetwork"]),
     ("wallet/nwc", &["wallet::nwc", "NwcWallet"]),
+    ("wallet/ldk", &["wallet::ldk", "LdkWallet"]),
+    ("wallet/lnd", &["wallet::lnd", "LndWallet"]),
+    ("wallet/cln", &["wallet::cln", "ClnWallet"]),
+    ("wallet/phoenixd", &["wallet::phoenixd", "PhoenixdWallet"]),
+    ("wallet/lnbits", &["wallet::lnbits", "LnbitsWallet"]),
     ("inference/echo", &["inference::echo", "echo::Echo"]),
     ("inference/mistral_rs", &["inference::mistral_rs", "mistral_rs::MistralRs"]),
 ];
@@ -293,7 +305,7 @@ fn only_the_wiring_names_wallets_and_backends() {
 fn only_the_demo_plays_with_the_test_doubles() {
     let mut wrong = Vec::new();
     for source in &sources() {
-        if source.module() == "testing" || source.path == "cli/demo.rs" {
+        if source.module() == "testing" || source.path.starts_with("cli/demo/") {
             continue;
         }
         for (line, named) in modules_named(&source.code) {
@@ -341,7 +353,7 @@ fn the_time_is_a_parameter() {
 fn anyhow_stays_where_errors_are_shown() {
     let mut wrong = Vec::new();
     for source in &sources() {
-        if ["main.rs", "cli/", "daemon/wiring.rs", "bin/"].iter().any(|place| source.lies_in(place)) {
+        if ["main.rs", "cli/", "daemon/wiring/", "bin/"].iter().any(|place| source.lies_in(place)) {
             continue;
         }
         for line in source.naming("anyhow") {

@@ -15,6 +15,10 @@ mod encrypted;
 mod fixtures;
 mod identity_cli;
 mod inputs;
+#[cfg(feature = "ldk")]
+mod node_cli;
+#[cfg(feature = "ldk")]
+mod on_chain;
 mod paying;
 mod refunds;
 mod refusing;

@@ -261,7 +261,7 @@ impl Checkup {
         }
 
         let wallet = Check::new("wallet", "wallet", WALLET_LIMIT, async move || {
-            money::wallet(&config, identity.as_ref(), &paths.data_dir).await
+            money::wallet(&config, identity.as_ref(), &paths).await
         });
         checks.push(wallet.cure("is the wallet online, and are its relays? Try again, or make a new connection in it"));
         checks

@@ -1,11 +1,10 @@
 //! Being paid: the price list, the wallet, and whether it can do what the terms ask.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Finding;
-use crate::config::{Config, TextSettings, WalletSettings};
-use crate::daemon::wiring;
+use crate::config::{Config, Paths, TextSettings, WalletSettings};
+use crate::daemon::wiring::{self, wallets};
 use crate::identity::Identity;
 use crate::job::{Terms, Usage};
 use crate::money::Msat;
@@ -48,7 +47,7 @@ pub(super) fn price(text: &TextSettings) -> Finding {
 }
 
 /// Connects the wallet, sees what it can do, and has it make an invoice and look it up.
-pub(super) async fn wallet(config: &Config, identity: Option<&Identity>, data: &Path) -> Vec<Finding> {
+pub(super) async fn wallet(config: &Config, identity: Option<&Identity>, paths: &Paths) -> Vec<Finding> {
     let check = "wallet";
     if config.wallet == WalletSettings::None {
         let why = if config.text.asks_for_money() { "none is configured" } else { "none, and none is needed" };
@@ -58,15 +57,21 @@ pub(super) async fn wallet(config: &Config, identity: Option<&Identity>, data: &
         return vec![Finding::skipped(check, "needs the identity, which did not open")];
     };
     let began = Instant::now();
-    let wallet = match wiring::wallet(config, identity, data).await {
-        Ok(Some(wallet)) => wallet,
+    let opened = match wallets::for_command(config, paths, || Ok(identity.clone())).await {
+        Ok(Some(opened)) => opened,
         Ok(None) => return vec![Finding::skipped(check, "none is configured")],
         Err(error) => {
-            let cure = "is the wallet online, and the connection still allowed in it? A new connection string goes where \
-                        wallet.nwc.connection says";
+            let cure = "is the wallet online, and is what [wallet] says of it right and still allowed in it?";
             return vec![Finding::failed(check, format!("{error:#}"), cure)];
         }
     };
+    let found = look_at(config, opened.wallet.as_ref(), began).await;
+    opened.close().await;
+    found
+}
+
+async fn look_at(config: &Config, wallet: &dyn Wallet, began: Instant) -> Vec<Finding> {
+    let check = "wallet";
     let (name, can) = (wallet.name(), abilities(wallet.capabilities()));
     let connected = format!("{name} is there after {} ms; it can {can}", began.elapsed().as_millis());
     let mut found = vec![if config.wallet == WalletSettings::PlayMoney {
@@ -78,7 +83,7 @@ pub(super) async fn wallet(config: &Config, identity: Option<&Identity>, data: &
     } else {
         Finding::ok(check, connected)
     }];
-    found.push(match wiring::check_terms(&config.text, Some(wallet.as_ref())) {
+    found.push(match wiring::check_terms(&config.text, Some(wallet)) {
         Ok(()) => Finding::ok("wallet.terms", format!("the wallet can do the terms {}", config.text.terms)),
         Err(error) => Finding::failed(
             "wallet.terms",
@@ -86,8 +91,36 @@ pub(super) async fn wallet(config: &Config, identity: Option<&Identity>, data: &
             "set text.terms to \"prepay\" or \"postpay\", or use a wallet with hold invoices",
         ),
     });
-    found.push(invoice(wallet.as_ref()).await);
+    found.push(invoice(wallet).await);
+    found.extend(liquidity(config, wallet).await);
     found
+}
+
+/// Whether anything can be received: a node without inbound liquidity makes invoices nobody can pay.
+async fn liquidity(config: &Config, wallet: &dyn Wallet) -> Option<Finding> {
+    let check = "wallet.liquidity";
+    let receivable = match wallet.balance().await {
+        Ok(balance) => balance?.receivable?,
+        Err(error) => {
+            let cure = "see whether the wallet's own tools show a balance";
+            return Some(Finding::warning(check, format!("it does not say what it has: {error}"), cure));
+        }
+    };
+    // What a job takes at least, and one of middling size.
+    let usual = config.text.rates.cost(SAMPLE);
+    let through_lsp = matches!(&config.wallet, WalletSettings::Ldk(ldk) if ldk.lsp.is_some());
+    let cure = "get inbound liquidity: set wallet.ldk.lsp to a provider of channels (LSPS2), or have somebody open a channel \
+                to the node that 'coinop wallet balance' names, or pay something from a channel of yours ('coinop wallet \
+                open', 'coinop wallet pay')";
+    Some(if through_lsp && receivable < usual {
+        Finding::ok(check, format!("{receivable} can be received; the LSP opens a channel for what is above"))
+    } else if receivable.is_zero() {
+        Finding::failed(check, "there is no inbound liquidity: nobody can pay an invoice of this wallet", cure)
+    } else if receivable < usual {
+        Finding::warning(check, format!("only {receivable} can be received, and a middling job costs {usual}"), cure)
+    } else {
+        Finding::ok(check, format!("{receivable} can be received"))
+    })
 }
 
 fn abilities(can: Capabilities) -> String {

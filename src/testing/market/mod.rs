@@ -260,6 +260,7 @@ impl MarketBuilder {
             settings,
             retention: self.retention,
             wallet,
+            desk: None,
             zaps: self.zaps.as_ref().map(|address| ZapAddress {
                 address: address.parse().expect("a lightning address"),
                 lnurl: LnurlClient::new(NETWORK, true),

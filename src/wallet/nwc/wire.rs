@@ -8,13 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::money::Msat;
+use crate::wallet::words::spoken;
 use crate::wallet::{InvoiceState, InvoiceUpdate, Payment, PaymentHash, WalletError, bolt11};
-
-/// The most of a wallet's own words that is passed on.
-const MAX_WORDS_SHOWN: usize = 24;
-
-/// Words longer than this are invoices, keys or preimages, which must not reach logs.
-const MAX_WORD_CHARS: usize = 24;
 
 /// What can be asked of a wallet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -260,15 +255,4 @@ pub(crate) fn proof(preimage: Option<&str>, fees: Option<Msat>, hash: &PaymentHa
         Ok(()) if bolt11::is_preimage(&bytes, hash) => Ok(Payment { preimage: bytes, fees }),
         _ => Err(WalletError::BadAnswer("it claims a payment without its preimage".into())),
     }
-}
-
-/// A wallet's words, made fit to be shown: no control characters, nothing that could be a secret or an invoice, not too
-/// long.
-fn spoken(message: &str) -> String {
-    let words = message.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    let shown: Vec<_> = words
-        .take(MAX_WORDS_SHOWN)
-        .map(|word| if word.chars().count() > MAX_WORD_CHARS { "…" } else { word })
-        .collect();
-    if shown.is_empty() { "it gave no reason".to_owned() } else { shown.join(" ") }
 }

@@ -1,14 +1,20 @@
 //! From a configuration to parts: the one place that names concrete wallets, backends and sources.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use secrecy::ExposeSecret;
+use url::Url;
 
-use super::service::{AdPlan, Plan, REFUNDS_EVERY, RefundPlan};
-use crate::config::{Config, InferenceSettings, Limits, MistralRsSettings, Paths, TextSettings, WalletSettings};
+use crate::config::{
+    ClnSettings, Config, InferenceSettings, LdkSettings, Limits, LndSettings, MistralRsSettings, Paths, TextSettings,
+    WalletSettings,
+};
+use crate::daemon::service::{AdPlan, Plan, REFUNDS_EVERY, RefundPlan};
 use crate::executor::Router;
 use crate::executor::inference::TextExecutor;
 use crate::fetch::{FetchLimits, Fetcher};
@@ -25,14 +31,24 @@ use crate::nip90::{Codec, ReadLimits};
 use crate::provider::{AutomaticRefunds, Clock, HoldKey, Offer, Settings, ZapAddress};
 use crate::relays::{DEFAULT_LOOKUP_PATIENCE, IntakeLimits, PoolConfig, Rate, RelayInputs};
 use crate::wallet::Wallet;
+use crate::wallet::cln::ClnWallet;
 use crate::wallet::fake::{FakeNetwork, FakeWallet, FakeWalletOptions};
+use crate::wallet::http::{Endpoint, HttpOptions};
+use crate::wallet::lnbits::LnbitsWallet;
+use crate::wallet::lnd::LndWallet;
 use crate::wallet::nwc::{NwcOptions, NwcUri, NwcWallet};
+use crate::wallet::phoenixd::PhoenixdWallet;
+
+pub mod wallets;
 
 /// The file play money is kept in, in the data folder.
 pub const PLAY_MONEY_FILE: &str = "play-money.journal";
 
 /// How often play-money invoices are looked at.
 const PLAY_MONEY_POLL: Duration = Duration::from_secs(1);
+
+/// Bytes of a certificate file at most; a chain of several is some kilobytes.
+const MAX_CERTIFICATE_BYTES: u64 = 64 * 1024;
 
 /// How long another job's result is waited for when it is an input.
 const JOB_INPUT_PATIENCE: Duration = Duration::from_secs(60);
@@ -72,14 +88,104 @@ pub async fn wallet(config: &Config, identity: &Identity, data: &Path) -> Result
             let secret = connection.reveal("wallet.nwc.connection")?;
             Some(Arc::new(connect_nwc(secret.expose_secret()).await.context("wallet.nwc.connection")?))
         }
-        WalletSettings::Ldk(_) => anyhow::bail!("wallet.backend \"ldk\" is not wired yet"),
-        WalletSettings::Lnd(_)
-        | WalletSettings::Cln(_)
-        | WalletSettings::Phoenixd { .. }
-        | WalletSettings::Lnbits { .. } => {
-            anyhow::bail!("this wallet is not wired yet")
+        WalletSettings::Ldk(settings) => Some(embedded_node(config, settings, identity, data).await?),
+        WalletSettings::Lnd(LndSettings { url, macaroon, certificate }) => {
+            let endpoint = endpoint("wallet.lnd", url, certificate.as_deref())?;
+            let secret = macaroon.reveal("wallet.lnd.macaroon")?;
+            let connected = LndWallet::connect(endpoint, &secret, config.network, HttpOptions::default()).await;
+            Some(Arc::new(connected.context("wallet.lnd")?))
+        }
+        WalletSettings::Cln(ClnSettings { url, rune, certificate }) => {
+            let endpoint = endpoint("wallet.cln", url, certificate.as_deref())?;
+            let secret = rune.reveal("wallet.cln.rune")?;
+            let connected = ClnWallet::connect(endpoint, &secret, config.network, HttpOptions::default()).await;
+            Some(Arc::new(connected.context("wallet.cln")?))
+        }
+        WalletSettings::Phoenixd { url, password } => {
+            let endpoint = endpoint("wallet.phoenixd", url, None)?;
+            let secret = password.reveal("wallet.phoenixd.password")?;
+            let connected = PhoenixdWallet::connect(endpoint, &secret, config.network, HttpOptions::default()).await;
+            Some(Arc::new(connected.context("wallet.phoenixd")?))
+        }
+        WalletSettings::Lnbits { url, key } => {
+            let endpoint = endpoint("wallet.lnbits", url, None)?;
+            let secret = key.reveal("wallet.lnbits.key")?;
+            let connected = LnbitsWallet::connect(endpoint, &secret, config.network, HttpOptions::default()).await;
+            Some(Arc::new(connected.context("wallet.lnbits")?))
         }
     })
+}
+
+/// The folder of the embedded node, in the data folder.
+#[cfg(feature = "ldk")]
+const NODE_FOLDER: &str = "ldk";
+
+/// Opens the embedded node.
+#[cfg(feature = "ldk")]
+async fn embedded_node(
+    config: &Config,
+    settings: &LdkSettings,
+    identity: &Identity,
+    data: &Path,
+) -> Result<Arc<dyn Wallet>> {
+    use crate::config::ChainSource;
+    use crate::wallet::ldk::{BackgroundSync, LdkChain, LdkConfig, LdkLsp, LdkTimes, LdkWallet};
+    use crate::wallet::node::NodeAddress;
+    if config.network == bitcoin::Network::Bitcoin {
+        tracing::warn!(
+            "The embedded node holds REAL MONEY: a stolen machine or phrase, a lost or restored storage folder, or a long \
+             outage can cost all of it. Keep little in it"
+        );
+    }
+    let chain = match &settings.chain {
+        ChainSource::Esplora(url) => LdkChain::Esplora(url.clone()),
+        ChainSource::Electrum(url) => LdkChain::Electrum(url.clone()),
+        ChainSource::Bitcoind { host, port, user, password } => LdkChain::Bitcoind {
+            host: host.clone(),
+            port: *port,
+            user: user.clone(),
+            password: password.reveal("wallet.ldk.bitcoind_password")?,
+        },
+    };
+    let lsp = settings.lsp.as_ref().map(|lsp| -> Result<LdkLsp> {
+        let token = lsp.token.as_ref().map(|token| token.reveal("wallet.ldk.lsp_token")).transpose()?;
+        Ok(LdkLsp { node: NodeAddress { node: lsp.node, address: lsp.address.clone() }, token })
+    });
+    let node = LdkConfig {
+        network: config.network,
+        chain,
+        folder: settings.folder.clone().unwrap_or_else(|| data.join(NODE_FOLDER)),
+        listen: settings.listen.clone(),
+        alias: settings.alias.clone(),
+        lsp: lsp.transpose()?,
+        background_sync: Some(BackgroundSync::default()),
+        times: LdkTimes::default(),
+    };
+    let opened = LdkWallet::open(node, identity.wallet.entropy()).await;
+    Ok(Arc::new(opened.context("the embedded node (wallet.ldk) can't be started")?))
+}
+
+#[cfg(not(feature = "ldk"))]
+async fn embedded_node(_: &Config, _: &LdkSettings, _: &Identity, _: &Path) -> Result<Arc<dyn Wallet>> {
+    anyhow::bail!(
+        "this coinop was built without the embedded node; build it with the default features, or set wallet.backend to a \
+         wallet it has"
+    )
+}
+
+/// Where a wallet's HTTP interface is, with the certificate that is pinned.
+fn endpoint(section: &str, url: &Url, certificate: Option<&Path>) -> Result<Endpoint> {
+    let pem = certificate.map(|path| read_certificate(path).with_context(|| format!("{section}.certificate")));
+    Endpoint::new(url, pem.transpose()?.as_deref()).with_context(|| format!("{section}.url"))
+}
+
+fn read_certificate(path: &Path) -> Result<Vec<u8>> {
+    let unreadable = || format!("can't read {}", path.display());
+    let mut pem = Vec::new();
+    let file = File::open(path).with_context(unreadable)?;
+    file.take(MAX_CERTIFICATE_BYTES + 1).read_to_end(&mut pem).with_context(unreadable)?;
+    anyhow::ensure!(pem.len() as u64 <= MAX_CERTIFICATE_BYTES, "{} is far too large", path.display());
+    Ok(pem)
 }
 
 /// What a customer trying things out has.
@@ -162,6 +268,14 @@ pub async fn plan(
 ) -> Result<Plan> {
     let models = backend.models().await.context("the inference backend does not answer")?;
     check_terms(&config.text, wallet.as_deref())?;
+    let settings = settings(config);
+    let terms = settings.offers.get(&JobKind::TextGeneration).map(|offer| offer.terms_with(wallet.as_deref()));
+    let terms = terms.unwrap_or(config.text.terms);
+    if terms != config.text.terms && config.text.asks_for_money() {
+        tracing::warn!(
+            "The wallet can't hold a payment for as long as a job may take (text.time_limit): it is sold on {terms} terms"
+        );
+    }
     let read_limits = read_limits(config);
     let codec = Codec::new(identity.signer.clone(), read_limits);
     let us = identity.signer.provider_id();
@@ -197,14 +311,15 @@ pub async fn plan(
         database: Some(paths.database()),
         relays: pool(config),
         inbox_room: crate::relays::DEFAULT_INBOX_ROOM,
-        settings: settings(config),
+        settings,
         retention: config.limits.retention,
+        desk: None,
         hold_key: Some(HoldKey::new(*identity.wallet.hold_secret())),
         wallet,
         zaps: zap_address(config)?,
         refunds: Some(refunds(config)),
         router: Box::new(router),
-        ad: config.ad.enabled.then(|| ad_plan(config, &models)),
+        ad: config.ad.enabled.then(|| ad_plan(config, &models, terms)),
         clock: Clock::system(),
         witness: Arc::new(()),
     })
@@ -212,7 +327,7 @@ pub async fn plan(
 
 /// How addresses are asked: only public ones, unless the operator lets everything private be fetched.
 pub fn lnurl(config: &Config) -> LnurlClient {
-    LnurlClient::new(config.network, config.fetch.allow_private)
+    LnurlClient::new(wallets::network(config), config.fetch.allow_private)
 }
 
 /// Our lightning address, when zaps of it are to count.
@@ -307,8 +422,8 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-/// What customers see of us.
-pub fn ad_plan(config: &Config, models: &[ModelInfo]) -> AdPlan {
+/// What customers see of us, on these terms for paid work.
+pub fn ad_plan(config: &Config, models: &[ModelInfo], terms: Terms) -> AdPlan {
     let profile = &config.profile;
     let address = |url: &Option<url::Url>| url.as_ref().map(ToString::to_string);
     let name = profile.name.clone().unwrap_or_else(|| "coinop".into());
@@ -332,7 +447,7 @@ pub fn ad_plan(config: &Config, models: &[ModelInfo]) -> AdPlan {
         price: Some(price),
         params: params.into(),
         models: models.iter().map(|model| model.name.clone()).collect(),
-        terms: vec![if text.asks_for_money() { text.terms } else { Terms::Free }],
+        terms: vec![if text.asks_for_money() { terms } else { Terms::Free }],
         topics: config.ad.topics.clone(),
         encryption: true,
     };
