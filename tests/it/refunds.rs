@@ -1,12 +1,20 @@
 //! Credit paid back: by itself, by the operator, and at most once whatever happens in between.
 
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use assert_cmd::Command;
 use coinop::daemon::service::RefundPlan;
+use coinop::executor::Prepared;
 use coinop::inference::echo::Echo;
+use coinop::job::event::Invoice;
 use coinop::job::id::PaymentHash;
-use coinop::job::{Code, CustomerId, Terms};
+use coinop::job::{
+    Code, CustomerId, EffectKey, Estimate, Failure, JobEvent, JobId, JobKind, JobRequest, Params, QuoteDraft, Rates,
+    Terms,
+};
 use coinop::ledger::{Account, RefundState};
 use coinop::lnurl::LnurlClient;
 use coinop::money::{Msat, MsatDelta};
@@ -15,7 +23,7 @@ use coinop::provider::{AutomaticRefunds, Clock, RefundError, RefundOrder, Refund
 use coinop::store::{NewRefund, NotReserved, Store};
 use coinop::testing::lnurl_service::{Cheats, LnurlService};
 use coinop::testing::market::{Customer, MarketBuilder, PATIENCE, POCKET_MONEY, TestMarket, within};
-use coinop::wallet::fake::{FakeWallet, FakeWalletOptions, NETWORK};
+use coinop::wallet::fake::{FakeNetwork, FakeWallet, FakeWalletOptions, NETWORK};
 use coinop::wallet::{InvoiceState, Payer, Wallet, WalletError};
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
@@ -321,4 +329,104 @@ async fn what_is_left_of_a_job_goes_back_too() {
     within("the refund", news.next()).await.unwrap();
     assert_eq!(customer.wallet.funds().unwrap(), POCKET_MONEY.checked_sub(Msat::sat(1)).unwrap());
     market.finish().await;
+}
+
+/// Runs the program on an installation while the services of the test go on.
+async fn coinop(home: &Path, args: &[&str]) -> (i32, String) {
+    let mut command = Command::cargo_bin("coinop").unwrap();
+    command.env_clear().arg("--home").arg(home.join("home")).arg("--password-file").arg(home.join("pw")).args(args);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    assert!(!said.contains("panicked"), "{said}");
+    (output.status.code().unwrap(), said)
+}
+
+/// A customer's credit in a database, from a job that failed.
+async fn owe(store: &Store, customer: CustomerId, amount: Msat) {
+    let request = JobRequest {
+        id: JobId([1; 32]),
+        customer,
+        kind: JobKind::TextGeneration,
+        created_at: Timestamp::now(),
+        expires_at: None,
+        inputs: vec![],
+        params: Params::default(),
+        output: None,
+        bid: None,
+        addressed: true,
+        relays: vec![],
+        encryption: None,
+        event_json: "{}".into(),
+    };
+    let estimate = Estimate { prompt_tokens: 1, max_generated_tokens: 1 };
+    let draft = QuoteDraft {
+        rates: Rates { base: amount, ..Rates::default() },
+        estimate,
+        terms: Terms::Prepay,
+        on_the_house: false,
+        free_per_day: 0,
+        whole_sats: false,
+        payment_window: SignedDuration::from_secs(60),
+    };
+    let (job, now) = (request.id, Timestamp::now());
+    let prepared = Prepared { estimate, stream: false, work: serde_json::Value::Null };
+    store.open_job(request, prepared, draft, now).await.unwrap();
+    let invoice = Invoice { bolt11: "lnbcrt".into(), payment_hash: PaymentHash([1; 32]), amount, expires_at: now };
+    store.advance(job, JobEvent::InvoiceIssued(invoice), now).await.unwrap();
+    store.advance(job, JobEvent::PaymentSettled { amount }, now).await.unwrap();
+    store.advance(job, JobEvent::RunFailed(Failure::backend("x")), now).await.unwrap();
+    for key in EffectKey::ALL {
+        store.advance(job, JobEvent::NoticeDone(key), now).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_lists_credit_and_pays_it_back_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path();
+    fs::write(home.join("pw"), "orbit velvet tundra seven").unwrap();
+    let words = "leader monkey parrot ring guide accident before fence cannon height naive bean";
+    fs::write(home.join("words"), words).unwrap();
+    let phrase = home.join("words");
+    let mut init = vec!["init", "--yes", "--phrase-file", phrase.to_str().unwrap(), "--relay", "ws://127.0.0.1:1"];
+    init.extend(["--backend", "echo", "--play-money", "--terms", "prepay", "--base", "2sat"]);
+    let (code, said) = coinop(home, &init).await;
+    assert_eq!(code, 0, "{said}");
+    // The customer's address is on this machine.
+    let file = home.join("home").join("config.toml");
+    let private = fs::read_to_string(&file).unwrap().replace("allow_private = false", "allow_private = true");
+    fs::write(&file, private).unwrap();
+
+    let customer = CustomerId(coinop::identity::Signer::random().customer_id().0);
+    let (store, closing) = Store::open(&home.join("home").join("coinop.db")).unwrap();
+    owe(&store, customer, PRICE).await;
+    drop(store);
+    tokio::task::spawn_blocking(move || closing.wait()).await.unwrap();
+    // The provider's wallet has the money, and the customer's is on the same network.
+    let (code, invoice) = coinop(home, &["wallet", "invoice", "21sat", "--json"]).await;
+    assert_eq!(code, 0, "{invoice}");
+    let invoice: serde_json::Value = serde_json::from_str(&invoice).unwrap();
+    let network = FakeNetwork::open(&home.join("home").join("play-money.journal")).unwrap();
+    let rich = FakeWalletOptions { opening_balance: PRICE, ..FakeWalletOptions::default() };
+    let payer = FakeWallet::open(&network, &[5; 32], rich).unwrap();
+    payer.pay(invoice["bolt11"].as_str().unwrap(), Msat::ZERO).await.unwrap();
+    let purse = FakeWallet::open(&network, &[6; 32], FakeWalletOptions::default()).unwrap();
+    let service = LnurlService::start(purse.clone()).await;
+
+    let (code, listed) = coinop(home, &["refund", "--json"]).await;
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!((code, &listed["credit"][0]["credit_msat"]), (0, &serde_json::json!(21_000)));
+    let (key, to) = (customer.to_string(), service.address_of("ann"));
+    let (code, paid) = coinop(home, &["refund", &key, "--to", &to, "--json"]).await;
+    assert_eq!(code, 0, "{paid}");
+    let paid: serde_json::Value = serde_json::from_str(&paid).unwrap();
+    assert_eq!(paid[0]["refund"]["state"], "paid");
+    assert_eq!(purse.funds().unwrap(), PRICE);
+    let (code, again) = coinop(home, &["refund", &key, "--to", &to]).await;
+    assert!(code == 1 && again.contains("less than a satoshi"), "{again}");
+    let (code, none) = coinop(home, &["refund"]).await;
+    assert!(code == 0 && none.contains("No customer has credit"), "{none}");
+    let (code, wrong) = coinop(home, &["refund", "nobody"]).await;
+    assert_eq!(code, 2, "{wrong}");
+    assert_eq!(coinop(home, &["ledger"]).await.0, 0);
 }
