@@ -9,22 +9,22 @@ use serde::Serialize;
 
 use super::exit::{CommandError, Exit};
 use super::{Globals, table};
-use crate::config::{Config, Paths, WalletSettings};
 use crate::daemon::lock::ServeLock;
-use crate::daemon::wiring;
-use crate::identity::public_key;
+use crate::daemon::wiring::{self, wallets};
+use crate::identity::{Signer, public_key};
 use crate::job::CustomerId;
 use crate::ledger::{Refund, RefundState};
 use crate::money::Msat;
-use crate::provider::{Clock, RefundError, RefundOrder, RefundTerms, reconcile_refunds, refund_now};
+use crate::provider::{
+    Clock, RefundError, RefundOrder, RefundTerms, reconcile_refunds, refund_now, return_unasked_refunds,
+};
 use crate::relays::{PaymentAddresses, RelayPool};
 use crate::store::Store;
-use crate::wallet::Wallet;
 
 const EXAMPLES: &str = "\
 Without a customer: lists what customers have left, and refunds whose end is not known. It goes to --to, else to where the
 customer's last request said (parameter \"refund\"), else to the lightning address of their profile. Routing fees are
-the operator's, at most refund.max_fee_percent.
+the operator's, at most refund.max_fee_percent. Works beside a running 'coinop serve', and with its wallet.
 
 A refund is paid at most once: when the wallet does not say whether it paid, the credit stays set aside and the wallet is asked
 again by 'coinop serve' and by this command.
@@ -75,7 +75,7 @@ struct Owed {
 struct Outcome {
     customer: CustomerId,
     npub: String,
-    #[serde(flatten)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     refund: Option<Refund>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
@@ -95,14 +95,16 @@ pub async fn run(args: RefundArgs, globals: &Globals) -> Result<ExitCode> {
     let (paths, config) = globals.load_config()?;
     let store = globals.open_store()?;
     let serving = ServeLock::is_held(&paths.data_dir)?;
-    check_wallet_is_free(&config, &paths, serving)?;
-    let identity = globals.open_identity(&config)?;
-    let wallet = wiring::wallet(&config, &identity, &paths.data_dir).await?;
-    let wallet: Arc<dyn Wallet> =
-        wallet.ok_or_else(|| CommandError::failure("no wallet is configured, so nothing can be paid back"))?;
+    // The running provider's, when it has the embedded node.
+    let opened = wallets::for_command(&config, &paths, || globals.open_identity(&config)).await?;
+    let opened = opened.ok_or_else(|| {
+        CommandError::failure("no wallet is configured, so nothing can be paid back").help("set wallet.backend")
+    })?;
+    let wallet = Arc::clone(&opened.wallet);
     let pool = match &args.to {
         Some(_) => None,
-        None => Some(Arc::new(RelayPool::connect(wiring::pool(&config), &identity.signer, None).await?)),
+        // Profiles are read in nobody's name.
+        None => Some(Arc::new(RelayPool::connect(wiring::pool(&config), &Signer::random(), None).await?)),
     };
     let addresses: Arc<dyn PaymentAddresses> = match &pool {
         Some(pool) => pool.clone(),
@@ -116,7 +118,10 @@ pub async fn run(args: RefundArgs, globals: &Globals) -> Result<ExitCode> {
         clock: clock.clone(),
     };
     // Doubts of earlier refunds first: they may be the very ones asked for.
-    reconcile_refunds(&store, wallet.as_ref(), !serving, clock.now()).await?;
+    if !serving {
+        return_unasked_refunds(&store, clock.now()).await?;
+    }
+    reconcile_refunds(&store, wallet.as_ref(), clock.now()).await?;
     let customers = match customer {
         Some(customer) => vec![customer],
         None => store.creditors(Msat::sat(1)).await?.into_iter().map(|(customer, _)| customer).collect(),
@@ -129,6 +134,8 @@ pub async fn run(args: RefundArgs, globals: &Globals) -> Result<ExitCode> {
     if let Some(pool) = pool {
         pool.shutdown().await;
     }
+    drop((store, wallet));
+    opened.close().await;
     globals.print(&outcomes, || outcomes_text(&outcomes))?;
     match outcomes.iter().filter(|outcome| outcome.problem.is_some()).count() {
         0 => Ok(Exit::Ok.into()),
@@ -136,17 +143,6 @@ pub async fn run(args: RefundArgs, globals: &Globals) -> Result<ExitCode> {
             .help("the credit of those is as it was, except where the wallet did not say; 'coinop refund' lists both")
             .into()),
     }
-}
-
-/// The embedded node runs in one process at a time.
-fn check_wallet_is_free(config: &Config, paths: &Paths, serving: bool) -> Result<()> {
-    if serving && matches!(config.wallet, WalletSettings::Ldk(_)) {
-        let text = format!("'coinop serve' is running from {} and has the wallet", paths.data_dir.display());
-        return Err(CommandError::failure(text)
-            .help("stop it first, or let it pay back by itself (refund.automatic_above)")
-            .into());
-    }
-    Ok(())
 }
 
 fn outcome(customer: CustomerId, paid: Result<Refund, RefundError>) -> Result<Outcome> {

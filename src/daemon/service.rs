@@ -22,7 +22,7 @@ use crate::nip90::handler_info::{Ad, Profile};
 use crate::nip90::{Codec, ReadLimits};
 use crate::provider::{
     Advertiser, AutomaticRefunds, Clock, HoldKey, Parts, Provider, RefundTerms, Settings, Witness, ZapAddress,
-    keep_refunding,
+    keep_refunding, return_unasked_refunds,
 };
 use crate::relays::{Inbox, Intake, PoolConfig, RelayError, RelayPool};
 use crate::store::{Closing, Store, StoreError};
@@ -164,6 +164,7 @@ impl Service {
         let (late, payment_poll) = (plan.settings.late_payment_window, plan.settings.payment_poll);
         let provider = Provider::new(parts, plan.settings);
         provider.recover().await?;
+        return_unasked_refunds(&store, plan.clock.now()).await?;
 
         let mut tasks = Tasks::new();
         tasks.spawn("payments", |shutdown| Arc::clone(&provider).watch_payments(shutdown));

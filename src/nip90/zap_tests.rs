@@ -2,7 +2,7 @@
 
 use nostr::{Event, JsonUtil as _, Keys};
 
-use super::test_parties::{customer_keys, provider, provider_hex, signed};
+use super::test_parties::{customer_keys, provider, provider_hex, signed, signed_words};
 use super::{Incoming, Unreadable, ZapReceipt};
 use crate::job::id::{EventId, NostrKey};
 use crate::money::Msat;
@@ -81,4 +81,27 @@ fn a_receipt_that_contradicts_its_request_is_not_read() {
     assert!(matches!(read(&twice), Err(Unreadable::Broken(_))));
     let for_them = signed(&Keys::generate(), 9735, &[&["p", &other], &["bolt11", "lnbc1"]], "");
     assert_eq!(read(&for_them), Err(Unreadable::NotForUs));
+}
+
+#[test]
+fn the_examples_of_the_page_are_read() {
+    let page = include_str!("../../nips/57.md");
+    let blocks: Vec<serde_json::Value> = page
+        .split("```json\n")
+        .skip(1)
+        .map(|block| serde_json::from_str(block.split("```").next().unwrap()).unwrap())
+        .collect();
+    let [request, example] = blocks.as_slice() else { panic!("two examples") };
+    let tags =
+        |event: &serde_json::Value| -> Vec<Vec<String>> { serde_json::from_value(event["tags"].clone()).unwrap() };
+    let at = |event: &serde_json::Value| jiff::Timestamp::from_second(event["created_at"].as_i64().unwrap()).unwrap();
+    let kind = |event: &serde_json::Value| u16::try_from(event["kind"].as_u64().unwrap()).unwrap();
+    assert_eq!(request["pubkey"], customer_keys().public_key().to_hex());
+    let request = signed_words(&customer_keys(), kind(request), tags(request), "", at(request)).as_json();
+    let service = Keys::generate();
+    let mut said = tags(example);
+    said.iter_mut().filter(|tag| tag[0] == "description").for_each(|tag| tag[1].clone_from(&request));
+    let zap = read(&signed_words(&service, kind(example), said, "", at(example))).unwrap();
+    assert_eq!((zap.zapped.to_string().as_str(), zap.amount), (ZAPPED, Some(Msat::sat(21))));
+    assert_eq!(zap.bolt11, "lnbcrt210n1p5example");
 }

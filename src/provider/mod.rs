@@ -39,6 +39,7 @@ pub use clock::Clock;
 pub use hold::HoldKey;
 pub use refunds::{
     AutomaticRefunds, RefundError, RefundOrder, RefundTerms, keep_refunding, reconcile_refunds, refund_now,
+    return_unasked_refunds,
 };
 pub use settings::{HOLD_SLACK, Offer, Settings};
 pub use witness::{Moment, Witness};

@@ -223,30 +223,31 @@ async fn conclude(
     })
 }
 
-/// Finds out what became of refunds whose end is not known. `starting` says that nobody else is in the middle of one (the
-/// process has just begun to serve): what was only set aside was never paid, and is given back. Returns how many stay open.
+/// Gives back what a process that died had set aside and never asked the wallet to pay. For a process that begins to serve;
+/// should another be in the middle of such a refund after all, it finds it taken back and does not pay.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn return_unasked_refunds(store: &Store, now: Timestamp) -> Result<usize, StoreError> {
+    let mut returned = 0;
+    for refund in store.open_refunds().await? {
+        if store.refund_failed(refund.payment_hash, RefundState::Reserved, now).await?.is_some() {
+            info!(amount_msat = refund.amount.as_msat(), "Gave back credit that was set aside and never paid");
+            returned += 1;
+        }
+    }
+    Ok(returned)
+}
+
+/// Asks the wallet what became of refunds whose end is not known. Pays nothing. Returns how many stay open.
 ///
 /// # Errors
 /// [`RefundError::Store`].
-pub async fn reconcile_refunds(
-    store: &Store,
-    wallet: &dyn Wallet,
-    starting: bool,
-    now: Timestamp,
-) -> Result<usize, RefundError> {
+pub async fn reconcile_refunds(store: &Store, wallet: &dyn Wallet, now: Timestamp) -> Result<usize, RefundError> {
     let mut open = 0;
     for refund in store.open_refunds().await? {
         let hash = refund.payment_hash;
-        if refund.state == RefundState::Reserved {
-            if starting {
-                store.refund_failed(hash, RefundState::Reserved, now).await?;
-                info!("Gave back credit that an earlier process set aside and never paid");
-            } else {
-                open += 1;
-            }
-            continue;
-        }
-        let Some(payer) = wallet.payer() else {
+        let Some(payer) = wallet.payer().filter(|_| refund.state == RefundState::Paying) else {
             open += 1;
             continue;
         };
@@ -272,8 +273,8 @@ async fn wallet_has_none(payer: &dyn Payer, hash: &PaymentHash) -> bool {
     matches!(payer.payment(hash).await, Ok(None) | Err(WalletError::NotFound))
 }
 
-/// Looks after refunds until `shutdown`: what an earlier process left first, then at each interval what is open and, if the
-/// operator wants, what has grown large enough to be paid back by itself.
+/// Looks after refunds until `shutdown`: at each interval, from the first moment on, what is open and, if the operator
+/// wants, what has grown large enough to be paid back by itself.
 pub async fn keep_refunding(
     store: Store,
     wallet: Arc<dyn Wallet>,
@@ -282,7 +283,6 @@ pub async fn keep_refunding(
     every: Duration,
     shutdown: CancellationToken,
 ) {
-    let mut starting = true;
     let mut patience = Patience::default();
     let mut tick = tokio::time::interval(every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -293,12 +293,9 @@ pub async fn keep_refunding(
         }
         // Not cut off by a shutdown in the middle of a payment: the grace period of tasks does that, and then the next start
         // finds what is open.
-        match reconcile_refunds(&store, wallet.as_ref(), starting, terms.clock.now()).await {
-            Ok(_) => starting = false,
-            Err(problem) => {
-                warn!(%problem, "Refunds could not be looked at; they will be again");
-                continue;
-            }
+        if let Err(problem) = reconcile_refunds(&store, wallet.as_ref(), terms.clock.now()).await {
+            warn!(%problem, "Refunds could not be looked at; they will be again");
+            continue;
         }
         if let Some(automatic) = automatic
             && let Err(problem) =

@@ -90,7 +90,11 @@ impl Provider {
         let Ok(place) = Arc::clone(&self.zap_desk.places).acquire_owned().await else { return };
         let this = Arc::clone(self);
         self.tasks.spawn(async move {
-            this.weigh_or_keep(this.parts.clock.now(), receipt).await;
+            tokio::select! {
+                () = this.weigh_or_keep(this.parts.clock.now(), receipt) => {}
+                // The relays still have it, and the next start asks for it again.
+                () = this.stop.cancelled() => {}
+            }
             drop(place);
         });
     }

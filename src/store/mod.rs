@@ -193,7 +193,8 @@ impl Store {
                 )?;
                 forgotten += db.execute(
                     "DELETE FROM jobs WHERE changed_at < ?1 AND work IN ('expired', 'cancelled', 'failed') AND payment = 'void'
-                     AND id NOT IN (SELECT job FROM outbox) AND id NOT IN (SELECT job FROM entries)",
+                     AND id NOT IN (SELECT job FROM outbox)
+                     AND id NOT IN (SELECT job FROM entries WHERE job IS NOT NULL)",
                     [millis(too_late)],
                 )?;
                 forgotten += db.execute("DELETE FROM our_events WHERE at < ?1", [before_millis])?;

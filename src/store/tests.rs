@@ -443,6 +443,29 @@ async fn a_failing_piece_of_a_group_takes_nobody_with_it() {
 }
 
 #[tokio::test]
+async fn quotes_nobody_paid_are_forgotten_after_a_refund_too() {
+    let (store, _closing) = Store::in_memory().unwrap();
+    store.open_job(request(1, 1), prepared(), draft(Terms::Prepay), START).await.unwrap();
+    store.advance(JobId([1; 32]), JobEvent::InvoiceIssued(invoice(1, Msat::sat(21))), START).await.unwrap();
+    store.advance(JobId([1; 32]), JobEvent::PaymentSettled { amount: Msat::sat(20) }, START).await.unwrap();
+    let new = NewRefund {
+        payment_hash: PaymentHash([50; 32]),
+        customer: CustomerId([1; 32]),
+        amount: Msat::sat(20),
+        target: "a@example.com".into(),
+        expires_at: START,
+        automatic_limit: None,
+    };
+    store.reserve_refund(new, START).await.unwrap().unwrap();
+    store.open_job(request(2, 2), prepared(), draft(Terms::Prepay), START).await.unwrap();
+    store.advance(JobId([2; 32]), JobEvent::InvoiceIssued(invoice(2, Msat::sat(21))), START).await.unwrap();
+    store.advance(JobId([2; 32]), JobEvent::Lapsed, START).await.unwrap();
+    store.prune(at(1), at(1), at(1)).await.unwrap();
+    assert!(store.job(JobId([2; 32])).await.unwrap().is_none());
+    assert!(store.job(JobId([1; 32])).await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn pruning_forgets_prompts_but_never_the_books() {
     let (store, _closing) = Store::in_memory().unwrap();
     store.open_job(request(1, 1), prepared(), draft(Terms::Prepay), START).await.unwrap();

@@ -53,7 +53,7 @@ pub struct LnurlService {
 #[derive(Debug)]
 struct Shared {
     address: SocketAddr,
-    wallet: FakeWallet,
+    wallet: Mutex<FakeWallet>,
     keys: Mutex<Keys>,
     cheats: Mutex<Cheats>,
     asked: Mutex<usize>,
@@ -74,7 +74,7 @@ impl LnurlService {
         let address = listener.local_addr().expect("a bound port has an address");
         let shared = Arc::new(Shared {
             address,
-            wallet,
+            wallet: Mutex::new(wallet),
             keys: Mutex::new(Keys::generate()),
             cheats: Mutex::default(),
             asked: Mutex::default(),
@@ -98,6 +98,11 @@ impl LnurlService {
     /// The web address behind a name, without LUD-16.
     pub fn url_of(&self, name: &str) -> String {
         format!("http://{}/.well-known/lnurlp/{name}", self.address)
+    }
+
+    /// Pays into another wallet from now on.
+    pub fn pay_into(&self, wallet: FakeWallet) {
+        *lock(&self.shared.wallet) = wallet;
     }
 
     /// How it cheats from now on.
@@ -135,8 +140,18 @@ impl LnurlService {
 
     /// The receipt of a zap, signed by the key the service announces, whether it is paid or not.
     pub fn receipt(&self, request: &Event, invoice: &PayableInvoice) -> Event {
+        self.receipt_at(request, invoice, Timestamp::now())
+    }
+
+    /// The same with another date, so another event.
+    pub fn receipt_at(&self, request: &Event, invoice: &PayableInvoice, at: Timestamp) -> Event {
         let keys = lock(&self.shared.keys).clone();
-        Self::receipt_by(&keys, request, &invoice.bolt11, Timestamp::now())
+        Self::receipt_by(&keys, request, &invoice.bolt11, at)
+    }
+
+    /// Signs anything with the key the service announces.
+    pub fn sign(&self, event: EventBuilder) -> Event {
+        event.sign_with_keys(&lock(&self.shared.keys)).expect("keys sign")
     }
 
     /// A receipt signed by anybody.
@@ -165,8 +180,9 @@ impl Shared {
 
     fn invoice(&self, amount: Msat, text: String) -> PayableInvoice {
         let request = InvoiceRequest { amount, description: text, expiry: EXPIRY };
-        let made = self.wallet.commit_to(&request).expect("the fake wallet makes invoices");
-        bolt11::read_for_paying(&made.bolt11, NETWORK, self.wallet.network().now()).expect("its invoices are good")
+        let wallet = lock(&self.wallet).clone();
+        let made = wallet.commit_to(&request).expect("the fake wallet makes invoices");
+        bolt11::read_for_paying(&made.bolt11, NETWORK, wallet.network().now()).expect("its invoices are good")
     }
 }
 

@@ -333,6 +333,31 @@ mod tests {
     }
 
     #[test]
+    fn an_invoice_that_must_commit_to_a_text_does_so_by_its_hash_alone() {
+        let key = SecretKey::from_slice(&[3; 32]).unwrap();
+        let committed = InvoiceBuilder::new(Currency::Bitcoin)
+            .description_hash(sha256::Hash::hash(b"a zap request"))
+            .payment_hash(sha256::Hash::hash(&PREIMAGE))
+            .payment_secret(PaymentSecret([2; 32]))
+            .duration_since_epoch(Duration::from_secs(1_800_000_000))
+            .min_final_cltv_expiry_delta(144)
+            .amount_milli_satoshis(21_000)
+            .build_signed(|digest| Secp256k1::signing_only().sign_ecdsa_recoverable(digest, &key))
+            .unwrap()
+            .to_string();
+        let read = read_committed(&committed, "a zap request", Network::Bitcoin).unwrap();
+        assert_eq!(read, Settlement { amount: Msat::sat(21), payment_hash: hash_of(&PREIMAGE) });
+        let other = read_committed(&committed, "another zap request", Network::Bitcoin);
+        assert_eq!(other, Err(InvoiceError::OtherDescription));
+        let elsewhere = read_committed(&committed, "a zap request", Network::Regtest);
+        assert!(matches!(elsewhere, Err(InvoiceError::WrongNetwork { .. })));
+        let in_clear = invoice(Currency::Bitcoin, Some(21_000), "a zap request");
+        assert_eq!(read_committed(&in_clear, "a zap request", Network::Bitcoin), Err(InvoiceError::OtherDescription));
+        let any_amount = invoice(Currency::Bitcoin, None, "x");
+        assert_eq!(read_committed(&any_amount, "x", Network::Bitcoin), Err(InvoiceError::NoAmount));
+    }
+
+    #[test]
     fn a_changed_letter_is_noticed() {
         let bolt11 = invoice(Currency::Bitcoin, Some(1_000), "x");
         let changed = bolt11.replacen("10n", "20n", 1);

@@ -22,12 +22,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("inference", &["job"]),
     ("executor", &["money", "job", "inference"]),
     ("wallet", &["money", "job", "fetch"]),
+    ("lnurl", &["money", "job", "fetch", "wallet"]),
     ("relays", &["job", "identity", "nip90", "fetch", "executor"]),
     ("store", &["money", "job", "ledger", "nip90", "executor"]),
     // What is written in the file.
     ("config", &["money", "job", "identity"]),
     // The two sides of a sale: traits in, no concrete wallet, backend or relay.
-    ("provider", &["money", "job", "ledger", "identity", "nip90", "executor", "wallet", "relays", "store"]),
+    ("provider", &["money", "job", "ledger", "identity", "nip90", "executor", "wallet", "lnurl", "relays", "store"]),
     ("requester", &["money", "job", "nip90", "wallet", "relays", "store", "provider"]),
     // Putting it together.
     (
@@ -41,6 +42,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "inference",
             "executor",
             "wallet",
+            "lnurl",
             "relays",
             "store",
             "config",
@@ -60,6 +62,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "inference",
             "executor",
             "wallet",
+            "lnurl",
             "relays",
             "store",
             "provider",

@@ -22,9 +22,11 @@ mod node_cli;
 #[cfg(feature = "ldk")]
 mod on_chain;
 mod paying;
+mod refunds;
 mod refusing;
 mod relays;
 mod stopping;
 mod streaming;
 mod walk;
 mod wallet_trouble;
+mod zaps;

@@ -333,7 +333,7 @@ pub async fn plan(
 
 /// How addresses are asked: only public ones, unless the operator lets everything private be fetched.
 pub fn lnurl(config: &Config) -> LnurlClient {
-    LnurlClient::new(config.network, config.fetch.allow_private)
+    LnurlClient::new(wallets::network(config), config.fetch.allow_private)
 }
 
 /// Our lightning address, when zaps of it are to count.
