@@ -10,6 +10,7 @@ mod channels;
 mod esplora;
 mod mining;
 mod network;
+mod own_node;
 mod raw_node;
 mod rules;
 mod state;

@@ -65,6 +65,31 @@ impl Shared {
     }
 }
 
+impl LdkWallet {
+    /// How others reach it: its key at every address it listens on.
+    pub fn addresses(&self) -> Vec<NodeAddress> {
+        let listening = self.shared.node.listening_addresses().unwrap_or_default();
+        let node = self.node_id();
+        listening.into_iter().map(|address| NodeAddress { node, address: address.to_string() }).collect()
+    }
+
+    /// Opens a private channel of `size` in which `gift` is the other side's from the start. Given is given: this is for two
+    /// nodes of one owner, such as those of the demo.
+    ///
+    /// # Errors
+    /// As [`Node::open_channel`].
+    pub async fn open_channel_with_gift(
+        &self,
+        to: &NodeAddress,
+        size: Msat,
+        gift: Msat,
+    ) -> Result<String, WalletError> {
+        let (node, at, size) = (to.node, socket(&to.address)?, whole_sats(size)?);
+        let gift = (!gift.is_zero()).then_some(gift.as_msat());
+        self.run(move |shared| shared.node.open_channel(node, at, size, gift, None).map(name).map_err(translated)).await
+    }
+}
+
 #[async_trait]
 impl Node for LdkWallet {
     async fn status(&self) -> Result<NodeStatus, WalletError> {

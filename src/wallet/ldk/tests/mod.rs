@@ -1,0 +1,8 @@
+//! Real payments between embedded nodes.
+
+mod contract {
+    use super::world::open;
+
+    crate::wallet_contract!(open);
+}
+mod world;
