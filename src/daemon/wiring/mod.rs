@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use secrecy::ExposeSecret;
 
-use crate::config::{Config, InferenceSettings, Limits, MistralRsSettings, Paths, TextSettings, WalletSettings};
+use crate::config::{
+    Config, InferenceSettings, LdkSettings, Limits, MistralRsSettings, Paths, TextSettings, WalletSettings,
+};
 use crate::daemon::service::{AdPlan, Plan};
 use crate::executor::Router;
 use crate::executor::inference::TextExecutor;
@@ -73,7 +75,7 @@ pub async fn wallet(config: &Config, identity: &Identity, data: &Path) -> Result
             let secret = connection.reveal("wallet.nwc.connection")?;
             Some(Arc::new(connect_nwc(secret.expose_secret()).await.context("wallet.nwc.connection")?))
         }
-        WalletSettings::Ldk(_) => anyhow::bail!("wallet.backend \"ldk\" is not wired yet"),
+        WalletSettings::Ldk(settings) => Some(embedded_node(config, settings, identity, data).await?),
         WalletSettings::Lnd(_)
         | WalletSettings::Cln(_)
         | WalletSettings::Phoenixd { .. }
@@ -81,6 +83,63 @@ pub async fn wallet(config: &Config, identity: &Identity, data: &Path) -> Result
             anyhow::bail!("this wallet is not wired yet")
         }
     })
+}
+
+/// The folder of the embedded node, in the data folder.
+#[cfg(feature = "ldk")]
+const NODE_FOLDER: &str = "ldk";
+
+/// Opens the embedded node.
+#[cfg(feature = "ldk")]
+async fn embedded_node(
+    config: &Config,
+    settings: &LdkSettings,
+    identity: &Identity,
+    data: &Path,
+) -> Result<Arc<dyn Wallet>> {
+    use crate::config::ChainSource;
+    use crate::wallet::ldk::{BackgroundSync, LdkChain, LdkConfig, LdkLsp, LdkTimes, LdkWallet};
+    use crate::wallet::node::NodeAddress;
+    if config.network == bitcoin::Network::Bitcoin {
+        tracing::warn!(
+            "The embedded node holds REAL MONEY: a stolen machine or phrase, a lost or restored storage folder, or a long \
+             outage can cost all of it. Keep little in it"
+        );
+    }
+    let chain = match &settings.chain {
+        ChainSource::Esplora(url) => LdkChain::Esplora(url.clone()),
+        ChainSource::Electrum(url) => LdkChain::Electrum(url.clone()),
+        ChainSource::Bitcoind { host, port, user, password } => LdkChain::Bitcoind {
+            host: host.clone(),
+            port: *port,
+            user: user.clone(),
+            password: password.reveal("wallet.ldk.bitcoind_password")?,
+        },
+    };
+    let lsp = settings.lsp.as_ref().map(|lsp| -> Result<LdkLsp> {
+        let token = lsp.token.as_ref().map(|token| token.reveal("wallet.ldk.lsp_token")).transpose()?;
+        Ok(LdkLsp { node: NodeAddress { node: lsp.node, address: lsp.address.clone() }, token })
+    });
+    let node = LdkConfig {
+        network: config.network,
+        chain,
+        folder: settings.folder.clone().unwrap_or_else(|| data.join(NODE_FOLDER)),
+        listen: settings.listen.clone(),
+        alias: settings.alias.clone(),
+        lsp: lsp.transpose()?,
+        background_sync: Some(BackgroundSync::default()),
+        times: LdkTimes::default(),
+    };
+    let opened = LdkWallet::open(node, identity.wallet.entropy()).await;
+    Ok(Arc::new(opened.context("the embedded node (wallet.ldk) can't be started")?))
+}
+
+#[cfg(not(feature = "ldk"))]
+async fn embedded_node(_: &Config, _: &LdkSettings, _: &Identity, _: &Path) -> Result<Arc<dyn Wallet>> {
+    anyhow::bail!(
+        "this coinop was built without the embedded node; build it with the default features, or set wallet.backend to a \
+         wallet it has"
+    )
 }
 
 /// What a customer trying things out has.
