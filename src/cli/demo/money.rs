@@ -68,15 +68,12 @@ impl Market {
 #[cfg(feature = "ldk")]
 mod nodes {
     use anyhow::Context as _;
-    use async_trait::async_trait;
-    use bitcoin::secp256k1::PublicKey;
-    use bitcoin::{Address, Amount, Network};
+    use bitcoin::{Amount, Network};
 
     use super::{Arc, Identity, Market, Path, Purse, Result, Timeline};
     use crate::money::Msat;
-    use crate::testing::regtest::{ChannelPlan, Regtest, RegtestNode, free_address};
+    use crate::testing::regtest::{ChannelPlan, Regtest, free_address};
     use crate::wallet::ldk::{LdkChain, LdkConfig, LdkTimes, LdkWallet};
-    use crate::wallet::node::{Node as _, NodeAddress};
 
     /// What the customer puts into the channel.
     const CHANNEL: Amount = Amount::from_sat(200_000);
@@ -93,75 +90,33 @@ mod nodes {
             timeline: &mut Timeline,
         ) -> Result<Self> {
             let regtest = Regtest::start().await.context("no private bitcoin network can be started on loopback")?;
-            let till = DemoNode::open(&folder.join("provider"), &regtest, identity).await?;
-            let purse = DemoNode::open(&folder.join("customer"), &regtest, customer).await?;
+            let till = node(&folder.join("provider"), &regtest, identity).await?;
+            let purse = node(&folder.join("customer"), &regtest, customer).await?;
             for (who, node) in [("provider", &till), ("customer", &purse)] {
-                let id = node.address.node.to_string();
+                let id = node.node_id().to_string();
                 timeline.tell(None, None, who, format!("Lightning node {}… is up", &id[..16]), None);
-                regtest.fund(node, ON_CHAIN).await;
+                regtest.fund(node.as_ref(), ON_CHAIN).await;
             }
-            regtest.open_channel(&purse, &till, ChannelPlan { size: CHANNEL, gift: Amount::ZERO }).await;
+            let plan = ChannelPlan { size: CHANNEL, gift: Amount::ZERO };
+            regtest.open_channel(purse.as_ref(), till.as_ref(), plan).await;
             let size = Msat::from_sat(CHANNEL.to_sat()).ok();
             let height = regtest.chain().height();
             timeline.tell(None, None, "customer", format!("channel to the provider, open at block {height}"), size);
-            Ok(Self { till: till.wallet as Purse, purse: purse.wallet as Purse, _regtest: regtest })
+            Ok(Self { till: till as Purse, purse: purse as Purse, _regtest: regtest })
         }
     }
 
-    /// One of our nodes, as the private network handles it.
-    struct DemoNode {
-        wallet: Arc<LdkWallet>,
-        address: NodeAddress,
-    }
-
-    impl DemoNode {
-        async fn open(folder: &Path, regtest: &Regtest, identity: &Identity) -> Result<Self> {
-            let listening = free_address().context("no port is free on loopback")?;
-            let config = LdkConfig {
-                network: Network::Regtest,
-                chain: LdkChain::Esplora(regtest.url().parse()?),
-                folder: folder.to_owned(),
-                listen: vec![listening.to_string()],
-                alias: None,
-                lsp: None,
-                background_sync: None,
-                times: LdkTimes::default(),
-            };
-            let wallet = LdkWallet::open(config, identity.wallet.entropy()).await?;
-            let address = NodeAddress { node: wallet.node_id(), address: listening.to_string() };
-            Ok(Self { wallet: Arc::new(wallet), address })
-        }
-    }
-
-    // What fails here is the demo's own world, not somebody's money: it says so and ends.
-    #[async_trait]
-    impl RegtestNode for DemoNode {
-        fn address(&self) -> NodeAddress {
-            self.address.clone()
-        }
-
-        async fn new_address(&self) -> Address {
-            let address = self.wallet.new_address().await.expect("a node that is up makes addresses");
-            address.parse::<Address<_>>().expect("it is one").assume_checked()
-        }
-
-        async fn sync(&self) {
-            self.wallet.sync().await.expect("the chain of this process can be read");
-        }
-
-        async fn on_chain(&self) -> Amount {
-            let status = self.wallet.status().await.expect("a node that is up says what it has");
-            Amount::from_sat(status.on_chain_spendable.as_msat() / 1_000)
-        }
-
-        async fn open_channel(&self, peer: &NodeAddress, plan: ChannelPlan) {
-            let size = Msat::from_sat(plan.size.to_sat()).expect("no more than there is");
-            self.wallet.open_channel(peer, size, false).await.expect("the peer takes a channel");
-        }
-
-        async fn usable_channels(&self, peer: &PublicKey) -> usize {
-            let channels = self.wallet.channels().await.expect("a node that is up knows its channels");
-            channels.iter().filter(|channel| channel.peer == *peer && channel.usable).count()
-        }
+    async fn node(folder: &Path, regtest: &Regtest, identity: &Identity) -> Result<Arc<LdkWallet>> {
+        let config = LdkConfig {
+            network: Network::Regtest,
+            chain: LdkChain::Esplora(regtest.url().parse()?),
+            folder: folder.to_owned(),
+            listen: vec![free_address().context("no port is free on loopback")?.to_string()],
+            alias: None,
+            lsp: None,
+            background_sync: None,
+            times: LdkTimes::default(),
+        };
+        Ok(Arc::new(LdkWallet::open(config, identity.wallet.entropy()).await?))
     }
 }
