@@ -18,6 +18,8 @@ mod fixtures;
 mod identity_cli;
 mod inputs;
 #[cfg(feature = "ldk")]
+mod lightning;
+#[cfg(feature = "ldk")]
 mod node_cli;
 #[cfg(feature = "ldk")]
 mod on_chain;

@@ -12,7 +12,7 @@ use coinop::testing::regtest::{ChannelPlan, RawNode, Regtest, RegtestNode, Scrip
 use ldk_node::lightning_types::payment::{PaymentHash, PaymentPreimage};
 use ldk_node::liquidity::LSPS2ServiceConfig;
 use ldk_node::payment::{PaymentKind, PaymentStatus};
-use ldk_node::{Event, UserChannelId};
+use ldk_node::{Event, PendingSweepBalance, UserChannelId};
 use lightning_invoice::{Bolt11Invoice, Bolt11InvoiceDescription, Description};
 
 /// The bitcoind to test against, when it is not the first on the path.
@@ -36,6 +36,9 @@ const BURIED: u32 = 6;
 
 /// Blocks to wait for money that went home by force (BOLT 2 `to_self_delay`, as these nodes agree on it).
 const SELF_DELAY: u32 = 144;
+
+/// Blocks a payment may be under way at most: what its receiver asks for, and what payers add to hide where it goes.
+const LONGEST_HOLD: u32 = 600;
 
 /// Executes the scripts of every input, as a bitcoin node does.
 pub fn executed() -> ScriptCheck {
@@ -163,22 +166,26 @@ fn channel(node: &RawNode) -> UserChannelId {
     node.node().list_channels()[0].user_channel_id
 }
 
-/// Mines a block at a time, both reading it, until it is so.
-async fn mine_until(network: &Regtest, nodes: &[&dyn RegtestNode], most: u32, so: impl Fn() -> bool) {
+/// Mines a block at a time, both reading it, until nothing of their channel is left to wait for.
+async fn mine_until_over(network: &Regtest, nodes: [&RawNode; 2], most: u32) {
     for _ in 0..most {
-        if so() {
+        if nodes.iter().all(|node| is_over(node)) {
             return;
         }
-        network.mine(1, nodes).await;
+        network.mine(1, &nodes.map(|node| node as &dyn RegtestNode)).await;
     }
-    assert!(so(), "it is not so after {most} blocks");
+    let left = nodes.map(|node| node.node().list_balances());
+    assert!(nodes.iter().all(|node| is_over(node)), "after {most} blocks there is still {left:?}");
 }
 
 /// Nothing of the channel is left to wait for.
 fn is_over(node: &RawNode) -> bool {
     let balances = node.node().list_balances();
+    // What was swept is remembered for weeks.
+    let swept =
+        |output: &PendingSweepBalance| matches!(output, PendingSweepBalance::AwaitingThresholdConfirmations { .. });
     balances.lightning_balances.is_empty()
-        && balances.pending_balances_from_channel_closures.is_empty()
+        && balances.pending_balances_from_channel_closures.iter().all(swept)
         && balances.spendable_onchain_balance_sats == balances.total_onchain_balance_sats
 }
 
@@ -199,10 +206,9 @@ async fn held(alice: &RawNode, bob: &RawNode) -> (PaymentPreimage, PaymentHash) 
 async fn a_channel_closed_in_agreement_pays_both_at_once(network: Regtest) {
     let (alice, bob) = pair(&network).await;
     alice.node().close_channel(&channel(&alice), bob.node().node_id()).unwrap();
-    let nodes: [&dyn RegtestNode; 2] = [&alice, &bob];
     event("the closing", &bob, |event| matches!(event, Event::ChannelClosed { .. }).then_some(())).await;
     network.until_waiting(|waiting| (!waiting.is_empty()).then_some(())).await;
-    mine_until(&network, &nodes, 2 * BURIED, || is_over(&alice) && is_over(&bob)).await;
+    mine_until_over(&network, [&alice, &bob], 2 * BURIED).await;
     assert_about(total(&alice), PURSE - CHANNEL.gift);
     assert_about(total(&bob), PURSE + CHANNEL.gift);
 }
@@ -216,8 +222,7 @@ async fn a_held_payment_is_claimed_on_the_chain_after_a_forced_closing(network: 
     network.until_waiting(|waiting| (!waiting.is_empty()).then_some(())).await;
     network.mine(1, &[&alice, &bob]).await;
     bob.node().bolt11_payment().claim_for_hash(hash, msat(HELD), preimage).unwrap();
-    let nodes: [&dyn RegtestNode; 2] = [&alice, &bob];
-    mine_until(&network, &nodes, SELF_DELAY + 4 * BURIED, || is_over(&alice) && is_over(&bob)).await;
+    mine_until_over(&network, [&alice, &bob], SELF_DELAY + 4 * BURIED).await;
 
     assert_about(total(&bob), PURSE + CHANNEL.gift + HELD);
     assert_about(total(&alice), PURSE - CHANNEL.gift - HELD);
@@ -234,8 +239,7 @@ async fn a_held_payment_nobody_claims_comes_home_from_the_chain(network: Regtest
     let (_, hash) = held(&alice, &bob).await;
     bob.node().force_close_channel(&channel(&bob), alice.node().node_id(), None).unwrap();
     network.until_waiting(|waiting| (!waiting.is_empty()).then_some(())).await;
-    let nodes: [&dyn RegtestNode; 2] = [&alice, &bob];
-    mine_until(&network, &nodes, SELF_DELAY + 4 * BURIED, || is_over(&alice) && is_over(&bob)).await;
+    mine_until_over(&network, [&alice, &bob], LONGEST_HOLD + 4 * BURIED).await;
 
     assert_about(total(&alice), PURSE - CHANNEL.gift);
     assert_about(total(&bob), PURSE + CHANNEL.gift);

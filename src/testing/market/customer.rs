@@ -17,7 +17,10 @@ use crate::relays::{Answers, PoolConfig, Publisher, RelayPool};
 use crate::requester::Buyer;
 use crate::testing::relay::TestRelay;
 use crate::wallet::fake::{FakeWallet, NETWORK};
-use crate::wallet::{Payer, Payment, Wallet, WalletError, bolt11};
+use crate::wallet::{Payment, Wallet, WalletError, bolt11};
+
+/// What a customer lets a payment's way cost, besides the amount.
+const MOST_FEES: Msat = Msat::sat(100);
 
 /// A customer.
 #[allow(missing_debug_implementations)] // Holds keys.
@@ -28,8 +31,9 @@ pub struct Customer {
     pub codec: Codec,
     /// Their connections.
     pub relays: Arc<RelayPool>,
-    /// Their money.
+    /// Their play money.
     pub wallet: FakeWallet,
+    purse: Arc<dyn Wallet>,
     provider: ProviderId,
 }
 
@@ -68,7 +72,15 @@ impl Customer {
         let pool = RelayPool::connect(config, &signer, None).await.expect("the relays' addresses are good");
         let limits = ReadLimits { allow_private_relays: true, ..ReadLimits::default() };
         let codec = Codec::new(signer.clone(), limits);
-        Self { codec, signer, relays: Arc::new(pool), wallet, provider }
+        let purse = Arc::new(wallet.clone());
+        Self { codec, signer, relays: Arc::new(pool), wallet, purse, provider }
+    }
+
+    /// Pays with this instead of play money.
+    #[must_use]
+    pub fn pays_with(mut self, purse: Arc<dyn Wallet>) -> Self {
+        self.purse = purse;
+        self
     }
 
     /// A text for our provider to work on.
@@ -161,13 +173,13 @@ impl Customer {
     /// # Errors
     /// As the wallet says.
     pub async fn pay(&self, invoice: &Invoiced) -> Result<Payment, WalletError> {
-        within("the payment", self.wallet.pay(&invoice.bolt11, Msat::ZERO)).await
+        within("the payment", pay_from(&self.purse, &invoice.bolt11)).await
     }
 
     /// Begins to pay: with a hold invoice it takes until the work is done.
     pub fn begin_to_pay(&self, invoice: &Invoiced) -> tokio::task::JoinHandle<Result<Payment, WalletError>> {
-        let (wallet, bolt11) = (self.wallet.clone(), invoice.bolt11.clone());
-        tokio::spawn(async move { within("the payment", wallet.pay(&bolt11, Msat::ZERO)).await })
+        let (purse, bolt11) = (self.purse.clone(), invoice.bolt11.clone());
+        tokio::spawn(async move { within("the payment", pay_from(&purse, &bolt11)).await })
     }
 
     /// Orders, pays when asked to, and returns the result.
@@ -180,9 +192,12 @@ impl Customer {
 
     /// The buying side of coinop with this customer's key and money.
     pub fn buyer(&self) -> Buyer {
-        let wallet = Some(Arc::new(self.wallet.clone()) as Arc<dyn Wallet>);
-        Buyer { publisher: self.relays.clone(), wallet, book: None, clock: Clock::system() }
+        Buyer { publisher: self.relays.clone(), wallet: Some(self.purse.clone()), book: None, clock: Clock::system() }
     }
+}
+
+async fn pay_from(purse: &Arc<dyn Wallet>, bolt11: &str) -> Result<Payment, WalletError> {
+    purse.payer().expect("a customer's wallet pays").pay(bolt11, MOST_FEES).await
 }
 
 impl Posted {

@@ -67,6 +67,8 @@ pub struct MarketBuilder {
     front: Option<Front>,
     zaps: Option<String>,
     refunds: Option<RefundPlan>,
+    own_wallet: Option<Arc<dyn Wallet>>,
+    time_limit: Duration,
     backend: Option<Arc<dyn Inference>>,
     clock: Clock,
     witness: Option<Arc<dyn Witness>>,
@@ -157,6 +159,20 @@ impl MarketBuilder {
         self
     }
 
+    /// The provider is paid into this instead of play money.
+    #[must_use]
+    pub fn paid_into(mut self, wallet: Arc<dyn Wallet>) -> Self {
+        (self.own_wallet, self.wallet) = (Some(wallet), None);
+        self
+    }
+
+    /// How long a run may take. What is held is held for as long as that asks for.
+    #[must_use]
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        (self.time_limit, self.offer.hold_for) = (limit, Offer::hold_for(limit));
+        self
+    }
+
     /// A provider that can't be paid.
     #[must_use]
     pub fn without_wallet(mut self) -> Self {
@@ -244,9 +260,10 @@ impl MarketBuilder {
         let backend = self.backend.clone().unwrap_or_else(|| Arc::new(Echo::new()));
         let read_limits = ReadLimits { allow_private_relays: true, ..ReadLimits::default() };
         let (codec, us) = (Codec::new(signer.clone(), read_limits), signer.provider_id());
+        let time_limit = self.time_limit;
         let router = move |relays| {
             let sources = RelayInputs { relays, codec, us, fetcher: None, lookup: PATIENCE, job_patience: PATIENCE };
-            let text = TextExecutor::new(backend, Arc::new(sources), TextLimits::default(), PATIENCE);
+            let text = TextExecutor::new(backend, Arc::new(sources), TextLimits::default(), time_limit);
             Router::new().with(JobKind::TextGeneration, Arc::new(text))
         };
         let mut settings = self.settings.clone();
@@ -308,6 +325,8 @@ impl TestMarket {
             front: None,
             zaps: None,
             refunds: None,
+            own_wallet: None,
+            time_limit: PATIENCE,
             backend: None,
             clock: Clock::system(),
             witness: None,
@@ -390,7 +409,8 @@ impl TestMarket {
     pub async fn start_again(&mut self) -> Result<(), StartError> {
         let relays = self.relays.iter().map(TestRelay::url).collect();
         let front = self.how.front.clone().unwrap_or_else(|| Arc::new(|wallet| Arc::new(wallet)));
-        let wallet = self.wallet.clone().map(|wallet| front(wallet));
+        let play_money = self.wallet.clone().map(|wallet| front(wallet));
+        let wallet = self.how.own_wallet.clone().or(play_money);
         let plan = self.how.plan(self.signer.clone(), relays, self.database(), wallet, self.moments.clone());
         self.service = Some(Service::start(plan).await?);
         Ok(())

@@ -22,5 +22,6 @@ pub use chain::Chain;
 pub use channels::{ChannelPlan, PATIENCE, RegtestNode, free_address};
 pub use esplora::{EsploraFault, EsploraServer};
 pub use network::{Backend, ChainAccess, Regtest};
+pub use own_node::own_node;
 pub use raw_node::RawNode;
 pub use rules::{COINBASE_MATURITY, Rejected, ScriptCheck};

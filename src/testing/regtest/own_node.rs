@@ -1,14 +1,48 @@
 //! Our own embedded node on the simulated chain.
 
+use std::path::Path;
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{Address, Amount};
+use bitcoin::{Address, Amount, Network};
 
 use super::channels::{ChannelPlan, RegtestNode};
+use super::network::ChainAccess;
 use crate::money::Msat;
 use crate::wallet::Node as _;
-use crate::wallet::ldk::LdkWallet;
+use crate::wallet::ldk::{LdkChain, LdkConfig, LdkTimes, LdkWallet};
 use crate::wallet::node::NodeAddress;
+
+/// How often a node compares the chain's height with its holds: tests don't wait for it.
+const DEADLINE_CHECK: Duration = Duration::from_millis(200);
+
+/// What a node of ours on this chain is opened with: nobody connects to it unless told where to listen, and it reads
+/// the chain when told to. (A node on bitcoind also does by itself.)
+///
+/// # Panics
+/// Never: the chain's address is one.
+pub fn own_node(chain: &ChainAccess, folder: &Path) -> LdkConfig {
+    let chain = match chain {
+        ChainAccess::Esplora { url } => LdkChain::Esplora(url.parse().expect("the server's address is one")),
+        ChainAccess::Bitcoind { rpc, user, password } => LdkChain::Bitcoind {
+            host: rpc.ip().to_string(),
+            port: rpc.port(),
+            user: user.clone(),
+            password: password.clone().into(),
+        },
+    };
+    LdkConfig {
+        network: Network::Regtest,
+        chain,
+        folder: folder.to_owned(),
+        listen: Vec::new(),
+        alias: None,
+        lsp: None,
+        background_sync: None,
+        times: LdkTimes { deadline_check: DEADLINE_CHECK, ..LdkTimes::default() },
+    }
+}
 
 fn money(amount: Amount) -> Msat {
     Msat::from_sat(amount.to_sat()).expect("no more than all bitcoin")
