@@ -59,8 +59,16 @@ pub(super) async fn listen(shared: Arc<Shared>, closing: CancellationToken) {
 }
 
 impl Shared {
-    /// Writes down what an event says, tells it, and acknowledges it.
+    /// Writes down what an event says and acknowledges it.
     fn take_in(&self, event: Event) -> Result<(), WalletError> {
+        self.write_down(event)?;
+        self.node.event_handled().map_err(translated)?;
+        self.looked();
+        Ok(())
+    }
+
+    /// Writes down what an event says, and tells it.
+    pub(super) fn write_down(&self, event: Event) -> Result<(), WalletError> {
         match event {
             Event::PaymentReceived { payment_hash, amount_msat, .. } => {
                 let hash = PaymentHash(payment_hash.0);
@@ -95,8 +103,6 @@ impl Shared {
             | Event::SplicePending { .. }
             | Event::SpliceFailed { .. } => {}
         }
-        self.node.event_handled().map_err(translated)?;
-        self.looked();
         Ok(())
     }
 
