@@ -238,6 +238,19 @@ pub async fn run(args: WalletArgs, globals: &Globals) -> Result<ExitCode> {
 
 async fn act(command: WalletCommand, globals: &Globals, config: &Config, opened: &OpenWallet) -> Result<ExitCode> {
     let wallet = &opened.wallet;
+    let looks_at_the_chain = matches!(
+        command,
+        WalletCommand::Balance
+            | WalletCommand::Channels
+            | WalletCommand::Open { .. }
+            | WalletCommand::Close { .. }
+            | WalletCommand::Withdraw { .. }
+    );
+    if let Some(node) = wallet.node().filter(|_| looks_at_the_chain)
+        && let Err(problem) = node.sync().await
+    {
+        eprintln!("The chain could not be looked at ({problem}); what follows may be old.");
+    }
     match command {
         WalletCommand::Balance => balance(globals, wallet.as_ref()).await?,
         WalletCommand::Address => {

@@ -3,6 +3,7 @@
 pub mod gate;
 pub mod inference_contract;
 pub mod input_sources;
+pub mod lnurl_service;
 pub mod market;
 pub mod nwc_service;
 #[cfg(feature = "ldk")]

@@ -7,7 +7,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod architecture;
+mod audit;
 mod backends;
+mod buying;
 mod cancelling;
 mod crash;
 mod doctor_cli;
@@ -15,6 +17,10 @@ mod encrypted;
 mod fixtures;
 mod identity_cli;
 mod inputs;
+#[cfg(feature = "ldk")]
+mod node_cli;
+#[cfg(feature = "ldk")]
+mod on_chain;
 mod paying;
 mod refusing;
 mod relays;

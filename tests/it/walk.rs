@@ -13,39 +13,39 @@ use coinop::wallet::fake::{FakeNetwork, FakeWallet, FakeWalletOptions};
 use serde_json::Value;
 use tempfile::TempDir;
 
-struct Machine(TempDir);
+pub(crate) struct Machine(TempDir);
 
 impl Machine {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("pw"), "orbit velvet tundra seven").unwrap();
         Self(folder)
     }
 
-    fn home(&self) -> PathBuf {
+    pub(crate) fn home(&self) -> PathBuf {
         self.0.path().join("home")
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_coinop"));
         command.env_clear().arg("--home").arg(self.home()).arg("--password-file").arg(self.0.path().join("pw"));
         command.args(args).stdin(Stdio::null());
         command
     }
 
-    async fn coinop(&self, args: &[&str]) -> Output {
+    pub(crate) async fn coinop(&self, args: &[&str]) -> Output {
         let mut command = self.command(args);
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         output
     }
 
-    async fn json(&self, args: &[&str]) -> Value {
+    pub(crate) async fn json(&self, args: &[&str]) -> Value {
         serde_json::from_slice(&self.coinop(args).await.stdout).unwrap()
     }
 
     /// `coinop serve`; what it writes is kept for when something goes wrong.
-    fn serve(&self) -> Child {
+    pub(crate) fn serve(&self) -> Child {
         let log = fs::File::options().create(true).append(true).open(self.log()).unwrap();
         self.command(&["serve"]).stdout(Stdio::null()).stderr(log).spawn().unwrap()
     }
@@ -55,7 +55,7 @@ impl Machine {
     }
 }
 
-async fn ends_in_order(machine: &Machine, mut serving: Child) {
+pub(crate) async fn ends_in_order(machine: &Machine, mut serving: Child) {
     let pid = serving.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     let ended = tokio::task::spawn_blocking(move || serving.wait().unwrap());

@@ -17,7 +17,7 @@ use crate::relays::{Answers, PoolConfig, Publisher, RelayPool};
 use crate::requester::Buyer;
 use crate::testing::relay::TestRelay;
 use crate::wallet::fake::{FakeWallet, NETWORK};
-use crate::wallet::{Payer, Payment, WalletError, bolt11};
+use crate::wallet::{Payer, Payment, Wallet, WalletError, bolt11};
 
 /// A customer.
 #[allow(missing_debug_implementations)] // Holds keys.
@@ -180,7 +180,8 @@ impl Customer {
 
     /// The buying side of coinop with this customer's key and money.
     pub fn buyer(&self) -> Buyer {
-        Buyer { publisher: self.relays.clone(), wallet: Some(Arc::new(self.wallet.clone())), clock: Clock::system() }
+        let wallet = Some(Arc::new(self.wallet.clone()) as Arc<dyn Wallet>);
+        Buyer { publisher: self.relays.clone(), wallet, book: None, clock: Clock::system() }
     }
 }
 

@@ -3,17 +3,13 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bitcoin::absolute::LockTime;
-use bitcoin::{Address, Amount, BlockHash, OutPoint, Sequence, Transaction, TxIn, TxOut, Txid, Witness, transaction};
+use bitcoin::{Address, Amount, BlockHash, OutPoint, Transaction, TxOut, Txid};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::mining::{self, anyone, faucet};
+use super::mining::{self, faucet};
 use super::rules::{self, COINBASE_MATURITY, Rejected, ScriptCheck};
 use super::state::State;
-
-/// What the faucet pays for a transaction of its own. Plenty for its few inputs.
-const FAUCET_FEE: Amount = Amount::from_sat(1_000);
 
 /// Seconds between the blocks the chain begins with.
 const FIRST_SPACING: u32 = 600;
@@ -195,24 +191,11 @@ fn faucet_payment(state: &State, payment: TxOut) -> Transaction {
         let txid = tx.compute_txid();
         (0..).zip(&tx.output).map(move |(vout, _)| OutPoint::new(txid, vout))
     });
-    let wanted = payment.value + FAUCET_FEE;
-    let mut has = Amount::ZERO;
-    let mut input = Vec::new();
-    for previous_output in confirmed.chain(waiting) {
-        if has >= wanted {
-            break;
-        }
-        let Some(coin) = state.coin(&previous_output, &none).filter(|coin| coin.output.script_pubkey == faucet())
-        else {
-            continue;
-        };
-        has += coin.output.value;
-        let witness = Witness::from_slice(&[anyone().as_bytes()]);
-        input.push(TxIn { previous_output, sequence: Sequence::MAX, witness, ..TxIn::default() });
-    }
-    let change =
-        TxOut { value: has.checked_sub(wanted).expect("the faucet is dry: mine more blocks"), script_pubkey: faucet() };
-    Transaction { version: transaction::Version::TWO, lock_time: LockTime::ZERO, input, output: vec![payment, change] }
+    let coins = confirmed.chain(waiting).filter_map(|outpoint| {
+        let coin = state.coin(&outpoint, &none).filter(|coin| coin.output.script_pubkey == faucet())?;
+        Some((outpoint, coin.output.value))
+    });
+    mining::faucet_payment(coins, payment)
 }
 
 fn unix_now() -> u32 {

@@ -1,4 +1,4 @@
-//! Two nodes on the simulated chain, from empty wallets to a channel that can be paid through.
+//! Nodes on the private network: money, and from there to a channel that can be paid through.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{Address, Amount};
+use bitcoin::{Address, Amount, Transaction};
 
-use super::chain::Chain;
-use super::esplora::EsploraServer;
-use super::rules::ScriptCheck;
+use super::network::Regtest;
 use crate::wallet::node::NodeAddress;
 
 /// How long a node may take for one step. Far more than it needs on a busy machine.
@@ -63,50 +61,7 @@ pub struct ChannelPlan {
     pub gift: Amount,
 }
 
-/// The chain and the server nodes read it from.
-#[derive(Debug)]
-pub struct Regtest {
-    chain: Chain,
-    esplora: EsploraServer,
-}
-
 impl Regtest {
-    /// A new chain and its server. Scripts are not executed; see [`Regtest::start_with`].
-    ///
-    /// # Errors
-    /// When there is no port to listen on.
-    pub async fn start() -> io::Result<Self> {
-        Self::serve(Chain::new()).await
-    }
-
-    /// The same, with scripts executed by `scripts`.
-    ///
-    /// # Errors
-    /// When there is no port to listen on.
-    pub async fn start_with(scripts: ScriptCheck) -> io::Result<Self> {
-        Self::serve(Chain::with_script_check(scripts)).await
-    }
-
-    async fn serve(chain: Chain) -> io::Result<Self> {
-        let esplora = EsploraServer::start(chain.clone()).await?;
-        Ok(Self { chain, esplora })
-    }
-
-    /// The chain.
-    pub fn chain(&self) -> &Chain {
-        &self.chain
-    }
-
-    /// The server.
-    pub fn esplora(&self) -> &EsploraServer {
-        &self.esplora
-    }
-
-    /// Where nodes read the chain.
-    pub fn url(&self) -> String {
-        self.esplora.url()
-    }
-
     /// Pays `amount` to the node, confirmed and known to it when this returns.
     ///
     /// # Panics
@@ -114,14 +69,14 @@ impl Regtest {
     pub async fn fund(&self, node: &dyn RegtestNode, amount: Amount) {
         node.sync().await;
         let before = node.on_chain().await;
-        self.chain.fund(&node.new_address().await, amount);
+        self.pay(&node.new_address().await, amount).await;
         self.mine(1, &[node]).await;
         until("the node sees its money", node, async || node.on_chain().await > before).await;
     }
 
     /// Mines `blocks` blocks and has the nodes read them, one after the other.
     pub async fn mine(&self, blocks: u32, nodes: &[&dyn RegtestNode]) {
-        self.chain.mine(blocks);
+        self.mine_blocks(blocks).await;
         for node in nodes {
             node.sync().await;
         }
@@ -136,11 +91,8 @@ impl Regtest {
         let (ours, theirs) = (from.address(), to.address());
         let had = (from.usable_channels(&theirs.node).await, to.usable_channels(&ours.node).await);
         from.open_channel(&theirs, plan).await;
-        let funded = |chain: &Chain| {
-            let waiting = chain.mempool();
-            waiting.iter().any(|tx| tx.output.iter().any(|output| output.value == plan.size)).then_some(())
-        };
-        tokio::time::timeout(PATIENCE, self.chain.until(funded)).await.expect("the channel's funding is broadcast");
+        let funds = |tx: &Transaction| tx.output.iter().any(|output| output.value == plan.size);
+        self.until_waiting(|waiting| waiting.iter().any(funds).then_some(())).await;
         self.mine(FUNDING_DEPTH, &[from, to]).await;
         until("the channel is usable here", from, async || from.usable_channels(&theirs.node).await > had.0).await;
         until("the channel is usable there", to, async || to.usable_channels(&ours.node).await > had.1).await;

@@ -29,14 +29,38 @@ const COMMITMENT_HEADER: [u8; 4] = [0xaa, 0x21, 0xa9, 0xed];
 /// The witness of every coinbase's input.
 const RESERVED: [u8; 32] = [0; 32];
 
+/// What the faucet pays for a transaction of its own: enough for ten inputs and more at the least feerate.
+const FAUCET_FEE: Amount = Amount::from_sat(10_000);
+
 /// Anybody can spend it: the faucet needs no key.
-pub(super) fn anyone() -> ScriptBuf {
+fn anyone() -> ScriptBuf {
     Builder::new().push_opcode(OP_TRUE).into_script()
 }
 
 /// Where mined money goes: a P2WSH output around [`anyone`].
 pub(super) fn faucet() -> ScriptBuf {
     anyone().to_p2wsh()
+}
+
+/// Pays from as many of the faucet's coins as it takes, the rest back to the faucet.
+///
+/// # Panics
+/// When the faucet is dry.
+pub(super) fn faucet_payment(coins: impl IntoIterator<Item = (OutPoint, Amount)>, payment: TxOut) -> Transaction {
+    let wanted = payment.value + FAUCET_FEE;
+    let mut has = Amount::ZERO;
+    let mut input = Vec::new();
+    for (previous_output, value) in coins {
+        if has >= wanted {
+            break;
+        }
+        has += value;
+        let witness = Witness::from_slice(&[anyone().as_bytes()]);
+        input.push(TxIn { previous_output, sequence: Sequence::MAX, witness, ..TxIn::default() });
+    }
+    let change = has.checked_sub(wanted).expect("the faucet is dry: mine more blocks");
+    let output = vec![payment, TxOut { value: change, script_pubkey: faucet() }];
+    Transaction { version: transaction::Version::TWO, lock_time: LockTime::ZERO, input, output }
 }
 
 /// A block with all of the mempool, to be put on top of `state`, made at `time` (Unix seconds).

@@ -4,10 +4,12 @@
 //! [`Regtest`] is both together with what it takes to get two nodes a channel. The tests use it, and `coinop demo`.
 
 mod answers;
+mod bitcoind;
 mod chain;
 mod channels;
 mod esplora;
 mod mining;
+mod network;
 mod own_node;
 mod raw_node;
 mod rules;
@@ -15,8 +17,10 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use bitcoind::Bitcoind;
 pub use chain::Chain;
-pub use channels::{ChannelPlan, PATIENCE, Regtest, RegtestNode, free_address};
+pub use channels::{ChannelPlan, PATIENCE, RegtestNode, free_address};
 pub use esplora::{EsploraFault, EsploraServer};
+pub use network::{Backend, ChainAccess, Regtest};
 pub use raw_node::RawNode;
 pub use rules::{COINBASE_MATURITY, Rejected, ScriptCheck};

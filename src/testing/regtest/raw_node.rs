@@ -13,6 +13,7 @@ use rand::RngCore;
 use tempfile::TempDir;
 
 use super::channels::{ChannelPlan, RegtestNode, free_address};
+use super::network::ChainAccess;
 use crate::wallet::node::NodeAddress;
 
 /// An unmodified node with a folder of its own. Stopped when dropped, which needs a multi-thread runtime, as do all its
@@ -30,11 +31,11 @@ impl std::fmt::Debug for RawNode {
 }
 
 impl RawNode {
-    /// A new node that reads the chain from `esplora`, with what `shape` sets besides.
+    /// A new node that reads this chain, with what `shape` sets besides.
     ///
     /// # Panics
     /// When it does not start.
-    pub fn start(esplora: &str, shape: impl FnOnce(&mut Builder)) -> Self {
+    pub fn start(chain: &ChainAccess, shape: impl FnOnce(&mut Builder)) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let listening = free_address().expect("a free port");
         let mut seed = [0; 64];
@@ -45,11 +46,17 @@ impl RawNode {
             listening_addresses: Some(vec![SocketAddress::from(listening)]),
             ..Config::default()
         });
-        builder
-            .set_entropy_seed_bytes(seed)
-            .set_log_facade_logger()
+        builder.set_entropy_seed_bytes(seed).set_log_facade_logger();
+        match chain {
             // It reads the chain when told to: the tests decide when.
-            .set_chain_source_esplora(esplora.to_owned(), Some(EsploraSyncConfig { background_sync_config: None }));
+            ChainAccess::Esplora { url } => {
+                let when_told = EsploraSyncConfig { background_sync_config: None };
+                builder.set_chain_source_esplora(url.clone(), Some(when_told));
+            }
+            ChainAccess::Bitcoind { rpc, user, password } => {
+                builder.set_chain_source_bitcoind_rpc(rpc.ip().to_string(), rpc.port(), user.clone(), password.clone());
+            }
+        }
         shape(&mut builder);
         let node = builder.build().expect("a node");
         node.start().expect("it starts");

@@ -7,6 +7,7 @@
 //! Messages are ephemeral and may be lost. A call that is not answered in time is [`WalletError::Unreachable`], which says
 //! nothing about what happened; news is a hint, and after every gap its stream ends, so that whoever reads it looks up.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +15,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bitcoin::Network;
 use futures::stream::BoxStream;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use nostr::{Event, Filter, Kind, TagKind};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Balance, Capabilities, HoldInvoices, Invoice, InvoiceRequest, InvoiceState, InvoiceUpdate, Payer, Payment,
-    PaymentHash, Wallet, WalletError, bolt11, hold_window,
+    Balance, Capabilities, History, HoldInvoices, Invoice, InvoiceRequest, InvoiceState, InvoiceUpdate, Payer, Payment,
+    PaymentHash, Received, Sent, Wallet, WalletError, bolt11, hold_window,
 };
 use crate::money::Msat;
 
@@ -45,6 +46,16 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(600);
 
 /// Stored messages asked for at most: some relays keep ephemeral events for a while.
 const STORED_MESSAGES: usize = 100;
+
+/// How much earlier than the time asked for transactions are listed: wallets list by when an invoice was made, and it is
+/// paid, or taken, up to about a day later.
+const MADE_BEFORE: SignedDuration = SignedDuration::from_hours(2 * 24);
+
+/// Transactions asked for at once: a message carries 64 KiB at most (NIP-44), and some wallets tell a lot of each.
+const PAGE: u32 = 20;
+
+/// Transactions read at most.
+const MOST_LISTED: u32 = 20_000;
 
 /// How long things may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +97,8 @@ pub struct NwcInfo {
     pub methods: Vec<String>,
     /// Whether messages are encrypted with NIP-44. If not, the wallet knows only NIP-04, which protects less.
     pub nip44: bool,
+    /// Whether the wallet says how high the chain is, without which no deadline of a hold can be compared with it.
+    pub tells_height: bool,
 }
 
 impl NwcInfo {
@@ -163,8 +176,9 @@ impl NwcWallet {
         self.link.call(method, params, self.options.request_timeout).await
     }
 
-    async fn make(&self, request: &InvoiceRequest, hash: Option<&PaymentHash>) -> Result<Invoice, WalletError> {
-        let method = if hash.is_some() { Method::MakeHoldInvoice } else { Method::MakeInvoice };
+    /// Makes an invoice: a hold invoice when a hash and the blocks it needs are given.
+    async fn make(&self, request: &InvoiceRequest, hold: Option<(&PaymentHash, u32)>) -> Result<Invoice, WalletError> {
+        let method = if hold.is_some() { Method::MakeHoldInvoice } else { Method::MakeInvoice };
         if !self.info.allows(method) {
             return Err(not_allowed(method));
         }
@@ -172,15 +186,78 @@ impl NwcWallet {
             amount: request.amount,
             description: request.description.clone(),
             expiry: request.expiry.as_secs(),
-            payment_hash: hash.copied(),
+            payment_hash: hold.map(|(hash, _)| *hash),
+            min_cltv_expiry_delta: hold.map(|(_, blocks)| blocks),
         };
         let made: wire::Transaction = self.call(method, params).await?;
         let bolt11 = made.invoice.ok_or_else(|| WalletError::BadAnswer("it has no invoice".into()))?;
-        let invoice = bolt11::check_ours(request, hash, &bolt11, self.info.network, Timestamp::now())?;
+        let invoice =
+            bolt11::check_ours(request, hold.map(|(hash, _)| hash), &bolt11, self.info.network, Timestamp::now())?;
         if made.payment_hash.is_some_and(|said| said != invoice.payment_hash) {
             return Err(WalletError::BadInvoice("its payment hash is not the one the wallet says".into()));
         }
+        // A wallet that does not know the parameter makes one whose payment the network takes back in the middle of the job.
+        if let Some((_, blocks)) = hold
+            && bolt11::final_blocks(&invoice.bolt11)? < blocks
+        {
+            return Err(WalletError::BadInvoice(format!("its payment can't be held for {blocks} blocks")));
+        }
         Ok(invoice)
+    }
+
+    /// Whether a held payment must be taken by a block that has come: then the network takes it back at any moment, and
+    /// taking it would end on the chain. What the wallet does not tell is not known to be over.
+    async fn is_past_deadline(&self, hash: &PaymentHash) -> Result<bool, WalletError> {
+        if !self.info.tells_height {
+            return Ok(false);
+        }
+        let held = match self.transaction(hash).await {
+            Ok(told) => told,
+            Err(error @ WalletError::Unreachable(_)) => return Err(error),
+            // Taking it will say what is wrong.
+            Err(_) => return Ok(false),
+        };
+        let accepted = held.state.as_deref() == Some("accepted");
+        let Some(deadline) = held.settle_deadline.filter(|block| accepted && *block > 0) else { return Ok(false) };
+        let info: wire::Info = self.call(Method::GetInfo, serde_json::json!({})).await?;
+        Ok(info.block_height.is_some_and(|height| height >= deadline))
+    }
+
+    /// The wallet's transactions in one direction that were made at `since` or later, as far as they can be read.
+    async fn list(&self, direction: &str, since: Timestamp) -> Result<Vec<wire::Transaction>, WalletError> {
+        let from = since.checked_sub(MADE_BEFORE).unwrap_or(Timestamp::UNIX_EPOCH).as_second();
+        let (mut listed, mut known, mut offset) = (Vec::new(), HashSet::new(), 0);
+        loop {
+            let params = wire::ListTransactions {
+                from: u64::try_from(from).unwrap_or(0),
+                limit: PAGE,
+                offset,
+                unpaid: false,
+                direction: direction.to_owned(),
+            };
+            let page: wire::Transactions = self.call(Method::ListTransactions, params).await?;
+            let told = u32::try_from(page.transactions.len()).unwrap_or(u32::MAX);
+            let mut news = false;
+            for transaction in page.transactions {
+                // Of the other direction, when the wallet does not filter.
+                let Ok(transaction) = serde_json::from_value::<wire::Transaction>(transaction) else { continue };
+                let fitting = transaction.direction.as_deref().is_none_or(|said| said == direction);
+                if let Some(hash) = transaction.hash().filter(|_| fitting)
+                    && known.insert(hash)
+                {
+                    news = true;
+                    listed.push(transaction);
+                }
+            }
+            offset = offset.saturating_add(told);
+            // A wallet that knows no offset tells the same page again and again.
+            if told == 0 || !news {
+                return Ok(listed);
+            }
+            if offset >= MOST_LISTED {
+                return Err(WalletError::BadAnswer(format!("it lists more than {MOST_LISTED} transactions")));
+            }
+        }
     }
 
     async fn transaction(&self, hash: &PaymentHash) -> Result<wire::Transaction, WalletError> {
@@ -213,20 +290,25 @@ async fn introduce(link: &Link, advertised: &str, cipher: Cipher, options: NwcOp
     let told = link.call(Method::GetInfo, serde_json::json!({}), options.connect_timeout).await;
     let told: wire::Info = match told {
         Ok(told) => told,
-        Err(WalletError::Refused(_)) => wire::Info { alias: None, network: None, methods: Vec::new() },
+        Err(WalletError::Refused(_)) => {
+            wire::Info { alias: None, network: None, block_height: None, methods: Vec::new() }
+        }
         Err(error) => return Err(error),
     };
     let found = told.network.as_deref().and_then(network);
     let network = match (options.network, found) {
+        // Most wallets have one word for both test networks.
+        (Some(Network::Testnet4), Some(Network::Testnet)) => Network::Testnet4,
         (Some(expected), Some(found)) if expected != found => {
-            return Err(WalletError::Refused(format!("the wallet is on {found}, not on {expected}")));
+            return Err(WalletError::Refused(format!("the wallet is on {found}, and wallet.network is {expected}")));
         }
         (Some(expected), _) => expected,
         (None, found) => found.unwrap_or(Network::Bitcoin),
     };
     let methods =
         if told.methods.is_empty() { advertised.split_whitespace().map(str::to_owned).collect() } else { told.methods };
-    Ok(NwcInfo { alias: told.alias, network, methods, nip44: cipher == Cipher::Nip44 })
+    let tells_height = told.block_height.is_some();
+    Ok(NwcInfo { alias: told.alias, network, methods, nip44: cipher == Cipher::Nip44, tells_height })
 }
 
 /// The `encryption` tag of an info event.
@@ -239,6 +321,7 @@ fn network(name: &str) -> Option<Network> {
     match name {
         "mainnet" | "bitcoin" => Some(Network::Bitcoin),
         "testnet" => Some(Network::Testnet),
+        "testnet4" => Some(Network::Testnet4),
         "signet" | "mutinynet" => Some(Network::Signet),
         "regtest" => Some(Network::Regtest),
         _ => None,
@@ -293,12 +376,33 @@ impl Wallet for NwcWallet {
         Ok(Some(Balance { spendable: told.balance, receivable: None, on_chain: None }))
     }
 
+    fn history(&self) -> Option<&dyn History> {
+        self.info.allows(Method::ListTransactions).then_some(self)
+    }
+
     fn hold_invoices(&self) -> Option<&dyn HoldInvoices> {
         self.capabilities().hold_invoices.then_some(self)
     }
 
     fn payer(&self) -> Option<&dyn Payer> {
         self.capabilities().pay.then_some(self)
+    }
+}
+
+#[async_trait]
+impl History for NwcWallet {
+    async fn received(&self, since: Timestamp) -> Result<Vec<Received>, WalletError> {
+        let now = Timestamp::now();
+        let mut received: Vec<_> =
+            self.list("incoming", since).await?.iter().filter_map(|told| told.received(now)).collect();
+        received.retain(|one| one.at.is_none_or(|at| at.as_second() >= since.as_second()));
+        Ok(received)
+    }
+
+    async fn sent(&self, since: Timestamp) -> Result<Vec<Sent>, WalletError> {
+        let mut sent: Vec<_> = self.list("outgoing", since).await?.iter().filter_map(wire::Transaction::sent).collect();
+        sent.retain(|one| one.at.is_none_or(|at| at.as_second() >= since.as_second()));
+        Ok(sent)
     }
 }
 
@@ -312,18 +416,23 @@ impl HoldInvoices for NwcWallet {
         &self,
         request: &InvoiceRequest,
         payment_hash: &PaymentHash,
-        _hold_for: Duration,
+        hold_for: Duration,
     ) -> Result<Invoice, WalletError> {
-        self.make(request, Some(payment_hash)).await
+        self.make(request, Some((payment_hash, hold_window::blocks(hold_for)))).await
     }
 
     async fn settle(&self, preimage: &[u8; 32]) -> Result<(), WalletError> {
+        let hash = bolt11::hash_of(preimage);
+        if self.is_past_deadline(&hash).await? {
+            self.cancel(&hash).await?;
+            return Err(WalletError::Refused("the time to take the held payment is over: it was given back".into()));
+        }
         let params = wire::SettleHoldInvoice { preimage: hex::encode(preimage) };
         match self.call::<serde_json::Value>(Method::SettleHoldInvoice, params).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 let settled = |state| matches!(state, InvoiceState::Settled { .. });
-                self.unless_already(&bolt11::hash_of(preimage), error, settled).await
+                self.unless_already(&hash, error, settled).await
             }
         }
     }
