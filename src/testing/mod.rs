@@ -7,3 +7,4 @@ pub mod market;
 pub mod nwc_service;
 pub mod relay;
 pub mod wallet_contract;
+pub mod wallet_servers;
