@@ -174,19 +174,19 @@ async fn a_payment_whose_answer_was_lost_is_in_doubt_and_found() {
 }
 
 #[test]
-fn captured_bodies_are_read() {
+fn documented_bodies_are_read() {
     let now = Timestamp::from_second(1_700_000_100).unwrap();
-    let list: wire::Invoices = serde_json::from_str(include_str!("captured/listinvoices.json")).unwrap();
+    let list: wire::Invoices = serde_json::from_str(include_str!("documented/listinvoices.json")).unwrap();
     let states: Vec<_> = list.invoices.iter().map(|invoice| invoice.standing(now)).collect();
     let at = Timestamp::from_second(1_700_000_050).ok();
     let paid = InvoiceState::Settled { amount: PRICE, at };
     assert_eq!(states, [Ok(paid), Ok(InvoiceState::Expired), Ok(InvoiceState::Open)]);
-    let held: wire::HoldInvoices = serde_json::from_str(include_str!("captured/listholdinvoices.json")).unwrap();
+    let held: wire::HoldInvoices = serde_json::from_str(include_str!("documented/listholdinvoices.json")).unwrap();
     let at = Timestamp::from_microsecond(1_700_000_050_250_000).ok();
     assert_eq!(held.holdinvoices[0].standing(now), Ok(InvoiceState::Held { amount: PRICE }));
     assert_eq!(held.holdinvoices[1].standing(now), Ok(InvoiceState::Settled { amount: PRICE, at }));
     assert_eq!(held.holdinvoices[2].standing(now), Ok(InvoiceState::Cancelled));
-    let pays: wire::Pays = serde_json::from_str(include_str!("captured/listpays.json")).unwrap();
+    let pays: wire::Pays = serde_json::from_str(include_str!("documented/listpays.json")).unwrap();
     assert!(matches!(pays.pays[0].outgoing(), Ok(Outgoing::Failed(_))));
     assert!(matches!(pays.pays[1].outgoing(), Ok(Outgoing::Made(paid)) if paid.fees == Some(Msat::msat(12))));
     // Nodes before 23.08 write the unit behind it.

@@ -103,14 +103,14 @@ async fn a_page_that_is_not_there_is_not_an_invoice_that_is_not_there() {
 }
 
 #[test]
-fn captured_bodies_are_read() {
+fn documented_bodies_are_read() {
     let now = Timestamp::from_second(1_700_000_000).unwrap();
-    let made: wire::Made = serde_json::from_str(include_str!("captured/created.json")).unwrap();
+    let made: wire::Made = serde_json::from_str(include_str!("documented/created.json")).unwrap();
     assert!(made.bolt11.starts_with("lnbc"));
     // Before 1.0 it had another name.
     let old = json!({"payment_hash": "00".repeat(32), "payment_request": "lnbc1", "checking_id": "x"});
     assert!(serde_json::from_value::<wire::Made>(old).is_ok());
-    let looked: wire::Looked = serde_json::from_str(include_str!("captured/paid.json")).unwrap();
+    let looked: wire::Looked = serde_json::from_str(include_str!("documented/paid.json")).unwrap();
     let at = "2025-01-02T03:04:05.678901Z".parse().ok();
     assert_eq!(looked.standing(now), Ok(InvoiceState::Settled { amount: PRICE, at }));
 }

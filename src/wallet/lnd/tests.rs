@@ -168,18 +168,18 @@ async fn a_refusal_to_pay_is_certain_only_from_the_node_itself() {
 }
 
 #[test]
-fn captured_bodies_are_read() {
+fn documented_bodies_are_read() {
     let now = Timestamp::from_second(1_700_000_100).unwrap();
     let read = |body: &str| serde_json::from_str::<wire::Invoice>(body).unwrap();
-    let settled = read(include_str!("captured/invoice_settled.json"));
+    let settled = read(include_str!("documented/invoice_settled.json"));
     assert_eq!(settled.payment_hash().unwrap().to_string().len(), 64);
     let at = Timestamp::from_second(1_700_000_050).ok();
     assert_eq!(settled.standing(now), Ok(InvoiceState::Settled { amount: PRICE, at }));
     assert!(!settled.may_be_held());
-    let held = read(include_str!("captured/invoice_accepted.json"));
+    let held = read(include_str!("documented/invoice_accepted.json"));
     assert_eq!(held.standing(now), Ok(InvoiceState::Held { amount: PRICE }));
     assert!(held.may_be_held());
-    let line = include_str!("captured/payment_failed.json");
+    let line = include_str!("documented/payment_failed.json");
     let wire::Streamed::Result(payment) = serde_json::from_str::<wire::Streamed<wire::Payment>>(line).unwrap() else {
         panic!("it is a result");
     };
