@@ -61,6 +61,7 @@ async fn let_in(mut client: TcpStream, behind: SocketAddr, backing: Arc<Backing>
 async fn tell(client: TcpStream, backing: &Arc<Backing>, door: &Door) {
     // Listening first: what happens after the handshake is told.
     let Ok(mut news) = backing.wallet.updates().await else { return };
+    #[expect(clippy::result_large_err, reason = "the library's own type")]
     let check = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
         let found = request.headers().get("authorization").and_then(|value| value.to_str().ok());
         if door.authorization.is_none() || found == door.authorization.as_deref() {

@@ -90,6 +90,7 @@ fn incoming(backing: &Backing, hash: &PaymentHash) -> Result<Value, WalletError>
         "amount": msat(record.amount),
         "fee": 0,
         "bolt11": record.bolt11,
+        "payment_request": record.bolt11,
         "status": status,
         "memo": record.description,
         "expiry": written(record.expires_at),
