@@ -10,3 +10,4 @@ pub mod nwc_service;
 pub mod regtest;
 pub mod relay;
 pub mod wallet_contract;
+pub mod wallet_servers;

@@ -104,7 +104,7 @@ impl ClnWallet {
 fn pages(last: u64) -> impl Iterator<Item = wire::Page> {
     let page = |last: u64| {
         let start = last.saturating_sub(PAGE - 1).max(1);
-        (last > 0).then_some(wire::Page { index: "created", start, limit: last - start + 1 })
+        (last > 0).then(|| wire::Page { index: "created", start, limit: last - start + 1 })
     };
     std::iter::successors(page(last), move |page_after| page(page_after.start - 1)).take(MOST_PAGES)
 }

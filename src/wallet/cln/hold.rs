@@ -19,6 +19,10 @@ use crate::wallet::{
     HoldInvoices, Invoice, InvoiceRequest, InvoiceState, InvoiceUpdate, PaymentHash, WalletError, bolt11, hold_window,
 };
 
+/// Hold invoices that are looked at as often as can be. The more there are, the more rarely each: every look costs the node
+/// several calls.
+const LOOKED_AT_OFTEN: usize = 8;
+
 /// What the plugin and the node must offer.
 pub(super) const METHODS: [&str; 5] =
     ["signinvoice", "injectholdinvoice", "listholdinvoices", "settleholdinvoice", "cancelholdinvoice"];
@@ -126,7 +130,8 @@ pub(super) fn changes(inner: Arc<Inner>, hash: PaymentHash) -> BoxStream<'static
                 let next = (!over).then_some((inner, state));
                 return Some((Ok(InvoiceUpdate { payment_hash: hash, state }), next));
             }
-            tokio::time::sleep(inner.caller.options().poll).await;
+            let turns = inner.held.len().div_ceil(LOOKED_AT_OFTEN).max(1);
+            tokio::time::sleep(inner.caller.options().poll * u32::try_from(turns).unwrap_or(u32::MAX)).await;
         }
     })
     .boxed()

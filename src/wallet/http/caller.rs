@@ -247,18 +247,24 @@ async fn body(response: Response, limit: usize) -> Result<Vec<u8>, WalletError> 
     Ok(body)
 }
 
+/// What an input or output error was made of: it does not count that among its sources.
+fn innermost<'a>(mut error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    while let Some(within) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        error = within;
+    }
+    error
+}
+
 /// Why nothing came, without the address (which may hold an invoice) and without anybody's own words.
 fn unreachable(error: &reqwest::Error) -> WalletError {
     let mut source = error.source();
     while let Some(cause) = source {
-        let of_tls = cause
-            .downcast_ref::<rustls::Error>()
-            .or_else(|| cause.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>());
-        if let Some(rustls::Error::InvalidCertificate(_)) = of_tls {
+        let cause_within = innermost(cause);
+        if let Some(rustls::Error::InvalidCertificate(_)) = cause_within.downcast_ref() {
             return WalletError::Unreachable("its TLS certificate is not the one that is trusted".into());
         }
-        if cause.downcast_ref::<EndpointError>().is_some() {
-            return WalletError::Unreachable(EndpointError::PlainHttp.to_string());
+        if let Some(endpoint) = cause_within.downcast_ref::<EndpointError>() {
+            return WalletError::Unreachable(endpoint.to_string());
         }
         source = cause.source();
     }

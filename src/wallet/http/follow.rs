@@ -42,6 +42,11 @@ impl Followed {
         self.lock().remove(hash);
     }
 
+    /// How many are watched.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
     /// What is watched.
     pub(crate) fn all(&self) -> Vec<PaymentHash> {
         self.lock().iter().copied().collect()

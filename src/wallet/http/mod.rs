@@ -15,7 +15,7 @@ pub mod tls;
 mod wire;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub use tls::Pin;
 
 pub(crate) use caller::{Answer, Caller, Credential, Line, Lines, in_time, parse};
 pub(crate) use follow::{Followed, followed_updates};
-pub(crate) use news::{News, told};
+pub(crate) use news::{News, told, until_error};
 pub(crate) use paying::{Outgoing, after_failure, known_payment, proof};
 pub(crate) use socket::hints;
 pub(crate) use wire::{amount_of_sat, hash_or_other, number, optional_number, seconds};

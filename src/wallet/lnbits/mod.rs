@@ -21,6 +21,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::http::{
     Caller, Credential, Endpoint, HttpOptions, Outgoing, after_failure, hash_or_other, hints, known_payment,
+    until_error,
 };
 use super::{
     Balance, Capabilities, History, Invoice, InvoiceRequest, InvoiceState, InvoiceUpdate, Payer, Payment, PaymentHash,
@@ -87,6 +88,13 @@ impl LnbitsWallet {
             Err(WalletError::NotFound) => Ok(Outgoing::Unknown),
             Err(error) => Err(error),
         }
+    }
+
+    /// What LNbits would set aside for fees.
+    async fn fee_reserve(&self, invoice: &bolt11::PayableInvoice) -> Result<Msat, WalletError> {
+        let path = format!("{PAYMENTS}/fee-reserve");
+        let answer = self.inner.caller.get(&path, &[("invoice", invoice.bolt11.as_str())]).await?;
+        Ok(wire::read::<wire::FeeReserve>(&answer)?.fee_reserve)
     }
 
     async fn send(&self, invoice: &bolt11::PayableInvoice) -> Result<Payment, WalletError> {
@@ -162,7 +170,7 @@ impl Wallet for LnbitsWallet {
             expiry: request.expiry.as_secs(),
         };
         let made: wire::Made = wire::read(&self.inner.caller.post(PAYMENTS, &body).await?)?;
-        let invoice = bolt11::check_ours(request, None, &made.bolt11, self.inner.network, Timestamp::now())?;
+        let invoice = bolt11::check_ours(request, None, made.invoice()?, self.inner.network, Timestamp::now())?;
         if made.payment_hash != invoice.payment_hash {
             return Err(WalletError::BadInvoice("its payment hash is not the one the wallet says".into()));
         }
@@ -179,11 +187,15 @@ impl Wallet for LnbitsWallet {
         let looked_up = named.filter_map(move |payment_hash| {
             let inner = Arc::clone(&inner);
             async move {
-                let state = inner.payment(&payment_hash).await.and_then(|known| known.standing(Timestamp::now()));
-                Some(InvoiceUpdate { payment_hash, state: state.ok()? })
+                match inner.payment(&payment_hash).await.and_then(|known| known.standing(Timestamp::now())) {
+                    Ok(state) => Some(Ok(InvoiceUpdate { payment_hash, state })),
+                    // Not an invoice: a payment of ours.
+                    Err(WalletError::NotFound) => None,
+                    Err(error) => Some(Err(error)),
+                }
             }
         });
-        Ok(looked_up.boxed())
+        Ok(until_error("lnbits", looked_up))
     }
 
     async fn balance(&self) -> Result<Option<Balance>, WalletError> {
@@ -206,9 +218,7 @@ impl Payer for LnbitsWallet {
     /// at all.
     async fn pay(&self, bolt11: &str, max_fee: Msat) -> Result<Payment, WalletError> {
         let invoice = bolt11::read_for_paying(bolt11, self.inner.network, Timestamp::now())?;
-        let path = format!("{PAYMENTS}/fee-reserve");
-        let answer = self.inner.caller.get(&path, &[("invoice", invoice.bolt11.as_str())]).await?;
-        let reserve = wire::read::<wire::FeeReserve>(&answer)?.fee_reserve;
+        let reserve = self.fee_reserve(&invoice).await?;
         if reserve > max_fee {
             return Err(WalletError::Refused(format!("LNbits may take {reserve} in fees, more than the fee limit")));
         }

@@ -55,8 +55,19 @@ pub(super) struct NewInvoice<'a> {
 #[derive(Deserialize)]
 pub(super) struct Made {
     pub(super) payment_hash: PaymentHash,
-    #[serde(alias = "payment_request")]
-    pub(super) bolt11: String,
+    /// Since 1.0.
+    #[serde(default)]
+    bolt11: Option<String>,
+    /// Before 1.0, and beside the other since.
+    #[serde(default)]
+    payment_request: Option<String>,
+}
+
+impl Made {
+    pub(super) fn invoice(&self) -> Result<&str, WalletError> {
+        let told = self.bolt11.as_deref().or(self.payment_request.as_deref());
+        told.ok_or_else(|| WalletError::BadAnswer("it has no invoice".into()))
+    }
 }
 
 /// `POST /api/v1/payments` for a payment.

@@ -193,7 +193,11 @@ impl Inner {
         match read {
             Ok((_, InvoiceState::Open)) => None,
             Ok((payment_hash, state)) => Some(Ok(InvoiceUpdate { payment_hash, state })),
-            Err(error) => Some(Err(error)),
+            // The node has other users. One invoice that can't be read must not end the news of all.
+            Err(error) => {
+                tracing::debug!(wallet = "lnd", %error, "Left out an invoice that can't be read");
+                None
+            }
         }
     }
 
@@ -276,6 +280,8 @@ impl Wallet for LndWallet {
         let invoice = self.inner.invoice(payment_hash).await?;
         if invoice.may_be_held() {
             self.inner.holds.add(*payment_hash);
+        } else {
+            self.inner.holds.remove(payment_hash);
         }
         invoice.standing(Timestamp::now())
     }

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use super::http::{
     Caller, Credential, Endpoint, HttpOptions, Outgoing, after_failure, amount_of_sat, hash_or_other, hints,
-    known_payment,
+    known_payment, until_error,
 };
 use super::{
     Balance, Capabilities, History, Invoice, InvoiceRequest, InvoiceState, InvoiceUpdate, Payer, Payment, PaymentHash,
@@ -170,11 +170,15 @@ impl Wallet for PhoenixdWallet {
         let looked_up = named.filter_map(move |payment_hash| {
             let inner = Arc::clone(&inner);
             async move {
-                let state = inner.standing(&payment_hash).await.ok()?;
-                Some(InvoiceUpdate { payment_hash, state })
+                match inner.standing(&payment_hash).await {
+                    Ok(state) => Some(Ok(InvoiceUpdate { payment_hash, state })),
+                    // Not an invoice: an offer was paid.
+                    Err(WalletError::NotFound) => None,
+                    Err(error) => Some(Err(error)),
+                }
             }
         });
-        Ok(looked_up.boxed())
+        Ok(until_error("phoenixd", looked_up))
     }
 
     async fn balance(&self) -> Result<Option<Balance>, WalletError> {
