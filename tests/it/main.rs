@@ -10,6 +10,8 @@ mod architecture;
 mod backends;
 mod cancelling;
 mod crash;
+#[cfg(feature = "ldk")]
+mod crash_lightning;
 mod doctor_cli;
 mod encrypted;
 mod fixtures;
