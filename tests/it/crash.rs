@@ -32,14 +32,14 @@ use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// Where the child finds its [`Orders`].
-const ORDERS: &str = "COINOP_CRASH_CHILD";
+/// Where a child finds its orders, as JSON.
+pub const ORDERS: &str = "COINOP_CRASH_CHILD";
 
 /// What stands before the lines meant for the parent: the test harness writes to the same place.
-const MARK: &str = "@@ ";
+pub const MARK: &str = "@@ ";
 
 /// More steps than any story has: the end of the search if it does not end by itself.
-const MOST_STEPS: usize = 200;
+pub const MOST_STEPS: usize = 200;
 
 /// Stories at once: each is a process that mostly waits.
 const AT_ONCE: usize = 3;
@@ -62,9 +62,15 @@ struct Orders {
 }
 
 /// Counts steps, and freezes the provider at one of them: whoever comes later freezes too.
-struct Freeze {
+pub struct Freeze {
     at: Option<usize>,
     steps: AtomicUsize,
+}
+
+impl Freeze {
+    pub fn at(step: Option<usize>) -> Arc<Self> {
+        Arc::new(Self { at: step, steps: AtomicUsize::new(0) })
+    }
 }
 
 #[async_trait]
@@ -95,7 +101,7 @@ async fn child() {
         vec![orders.relay],
         orders.database,
         Some(Arc::new(wallet)),
-        Arc::new(Freeze { at: orders.freeze_at, steps: AtomicUsize::new(0) }),
+        Freeze::at(orders.freeze_at),
     );
     let service = Service::start(plan).await.unwrap();
     println!("{MARK}ready");
@@ -105,7 +111,7 @@ async fn child() {
 }
 
 /// A provider's process, and what it says.
-struct Running {
+pub struct Running {
     process: Child,
     lines: mpsc::UnboundedReceiver<String>,
     /// It serves, and can be asked to end.
@@ -123,8 +129,13 @@ impl Drop for Running {
 
 impl Running {
     fn start(orders: &Orders) -> Self {
+        Self::start_child("crash::child", orders)
+    }
+
+    /// Starts the test of this name alone, with these orders.
+    pub fn start_child(name: &str, orders: &impl Serialize) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["crash::child", "--exact", "--ignored", "--nocapture"])
+            .args([name, "--exact", "--ignored", "--nocapture"])
             .env(ORDERS, serde_json::to_string(orders).unwrap())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -143,7 +154,7 @@ impl Running {
     }
 
     /// SIGKILL: it has no say in it.
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
@@ -151,16 +162,22 @@ impl Running {
     /// Waits until it freezes. Never returns when it does not. May be cancelled and called again.
     async fn freezes(&mut self) -> String {
         loop {
-            match self.lines.recv().await {
-                Some(line) if line.starts_with("step") => return line,
-                Some(line) => self.ready |= line == "ready",
-                None => std::future::pending().await,
+            let line = self.says().await;
+            if line.starts_with("step") {
+                return line;
             }
         }
     }
 
+    /// The next thing it says. Never returns when it says nothing more. May be cancelled and called again.
+    pub async fn says(&mut self) -> String {
+        let Some(line) = self.lines.recv().await else { std::future::pending().await };
+        self.ready |= line == "ready";
+        line
+    }
+
     /// Asks it to end, once it is there to hear; false when it froze on the way.
-    async fn ends(&mut self) -> bool {
+    pub async fn ends(&mut self) -> bool {
         let mut asked = false;
         loop {
             if self.ready && !asked {
@@ -174,7 +191,8 @@ impl Running {
                     assert!(self.process.wait().unwrap().success());
                     return true;
                 }
-                Some(_) => return false,
+                Some(line) if line.starts_with("step") => return false,
+                Some(_) => {}
                 None => panic!("the provider's process ended badly"),
             }
         }
@@ -313,7 +331,7 @@ async fn check_books(orders: &Orders, bought: &[Bought]) {
 }
 
 /// What the world has seen.
-async fn check_relay(relay: &TestRelay, job: JobId) {
+pub async fn check_relay(relay: &TestRelay, job: JobId) {
     let about = Filter::new().custom_tag(nostr::SingleLetterTag::lowercase(nostr::Alphabet::E), job.to_string());
     let said = relay.events(about).await;
     assert_eq!(said.iter().filter(|event| event.kind == Kind::from_u16(6050)).count(), 1, "results of a job");

@@ -12,6 +12,8 @@ mod backends;
 mod buying;
 mod cancelling;
 mod crash;
+#[cfg(feature = "ldk")]
+mod crash_lightning;
 mod doctor_cli;
 mod encrypted;
 mod fixtures;

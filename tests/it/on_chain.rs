@@ -32,13 +32,13 @@ const HELD: Amount = Amount::from_sat(100_000);
 const CLOSING_COSTS: Amount = Amount::from_sat(20_000);
 
 /// Blocks after which a claim is old enough to be believed.
-const BURIED: u32 = 6;
+pub const BURIED: u32 = 6;
 
 /// Blocks to wait for money that went home by force (BOLT 2 `to_self_delay`, as these nodes agree on it).
-const SELF_DELAY: u32 = 144;
+pub const SELF_DELAY: u32 = 144;
 
 /// Blocks a payment may be under way at most: what its receiver asks for, and what payers add to hide where it goes.
-const LONGEST_HOLD: u32 = 600;
+pub const LONGEST_HOLD: u32 = 600;
 
 /// Executes the scripts of every input, as a bitcoin node does.
 pub fn executed() -> ScriptCheck {
