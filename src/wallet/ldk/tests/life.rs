@@ -150,7 +150,7 @@ fn terms() -> LSPS2ServiceConfig {
 async fn an_empty_node_is_paid_over_a_channel_that_is_opened_for_it() {
     let regtest = Regtest::start().await.unwrap();
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let lsp = RawNode::start(&regtest.url(), |builder| {
+    let lsp = RawNode::start(&regtest.access(), |builder| {
         builder.set_liquidity_provider_lsps2(terms());
     });
     let payer = LdkWallet::open(config(&regtest, &folders[0]), &[2; 64]).await.unwrap();
