@@ -29,7 +29,7 @@ pub(crate) async fn measure(node: Arc<LdkWallet>, invoices: usize) -> Result<()>
     stretch("play money", &fake()?, invoices).await?;
 
     let relay = TestRelay::start().await?;
-    let service = NwcService::start(fake()?, &[relay.url()], NwcServiceOptions::default()).await?;
+    let service = NwcService::start(&[relay.url()], fake()?, NwcServiceOptions::default()).await?;
     let nwc = NwcWallet::connect(&service.uri().parse()?, NwcOptions::default()).await?;
     stretch("NWC", &nwc, invoices).await?;
 

@@ -51,8 +51,7 @@ async fn bare(nodes: &Nodes, payments: usize) -> Result<()> {
     let mut times = Vec::new();
     let began = Instant::now();
     for _ in 0..payments {
-        let request =
-            InvoiceRequest { amount: PRICE, description: "bare".into(), expiry: Duration::from_secs(600) };
+        let request = InvoiceRequest { amount: PRICE, description: "bare".into(), expiry: Duration::from_secs(600) };
         let invoice = nodes.till.create_invoice(&request).await?;
         let asked = Instant::now();
         let seen = async {

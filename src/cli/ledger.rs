@@ -14,11 +14,12 @@ use serde::Serialize;
 
 use super::exit::{CommandError, Exit};
 use super::{Globals, globals, table};
-use crate::daemon::wiring;
+use crate::daemon::wiring::wallets;
 use crate::money::Msat;
 use crate::provider::audit::WalletSide;
 use crate::provider::{self, AuditReport, DifferenceKind};
-use crate::store::{AccountBalance, EntryRow};
+use crate::store::{AccountBalance, EntryRow, Store};
+use crate::wallet::Wallet;
 
 /// How long a serving provider is given to write down a payment that just came.
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
@@ -125,15 +126,11 @@ fn beginning(day: Option<Date>) -> Result<Option<Timestamp>> {
 async fn audit(since: Option<Timestamp>, globals: &Globals) -> Result<ExitCode> {
     let (paths, config) = globals.load_config()?;
     let store = globals.open_store()?;
-    let identity = globals.open_identity(&config)?;
-    let wallet = wiring::wallet(&config, &identity, &paths.data_dir).await?;
-    let wallet = wallet.ok_or_else(|| CommandError::usage("no wallet is configured: there is nothing to compare"))?;
-    let mut report = provider::audit(&store, wallet.as_ref(), since).await?;
-    if report.differences.iter().any(|difference| difference.kind == DifferenceKind::Unbooked) {
-        // A provider that is serving may be writing it down just now.
-        tokio::time::sleep(ON_ITS_WAY).await;
-        report = provider::audit(&store, wallet.as_ref(), since).await?;
-    }
+    let opened = wallets::for_command(&config, &paths, || globals.open_identity(&config)).await?;
+    let opened = opened.ok_or_else(|| CommandError::usage("no wallet is configured: there is nothing to compare"))?;
+    let compared = compare(&store, opened.wallet.as_ref(), since).await;
+    opened.close().await;
+    let report = compared?;
     globals.print(&report, || report_text(&report))?;
     match (report.differences.len(), report.unanswered) {
         (0, 0) => Ok(Exit::Ok.into()),
@@ -145,6 +142,16 @@ async fn audit(since: Option<Timestamp>, globals: &Globals) -> Result<ExitCode> 
             Err(CommandError::failure(format!("the books and the wallet differ in {differences} {places}")).into())
         }
     }
+}
+
+async fn compare(store: &Store, wallet: &dyn Wallet, since: Option<Timestamp>) -> Result<AuditReport> {
+    let mut report = provider::audit(store, wallet, since).await?;
+    if report.differences.iter().any(|difference| difference.kind == DifferenceKind::Unbooked) {
+        // A provider that is serving may be writing it down just now.
+        tokio::time::sleep(ON_ITS_WAY).await;
+        report = provider::audit(store, wallet, since).await?;
+    }
+    Ok(report)
 }
 
 fn report_text(report: &AuditReport) -> String {

@@ -257,7 +257,11 @@ pub async fn run(args: PaymentsArgs, globals: &Globals) -> Result<ExitCode> {
             if !offline && !book.purchases.in_doubt(network, now).await?.is_empty() {
                 let open = || globals.open_identity(&config);
                 match purse::wallet(&config, &paths, kind, network, open).await {
-                    Ok(Some(wallet)) => purse::settle_doubts(&book, wallet.as_ref(), network, globals).await?,
+                    Ok(Some(opened)) => {
+                        let settled = purse::settle_doubts(&book, opened.wallet.as_ref(), network, globals).await;
+                        opened.close().await;
+                        settled?;
+                    }
                     Ok(None) => {}
                     Err(problem) => eprintln!("The wallet can't be asked about payments in doubt: {problem:#}"),
                 }

@@ -9,7 +9,7 @@ use secrecy::ExposeSecret;
 
 use super::{CommandError, Globals, table};
 use crate::config::{Config, Paths, PayFrom, WalletSettings};
-use crate::daemon::wiring;
+use crate::daemon::wiring::{self, wallets, wallets::OpenWallet};
 use crate::identity::Identity;
 use crate::provider::Clock;
 use crate::requester::Book;
@@ -47,12 +47,13 @@ pub async fn wallet(
     kind: PurseKind,
     network: Network,
     identity: impl FnOnce() -> Result<Identity>,
-) -> Result<Option<Arc<dyn Wallet>>> {
-    let wallet: Arc<dyn Wallet> = match (kind, &config.requester.wallet) {
+) -> Result<Option<OpenWallet>> {
+    let opened = match (kind, &config.requester.wallet) {
         (PurseKind::None, _) | (PurseKind::Configured, None) => return Ok(None),
-        (PurseKind::PlayMoney, _) => Arc::new(wiring::play_purse(&paths.data_dir)?),
+        (PurseKind::PlayMoney, _) => OpenWallet::of(Arc::new(wiring::play_purse(&paths.data_dir)?)),
         (PurseKind::Configured, Some(PayFrom::Own)) => {
-            let own = wiring::wallet(config, &identity()?, &paths.data_dir).await.context("requester.wallet")?;
+            // A provider that runs beside us may have the embedded node: then it pays.
+            let own = wallets::for_command(config, paths, identity).await.context("requester.wallet")?;
             own.ok_or_else(|| {
                 CommandError::usage("requester.wallet is \"own\", and there is no wallet of your own")
                     .help("set wallet.backend, or name another wallet in requester.wallet")
@@ -60,15 +61,19 @@ pub async fn wallet(
         }
         (PurseKind::Configured, Some(PayFrom::Nwc(connection))) => {
             let secret = connection.reveal("requester.wallet")?;
-            Arc::new(wiring::connect_nwc(secret.expose_secret(), network).await.context("requester.wallet")?)
+            OpenWallet::of(Arc::new(
+                wiring::connect_nwc(secret.expose_secret(), network).await.context("requester.wallet")?,
+            ))
         }
     };
-    if wallet.payer().is_none() {
-        return Err(CommandError::usage(format!("the wallet to pay from ({}) does not pay", wallet.name()))
+    if opened.wallet.payer().is_none() {
+        let name = opened.wallet.name().to_owned();
+        opened.close().await;
+        return Err(CommandError::usage(format!("the wallet to pay from ({name}) does not pay"))
             .help("give its connection the right to pay, or show the invoice with --no-pay")
             .into());
     }
-    Ok(Some(wallet))
+    Ok(Some(opened))
 }
 
 /// Opens the payments book, in the data folder.

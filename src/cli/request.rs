@@ -158,7 +158,8 @@ pub async fn run(args: RequestArgs, globals: &Globals) -> Result<ExitCode> {
     let identity = identity(&args, &config, globals)?;
     let signer = identity.as_ref().map_or_else(Signer::random, |identity| identity.signer.clone());
     let open = || identity.map_or_else(|| globals.open_identity(&config), Ok);
-    let wallet = purse::wallet(&config, &paths, kind, network, open).await?;
+    let opened = purse::wallet(&config, &paths, kind, network, open).await?;
+    let wallet = opened.as_ref().map(|opened| Arc::clone(&opened.wallet));
     let (book, closing) = book(wallet.as_deref(), &config, &paths)?.unzip();
     if let (Some(book), Some(wallet)) = (&book, &wallet) {
         purse::settle_doubts(book, wallet.as_ref(), network, globals).await?;
@@ -213,6 +214,9 @@ pub async fn run(args: RequestArgs, globals: &Globals) -> Result<ExitCode> {
     };
     // What was written down is on the disk when the command ends.
     drop((book, wallet));
+    if let Some(opened) = opened {
+        opened.close().await;
+    }
     if let Some(closing) = closing {
         tokio::task::spawn_blocking(move || closing.wait()).await?;
     }

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use super::Provider;
 use crate::job::id::PaymentHash;
+use crate::ledger::{Refund, RefundState};
 use crate::money::Msat;
 use crate::store::{Store, StoreError};
 use crate::wallet::{InvoiceState, InvoiceUpdate, Received, Wallet, WalletError};
@@ -141,9 +142,16 @@ async fn owned(store: &Store, one: Received) -> Result<SettledInvoice, StoreErro
     Ok(SettledInvoice { payment_hash: one.payment_hash, amount: one.amount, at: one.at, owner, listed: true })
 }
 
-/// Refunds booked at `since` or later that are paid, or failed for certain. None yet: nothing pays credit back so far.
-async fn refunds(_store: &Store, _since: Timestamp) -> Result<Vec<BookedRefund>, StoreError> {
-    Ok(Vec::new())
+/// Refunds booked at `since` or later that are paid, or failed for certain.
+async fn refunds(store: &Store, since: Timestamp) -> Result<Vec<BookedRefund>, StoreError> {
+    let booked = store.refunds().await?.into_iter().filter(|refund| refund.at >= since);
+    Ok(booked
+        .filter_map(|Refund { payment_hash, amount, state, .. }| match state {
+            RefundState::Paid => Some(BookedRefund { payment_hash, amount, paid: true }),
+            RefundState::Failed => Some(BookedRefund { payment_hash, amount, paid: false }),
+            RefundState::Reserved | RefundState::Paying => None,
+        })
+        .collect())
 }
 
 /// Asks about single invoices.
