@@ -141,7 +141,8 @@ pub async fn refund_now(
     let target = target_of(store, terms, &order).await?;
     let endpoint = terms.lnurl.resolve(&target).await?;
     // All there is may be more than the address takes at once; what is left is credit still.
-    let amount = if order.amount.is_none() { asked.min(whole_sats(endpoint.max_sendable)) } else { asked };
+    let exact = order.amount.is_some() && order.automatic_limit.is_none();
+    let amount = if exact { asked } else { asked.min(whole_sats(endpoint.max_sendable)) };
     let invoice = terms.lnurl.invoice(&endpoint, amount, terms.clock.now()).await?;
     let hash = invoice.payment_hash;
     let new = NewRefund {

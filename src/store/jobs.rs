@@ -312,10 +312,13 @@ impl Store {
         self.writer
             .run(move |db| {
                 let mut statement = db.prepare_cached(
+                    // Each half with its own limit, so that its index is read no further.
                     "SELECT state FROM (
-                         SELECT state, changed_at FROM jobs
-                         WHERE payment_hash IS NOT NULL AND payment = 'void' AND changed_at >= ?1
-                         UNION ALL SELECT state, changed_at FROM jobs WHERE zapped = 1 AND changed_at >= ?1
+                         SELECT * FROM (SELECT state, changed_at FROM jobs
+                             WHERE payment_hash IS NOT NULL AND payment = 'void' AND changed_at >= ?1
+                             ORDER BY changed_at LIMIT ?2)
+                         UNION ALL SELECT * FROM (SELECT state, changed_at FROM jobs
+                             WHERE zapped = 1 AND changed_at >= ?1 ORDER BY changed_at LIMIT ?2)
                      ) ORDER BY changed_at LIMIT ?2",
                 )?;
                 invoices(&mut statement, params![millis(since), limit])
