@@ -229,11 +229,11 @@ async fn a_held_payment_is_claimed_on_the_chain_after_a_forced_closing(network: 
     assert_about(total(&bob), PURSE + CHANNEL.gift + HELD);
     assert_about(total(&alice), PURSE - CHANNEL.gift - HELD);
     // The payer learns the proof from the chain.
-    event("the payer's proof", &alice, |event| match event {
-        Event::PaymentSuccessful { payment_preimage, .. } => Some(assert_eq!(payment_preimage, Some(preimage))),
+    let proof = event("the payer's proof", &alice, |event| match event {
+        Event::PaymentSuccessful { payment_preimage, .. } => payment_preimage,
         _ => None,
-    })
-    .await;
+    });
+    assert_eq!(proof.await, preimage);
 }
 
 async fn a_held_payment_nobody_claims_comes_home_from_the_chain(network: Regtest) {
