@@ -9,7 +9,7 @@
 //! ```
 //!
 //! [`job`], [`ledger`] and [`money`] are pure. [`nip90`] and [`identity`] speak Nostr without waiting. [`relays`],
-//! [`wallet`], [`inference`], [`executor`] and [`store`] touch the world. [`provider`] sells, [`requester`] buys.
+//! [`wallet`], [`lnurl`], [`inference`], [`executor`] and [`store`] touch the world. [`provider`] sells, [`requester`] buys.
 //! [`daemon`] wires them, [`cli`] is what people type.
 
 pub mod cli;
@@ -21,6 +21,7 @@ pub mod identity;
 pub mod inference;
 pub mod job;
 pub mod ledger;
+pub mod lnurl;
 pub mod money;
 pub mod nip90;
 pub mod provider;

@@ -111,6 +111,8 @@ async fn plan(task: Task) -> Result<Plan> {
         retention: Duration::from_secs(30 * 24 * 60 * 60),
         wallet,
         desk: None,
+        zaps: None,
+        refunds: None,
         hold_key: None,
         router: Box::new(move |_| {
             let text = TextExecutor::new(backend, Arc::new(TextOnly), TextLimits::default(), time_limit);

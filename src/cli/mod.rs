@@ -26,8 +26,11 @@ pub mod jobs;
 pub mod ledger;
 pub mod logging;
 pub mod pay_screen;
+pub mod payments;
 pub mod phrase_input;
 pub mod prompt;
+pub mod purse;
+pub mod refund;
 pub mod report;
 pub mod request;
 pub mod serve;
@@ -65,12 +68,14 @@ enum Command {
     Demo(demo::DemoArgs),
     Serve(serve::ServeArgs),
     Request(Box<request::RequestArgs>),
+    Payments(payments::PaymentsArgs),
     Ad(ad::AdArgs),
     Doctor(doctor::DoctorArgs),
     Jobs(jobs::JobsArgs),
     Earnings(earnings::EarningsArgs),
     Ledger(ledger::LedgerArgs),
     Wallet(wallet::WalletArgs),
+    Refund(refund::RefundArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -83,12 +88,14 @@ impl Command {
             | Self::Identity(_)
             | Self::Demo(_)
             | Self::Request(_)
+            | Self::Payments(_)
             | Self::Ad(_)
             | Self::Doctor(_)
             | Self::Jobs(_)
             | Self::Earnings(_)
             | Self::Ledger(_)
             | Self::Wallet(_)
+            | Self::Refund(_)
             | Self::Config(_)
             | Self::Completions(_) => false,
             Self::Serve(_) => true,
@@ -118,12 +125,14 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode> {
         Command::Demo(args) => demo::run(args, globals).await,
         Command::Serve(args) => serve::run(args, globals).await,
         Command::Request(args) => request::run(*args, globals).await,
+        Command::Payments(args) => payments::run(args, globals).await,
         Command::Ad(args) => ad::run(args, globals).await,
         Command::Doctor(args) => doctor::run(args, globals).await,
         Command::Jobs(args) => jobs::run(args, globals).await,
         Command::Earnings(args) => earnings::run(args, globals).await,
         Command::Ledger(args) => ledger::run(args, globals).await,
         Command::Wallet(args) => wallet::run(args, globals).await,
+        Command::Refund(args) => refund::run(args, globals).await,
         Command::Config(args) => config::run(args, globals).await,
         Command::Completions(args) => completions::run(args, globals).await,
     }

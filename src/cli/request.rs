@@ -1,21 +1,21 @@
 //! `coinop request`: the buyer's side.
 
 use std::io::{IsTerminal, Read, Write};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use jiff::SignedDuration;
-use secrecy::ExposeSecret;
 use serde::Serialize;
 
 use super::exit::{CommandError, Exit};
-use super::{Globals, globals, pay_screen};
-use crate::config::{Config, PayFrom};
+use super::purse::{self, PurseKind};
+use super::{Globals, globals, pay_screen, payments, table};
+use crate::config::{Config, Paths};
 use crate::daemon::wiring;
-use crate::identity::{Signer, provider_from_npub};
+use crate::identity::{Identity, Signer, provider_from_npub};
 use crate::job::id::ProviderId;
 use crate::job::{Encryption, Input, InputKind, JobId, JobKind, Params};
 use crate::money::Msat;
@@ -23,8 +23,10 @@ use crate::nip90::{Codec, Order};
 use crate::provider::Clock;
 use crate::relays::{PoolConfig, RelayPool};
 use crate::requester::purchase::Ending;
-use crate::requester::{BuyError, Buyer, Choice, Limits, Plan, Progress, Receipt};
-use crate::wallet::Wallet;
+use crate::requester::{Book, BuyError, Buyer, Choice, Fate, Limits, NotBegun, Plan, Progress, Receipt};
+use crate::store::Closing;
+use crate::store::purchases::{OverBudget, SpendingState};
+use crate::wallet::{Wallet, WalletError};
 
 /// How long relays get to connect before the request goes out.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
@@ -32,24 +34,29 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long offers are collected after the first one, when anybody may answer.
 const OFFER_WINDOW: SignedDuration = SignedDuration::from_secs(4);
 
-/// Routing fees allowed on top of the price: one percent, and at least this much.
-const LEAST_FEE_LIMIT: Msat = Msat::sat(5);
-
 /// How far before its publication answers are listened for: providers' clocks may be behind.
 const ANSWER_CLOCK_SLACK: SignedDuration = SignedDuration::from_secs(600);
+
+/// How long the wallet is asked what became of a payment when the command is interrupted.
+const LAST_QUESTION: Duration = Duration::from_secs(2);
+
+/// What to do about a payment in doubt.
+const ASK_AGAIN: &str = "it is never made twice; 'coinop payments list' asks the wallet what became of it";
 
 const EXAMPLES: &str = "\
 The result goes to standard output, everything else to standard error. Without --provider the request goes to anybody and
 the cheapest offer within --max-cost is taken. With a wallet in the configuration (requester.wallet) the invoice is paid
-at once; without one it is shown, as text and QR code, for any wallet to pay.
+at once, within requester.max_per_day; without one it is shown, as text and QR code, for any wallet to pay. What was paid,
+and whether it is certain, is listed by 'coinop payments list'.
 
 Exit codes: 0 here is the result, 1 something failed, 2 a command line or configuration to correct, 3 refused by the
-provider, 4 too dear, 5 no answer in time, 6 the provider failed after it was chosen.
+provider, 4 too dear or over the budget, 5 no answer in time, 6 the provider failed after it was chosen.
 
 Examples:
   coinop request \"theorem t (p q : Prop) (hp : p) (hq : q) : p ∧ q := by\" --max-cost 100sat
   coinop request --provider npub1… --encrypt --stream - < prompt.txt
   coinop request \"Say hello\" --play-money --relay ws://127.0.0.1:7777
+  coinop request \"Say hello\" --receipt hello.json
   coinop request \"Say hello\" --model qwen3-4b --max-tokens 64 --json | jq -r .content";
 
 /// Order a text and get the result
@@ -115,9 +122,12 @@ pub struct RequestArgs {
     /// Sign with a key made up for this request instead of the identity (credit is lost with it)
     #[arg(long)]
     anonymous: bool,
-    /// The Lightning network invoices must be of: bitcoin, testnet4, signet or regtest
-    #[arg(long, value_name = "NETWORK", default_value = "bitcoin")]
-    network: bitcoin::Network,
+    /// The Lightning network invoices must be of: bitcoin, testnet4, signet or regtest (default: wallet.network)
+    #[arg(long, value_name = "NETWORK")]
+    network: Option<bitcoin::Network>,
+    /// Write a receipt (request, result, provider, amounts, proof of payment) to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    receipt: Option<PathBuf>,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -139,8 +149,22 @@ pub async fn run(args: RequestArgs, globals: &Globals) -> Result<ExitCode> {
     let max_cost = args.max_cost.unwrap_or(config.requester.max_cost);
     let timeout = args.timeout.unwrap_or(config.requester.timeout);
     let clock = Clock::system();
-    let signer = signer(&args, &config, globals)?;
-    let wallet = wallet(&args, &config, &paths.data_dir).await?;
+    let kind = match (args.play_money, args.no_pay) {
+        (true, _) => PurseKind::PlayMoney,
+        (false, true) => PurseKind::None,
+        (false, false) => PurseKind::Configured,
+    };
+    let network = args.network.unwrap_or_else(|| purse::network(&config, kind));
+    let identity = identity(&args, &config, globals)?;
+    let signer = identity.as_ref().map_or_else(Signer::random, |identity| identity.signer.clone());
+    let open = || identity.map_or_else(|| globals.open_identity(&config), Ok);
+    let opened = purse::wallet(&config, &paths, kind, network, open).await?;
+    let wallet = opened.as_ref().map(|opened| Arc::clone(&opened.wallet));
+    let (book, closing) = book(wallet.as_deref(), &config, &paths)?.unzip();
+    if let (Some(book), Some(wallet)) = (&book, &wallet) {
+        purse::settle_doubts(book, wallet.as_ref(), network, globals).await?;
+        check_budget(book, network, max_cost, &clock).await?;
+    }
     let codec = Codec::new(signer.clone(), wiring::read_limits(&config));
     let relays = if args.relay.is_empty() {
         config.relays.urls.iter().map(ToString::to_string).collect()
@@ -158,8 +182,9 @@ pub async fn run(args: RequestArgs, globals: &Globals) -> Result<ExitCode> {
     }
     let order = order(&args, text, max_cost, timeout, relays, &clock)?;
     let request = codec.request(&order, clock.now())?;
+    let job = JobId(request.id.0);
     let since = clock.now().checked_sub(ANSWER_CLOCK_SLACK).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    let answers = pool.follow(JobId(request.id.0), order.kind, &args.provider, since, codec);
+    let answers = pool.follow(job, order.kind, &args.provider, since, codec);
     let plan = Plan {
         request,
         asked: args.provider.clone(),
@@ -169,28 +194,101 @@ pub async fn run(args: RequestArgs, globals: &Globals) -> Result<ExitCode> {
             timeout: SignedDuration::try_from(timeout).context("--timeout is too long")?,
         },
         choice: if args.first { Choice::First } else { Choice::Cheapest },
-        max_fee: max_cost.per(1, 100).max(LEAST_FEE_LIMIT),
-        network: if args.play_money { bitcoin::Network::Regtest } else { args.network },
+        max_fee_percent: config.requester.max_fee_percent,
+        network,
     };
     let pays = wallet.is_some();
-    let buyer = Buyer { publisher: pool.clone(), wallet, clock };
+    let buyer = Buyer { publisher: pool.clone(), wallet: wallet.clone(), book: book.clone(), clock: clock.clone() };
     let mut screen = Screen { globals, pays, stream: args.stream && !globals.json, pieces: false };
     let bought = tokio::select! {
-        bought = buyer.buy(plan, answers.readable(), |progress| screen.show(progress)) => bought,
-        _ = tokio::signal::ctrl_c() => {
-            pool.shutdown().await;
-            return Err(CommandError::failure("interrupted").help("an invoice already paid is honoured by the provider").into());
-        }
+        bought = buyer.buy(plan, answers.readable(), |progress| screen.show(progress)) => Some(bought),
+        _ = tokio::signal::ctrl_c() => None,
     };
+    drop(buyer);
     screen.end();
     pool.shutdown().await;
-    match bought {
-        Ok(receipt) => {
-            report(&receipt, globals)?;
-            Ok(Exit::Ok.into())
-        }
-        Err(problem) => Err(failure(problem).into()),
+    let ended = match bought {
+        Some(Ok(receipt)) => done(&receipt, book.as_ref(), &args, globals).await,
+        Some(Err(problem)) => Err(failure(problem).into()),
+        None => Err(interrupted(job, book.as_ref(), wallet.as_deref(), &clock).await?.into()),
+    };
+    // What was written down is on the disk when the command ends.
+    drop((book, wallet));
+    if let Some(opened) = opened {
+        opened.close().await;
     }
+    if let Some(closing) = closing {
+        tokio::task::spawn_blocking(move || closing.wait()).await?;
+    }
+    ended
+}
+
+/// The book is needed to pay; without a wallet it only keeps receipts, where there is a folder for it.
+fn book(wallet: Option<&dyn Wallet>, config: &Config, paths: &Paths) -> Result<Option<(Book, Closing)>> {
+    if wallet.is_none() && !paths.data_dir.exists() {
+        return Ok(None);
+    }
+    match purse::book(config, paths) {
+        Err(problem) if wallet.is_none() => {
+            eprintln!("No receipt will be kept: {problem:#}");
+            Ok(None)
+        }
+        opened => opened.map(Some).context("the payments book can't be opened, and nothing is paid without it"),
+    }
+}
+
+/// Nobody's work is asked for when nothing can be paid.
+async fn check_budget(book: &Book, network: bitcoin::Network, max_cost: Msat, clock: &Clock) -> Result<()> {
+    let Some(budget) = book.max_per_day else { return Ok(()) };
+    let left = book.purchases.left(network, budget, clock.now()).await?;
+    if left.is_zero() && !max_cost.is_zero() {
+        return Err(CommandError::failure(format!("nothing is left of the budget of {budget} for 24 hours"))
+            .exit(4)
+            .help("'coinop payments list' shows what it went into; requester.max_per_day sets it")
+            .into());
+    }
+    Ok(())
+}
+
+async fn done(receipt: &Receipt, book: Option<&Book>, args: &RequestArgs, globals: &Globals) -> Result<ExitCode> {
+    let kept = payments::PrintedReceipt::of(receipt, book).await?;
+    // The result is printed whatever becomes of the file.
+    let written = args.receipt.as_ref().map_or(Ok(()), |path| kept.write(path));
+    if kept.is_in_doubt() && !globals.quiet {
+        eprintln!("The wallet has not said yet whether the payment went through: 'coinop payments list' asks again.");
+    }
+    report(receipt, kept.payment_state(), globals)?;
+    written?;
+    Ok(Exit::Ok.into())
+}
+
+/// Ctrl-C: says what became of the money, as far as the wallet can say at once.
+async fn interrupted(
+    job: JobId,
+    book: Option<&Book>,
+    wallet: Option<&dyn Wallet>,
+    clock: &Clock,
+) -> Result<CommandError> {
+    let told = CommandError::failure("interrupted");
+    let (Some(book), Some(payer)) = (book, wallet.and_then(Wallet::payer)) else {
+        return Ok(told.help("an invoice already paid is honoured by the provider"));
+    };
+    let Some(spent) = book.purchases.of_job(job).await?.into_iter().next() else {
+        return Ok(told.help("nothing was paid"));
+    };
+    if spent.state == SpendingState::Paying {
+        book.reconcile(payer, spent.spending.network, clock.now(), LAST_QUESTION).await?;
+    }
+    let state = book.purchases.of_job(job).await?.first().map_or(spent.state, |spent| spent.state);
+    let amount = spent.spending.amount;
+    Ok(match state {
+        SpendingState::Paid => told.help(format!("{amount} was paid: the provider owes you the result or credit")),
+        SpendingState::Failed => told.help("the payment failed: nothing was paid"),
+        SpendingState::Paying | SpendingState::Lapsed => told.help(format!(
+            "the payment of {amount} is under way or in doubt; it is not made again, and the next 'coinop request' or \
+             'coinop payments list' asks the wallet what became of it"
+        )),
+    })
 }
 
 fn prompt(typed: &str) -> Result<String> {
@@ -207,29 +305,18 @@ fn prompt(typed: &str) -> Result<String> {
     Ok(prompt)
 }
 
-fn signer(args: &RequestArgs, config: &Config, globals: &Globals) -> Result<Signer> {
+/// The identity that signs, unless the request is anonymous or there is none.
+fn identity(args: &RequestArgs, config: &Config, globals: &Globals) -> Result<Option<Identity>> {
     if args.anonymous {
-        return Ok(Signer::random());
+        return Ok(None);
     }
     if !config.identity.keystore.exists() {
         eprintln!(
             "There is no identity: signing with a key made up for this request. What the provider owes it is lost."
         );
-        return Ok(Signer::random());
+        return Ok(None);
     }
-    Ok(globals.open_identity(config)?.signer)
-}
-
-async fn wallet(args: &RequestArgs, config: &Config, data: &Path) -> Result<Option<Arc<dyn Wallet>>> {
-    if args.play_money {
-        return Ok(Some(Arc::new(wiring::play_purse(data)?)));
-    }
-    let secret = match config.requester.wallet.as_ref().filter(|_| !args.no_pay) {
-        None => return Ok(None),
-        Some(PayFrom::Own) => anyhow::bail!("requester.wallet \"own\" is not wired yet"),
-        Some(PayFrom::Nwc(connection)) => connection.reveal("requester.wallet")?,
-    };
-    Ok(Some(Arc::new(wiring::connect_nwc(secret.expose_secret()).await.context("requester.wallet")?)))
+    globals.open_identity(config).map(Some)
 }
 
 fn order(
@@ -308,6 +395,7 @@ impl Screen<'_> {
                 let fees = fees.map_or_else(String::new, |fees| format!(" and {fees} in fees"));
                 self.say(&format!("Paid {amount}{fees}."));
             }
+            Progress::Returned { amount } => self.say(&format!("The payment of {amount} came back: nothing was paid.")),
             Progress::Working { provider, text } => {
                 let text = text.map_or_else(String::new, |text| format!(": {text}"));
                 self.say(&format!("{}… is working{text}", short(provider)));
@@ -350,13 +438,15 @@ struct Bought<'a> {
     event: String,
     content: &'a str,
     paid_msat: u64,
+    /// Whether the wallet has said that it was paid: `paid`, or `paying` while that is open.
+    payment: Option<SpendingState>,
     cost_msat: Option<u64>,
     credit_msat: Option<u64>,
     truncated: bool,
     receipt: &'a crate::nip90::Receipt,
 }
 
-fn report(receipt: &Receipt, globals: &Globals) -> Result<()> {
+fn report(receipt: &Receipt, payment: Option<SpendingState>, globals: &Globals) -> Result<()> {
     let told = &receipt.result.receipt;
     let bought = Bought {
         job: receipt.job,
@@ -364,6 +454,7 @@ fn report(receipt: &Receipt, globals: &Globals) -> Result<()> {
         event: receipt.event.to_string(),
         content: &receipt.result.content,
         paid_msat: receipt.paid.as_msat(),
+        payment,
         cost_msat: told.paid.map(Msat::as_msat),
         credit_msat: told.credit.map(Msat::as_msat),
         truncated: receipt.result.truncated.is_some(),
@@ -400,7 +491,7 @@ fn report(receipt: &Receipt, globals: &Globals) -> Result<()> {
 fn failure(problem: BuyError) -> CommandError {
     let told = CommandError::failure(plain(&problem.to_string()));
     match problem {
-        BuyError::Ended { ending, .. } => match ending {
+        BuyError::Ended { ending, fate } => match ending {
             Ending::Refused(refusal) => match refusal.code {
                 crate::job::Code::Price => told.exit(4).help("raise --bid and --max-cost, or ask somebody else"),
                 _ => told.exit(3),
@@ -409,15 +500,35 @@ fn failure(problem: BuyError) -> CommandError {
             Ending::NoOffer => {
                 told.exit(5).help("try other relays (--relay), a higher --max-cost, or wait longer (--timeout)")
             }
+            Ending::NoResult if fate == Fate::Returned => told.exit(5),
+            Ending::NoResult if fate == Fate::InDoubt => told.exit(5).help(ASK_AGAIN),
             Ending::NoResult => {
                 told.exit(5).help("was the invoice paid? What was paid stays with the provider as your credit")
             }
-            Ending::InvoiceExpired => told.exit(5),
+            Ending::InvoiceExpired => told.exit(5).help("nobody paid it; ask again"),
+            Ending::Failed(_) if fate == Fate::InDoubt => told.exit(6).help(ASK_AGAIN),
             Ending::Failed(_) => told.exit(6),
         },
+        // It was held, and given back.
+        BuyError::Payment(WalletError::PaymentFailed(_)) => {
+            told.help("nothing was paid; ask again, or somebody else; --no-pay shows the invoice for another wallet")
+        }
         BuyError::Payment(_) => told.help("nothing was paid; --no-pay shows the invoice for another wallet"),
+        BuyError::NotBegun(NotBegun::OverBudget(over)) => told.exit(4).help(free_again(&over)),
+        BuyError::NotBegun(_) => told.help("nothing was paid now; see 'coinop payments list'"),
         BuyError::NotPosted(_) => told.help("see what 'coinop doctor' says of the relays"),
-        BuyError::Disconnected => told,
+        BuyError::Disconnected { fate: Fate::InDoubt } => told.help(ASK_AGAIN),
+        BuyError::Disconnected { .. } => told,
+    }
+}
+
+fn free_again(over: &OverBudget) -> String {
+    match over.free_at {
+        Some(at) => format!(
+            "nothing was paid; enough is free again at {} UTC; requester.max_per_day sets the budget",
+            table::time(at)
+        ),
+        None => "nothing was paid; it is more than the whole budget: requester.max_per_day sets it".into(),
     }
 }
 

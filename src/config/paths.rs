@@ -12,6 +12,8 @@ const CONFIG_FILE: &str = "config.toml";
 const KEYSTORE_FILE: &str = "identity.keystore";
 /// The database's, in the data folder.
 const DATABASE_FILE: &str = "coinop.db";
+/// The payments book's, in the data folder.
+const PAYMENTS_FILE: &str = "payments.db";
 
 /// The places of one installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +64,11 @@ impl Paths {
     /// The database.
     pub fn database(&self) -> PathBuf {
         self.data_dir.join(DATABASE_FILE)
+    }
+
+    /// The payments book of the buying side.
+    pub fn payments(&self) -> PathBuf {
+        self.data_dir.join(PAYMENTS_FILE)
     }
 }
 

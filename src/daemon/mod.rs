@@ -9,3 +9,4 @@ pub mod service;
 pub mod signals;
 pub mod tasks;
 pub mod wiring;
+mod zaps;

@@ -12,12 +12,18 @@ use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use super::tasks::Tasks;
+use super::zaps::ZapListener;
 use crate::executor::Router;
 use crate::identity::Signer;
 use crate::job::JobKind;
+use crate::job::id::NostrKey;
+use crate::lnurl::LnurlClient;
 use crate::nip90::handler_info::{Ad, Profile};
 use crate::nip90::{Codec, ReadLimits};
-use crate::provider::{Advertiser, Clock, HoldKey, Parts, Provider, Settings, Witness};
+use crate::provider::{
+    Advertiser, AutomaticRefunds, Clock, HoldKey, Parts, Provider, RefundTerms, Settings, Witness, ZapAddress,
+    keep_refunding, return_unasked_refunds,
+};
 use crate::relays::{Inbox, Intake, PoolConfig, RelayError, RelayPool};
 use crate::store::{Closing, Store, StoreError};
 use crate::wallet::Wallet;
@@ -51,6 +57,22 @@ pub struct AdPlan {
     pub withdraw_on_shutdown: bool,
 }
 
+/// How credit is paid back.
+#[derive(Debug, Clone, Copy)]
+pub struct RefundPlan {
+    /// How addresses are asked for invoices.
+    pub lnurl: LnurlClient,
+    /// The most paid in routing fees, in percent of the amount.
+    pub max_fee_percent: u32,
+    /// What is paid back without being asked; nothing else is when none.
+    pub automatic: Option<AutomaticRefunds>,
+    /// How often refunds are looked at.
+    pub every: Duration,
+}
+
+/// How often refunds are looked at unless told otherwise: nobody waits for one.
+pub const REFUNDS_EVERY: Duration = Duration::from_secs(60);
+
 /// Everything a service is made of.
 #[allow(missing_debug_implementations)] // Made of traits.
 pub struct Plan {
@@ -70,6 +92,10 @@ pub struct Plan {
     pub retention: Duration,
     /// How we are paid.
     pub wallet: Option<Arc<dyn Wallet>>,
+    /// Our lightning address, when zaps of it count as payment.
+    pub zaps: Option<ZapAddress>,
+    /// How credit is paid back; only a wallet that pays does.
+    pub refunds: Option<RefundPlan>,
     /// For hold invoices.
     pub hold_key: Option<HoldKey>,
     /// Where commands beside us use the wallet.
@@ -128,20 +154,50 @@ impl Service {
             store: store.clone(),
             codec: codec.clone(),
             publisher: relays.clone(),
-            wallet: plan.wallet,
+            wallet: plan.wallet.clone(),
+            zaps: plan.zaps.clone(),
             hold_key: plan.hold_key,
             router: (plan.router)(relays.clone()),
             clock: plan.clock.clone(),
             witness: plan.witness,
         };
+        let (late, payment_poll) = (plan.settings.late_payment_window, plan.settings.payment_poll);
         let provider = Provider::new(parts, plan.settings);
         provider.recover().await?;
+        return_unasked_refunds(&store, plan.clock.now()).await?;
 
         let mut tasks = Tasks::new();
         tasks.spawn("payments", |shutdown| Arc::clone(&provider).watch_payments(shutdown));
+        tasks.spawn("audit", |shutdown| Arc::clone(&provider).watch_books(shutdown));
         tasks.spawn("housekeeping", |shutdown| Arc::clone(&provider).keep_house(plan.retention, shutdown));
         if let Some((desk, wallet)) = desk {
             tasks.spawn("wallet desk", |shutdown| desk.serve(wallet, shutdown));
+        }
+        if plan.zaps.is_some() {
+            let listener = ZapListener {
+                provider: Arc::clone(&provider),
+                relays: relays.clone(),
+                store: store.clone(),
+                clock: plan.clock.clone(),
+                us: NostrKey(plan.signer.provider_id().0),
+                late,
+                every: payment_poll,
+            };
+            tasks.spawn("zaps", |shutdown| listener.run(shutdown));
+        }
+        if let (Some(refunds), Some(wallet)) = (plan.refunds, plan.wallet)
+            && wallet.payer().is_some()
+        {
+            let terms = RefundTerms {
+                lnurl: refunds.lnurl,
+                addresses: relays.clone(),
+                max_fee_percent: refunds.max_fee_percent,
+                clock: plan.clock.clone(),
+            };
+            let store = store.clone();
+            tasks.spawn("refunds", |shutdown| {
+                keep_refunding(store, wallet, terms, refunds.automatic, refunds.every, shutdown)
+            });
         }
         if let Some(ad) = plan.ad {
             let advertiser = Advertiser {

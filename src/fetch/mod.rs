@@ -29,11 +29,19 @@ pub struct FetchLimits {
     pub max_redirects: usize,
     /// Whether loopback and private addresses may be fetched (tests, own networks).
     pub allow_private: bool,
+    /// Whether plain HTTP is refused, on every hop: for answers that money depends on.
+    pub https_only: bool,
 }
 
 impl Default for FetchLimits {
     fn default() -> Self {
-        Self { max_bytes: 128 * 1024, timeout: Duration::from_secs(15), max_redirects: 3, allow_private: false }
+        Self {
+            max_bytes: 128 * 1024,
+            timeout: Duration::from_secs(15),
+            max_redirects: 3,
+            allow_private: false,
+            https_only: false,
+        }
     }
 }
 
@@ -46,6 +54,9 @@ pub enum FetchError {
     /// Neither http nor https.
     #[error("only http and https URLs are fetched")]
     Scheme,
+    /// Plain HTTP where only HTTPS will do.
+    #[error("only https URLs are fetched here")]
+    NotHttps,
     /// A user name or password stands in it.
     #[error("a URL with a user name or password is not fetched")]
     Credentials,
@@ -107,6 +118,11 @@ impl Fetcher {
         Self { limits }
     }
 
+    /// Whether loopback and private addresses may be fetched.
+    pub fn allows_private(&self) -> bool {
+        self.limits.allow_private
+    }
+
     /// The text at `url`.
     pub async fn fetch_text(&self, url: &str) -> Result<String, FetchError> {
         let limit = self.limits.timeout;
@@ -130,6 +146,9 @@ impl Fetcher {
     /// Asks one server. A client a hop, because the pinned addresses belong to the client.
     async fn hop(&self, url: &Url) -> Result<Hop, FetchError> {
         check(url)?;
+        if self.limits.https_only && url.scheme() != "https" {
+            return Err(FetchError::NotHttps);
+        }
         let addresses = address::resolve(url, self.limits.allow_private).await?;
         let mut builder = Client::builder()
             .no_proxy()

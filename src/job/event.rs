@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::effect::EffectKey;
 use super::id::PaymentHash;
 use super::outcome::{Failure, Usage};
+use crate::ledger::Account;
 use crate::money::Msat;
 
 /// An invoice the wallet made for a job. Debug leaves the invoice's text out: logs never hold it.
@@ -30,6 +31,37 @@ impl fmt::Debug for Invoice {
             .field("amount", &self.amount)
             .field("expires_at", &self.expires_at)
             .finish_non_exhaustive()
+    }
+}
+
+/// Where a zap's money is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Purse {
+    /// In our wallet, which serves our lightning address itself and says that it is paid.
+    Wallet,
+    /// With whoever serves our lightning address, whose receipt says that it is paid.
+    Address,
+}
+
+impl Purse {
+    /// Every purse.
+    pub const ALL: [Self; 2] = [Self::Wallet, Self::Address];
+
+    /// The word in the store.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Wallet => "wallet",
+            Self::Address => "address",
+        }
+    }
+
+    /// Its account in the books.
+    pub const fn account(self) -> Account {
+        match self {
+            Self::Wallet => Account::Wallet,
+            Self::Address => Account::Address,
+        }
     }
 }
 
@@ -62,6 +94,14 @@ pub enum JobEvent {
     },
     /// The held money went back: we cancelled, or the deadline passed.
     HoldReleased,
+    /// Somebody zapped our offer or our result (NIP-57), and the money arrived. Always news: which zaps were counted
+    /// already is known by their payment hash, to the store, in the same transaction.
+    Zapped {
+        /// What arrived.
+        amount: Msat,
+        /// Where it is.
+        purse: Purse,
+    },
     /// The time to pay, or the request's own time, is over and nothing was paid.
     Lapsed,
     /// The work is done; the result event is signed, so that whatever is published later is this and nothing else.
@@ -90,6 +130,7 @@ impl JobEvent {
             Self::PaymentSettled { .. } => "payment-settled",
             Self::PaymentHeld { .. } => "payment-held",
             Self::HoldReleased => "hold-released",
+            Self::Zapped { .. } => "zapped",
             Self::Lapsed => "lapsed",
             Self::RunFinished { .. } => "run-finished",
             Self::RunFailed(_) => "run-failed",

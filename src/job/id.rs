@@ -78,6 +78,10 @@ id32! {
     ProviderId
 }
 id32! {
+    /// Any Nostr key, x-only (NIP-01): whoever signed an event.
+    NostrKey
+}
+id32! {
     /// Any Nostr event's id (NIP-01).
     EventId
 }

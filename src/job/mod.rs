@@ -18,7 +18,7 @@ pub mod text;
 pub mod transition;
 
 pub use effect::{Effect, EffectKey, Notice};
-pub use event::{Canceller, JobEvent};
+pub use event::{Canceller, JobEvent, Purse};
 pub use id::{CustomerId, JobId};
 pub use kind::JobKind;
 pub use outcome::{Failure, FinishReason, Outcome, Usage};
@@ -26,5 +26,5 @@ pub use pricing::Rates;
 pub use quote::{Estimate, Quote, QuoteDraft, Terms};
 pub use refusal::{Code, Refusal};
 pub use request::{Encryption, Input, InputKind, JobRequest, Params};
-pub use state::{Job, PaymentState, WorkState};
+pub use state::{Job, PaidBy, PaymentState, WorkState};
 pub use transition::{Context, IllegalMove, TooDear, Transition};

@@ -55,6 +55,9 @@ impl fmt::Debug for JobRequest {
 }
 
 impl JobRequest {
+    /// The parameter that names where the customer wants credit paid back: a lightning address or an LNURL. Of every kind.
+    pub const REFUND_PARAM: &'static str = "refund";
+
     /// Whether the customer has stopped caring at `now`.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)

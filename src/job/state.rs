@@ -10,6 +10,8 @@
 //!    └──▶ Cancelled◀──────────┘                                    ├──▶ Held ──▶ Settling ──▶ Settled
 //!         (Expired ──▶ Running: paid late)                         │      └──▶ Releasing ──▶ Released
 //!                                                                  └──▶ Void ──▶ Settled  (paid late)
+//!
+//! A zap settles from Awaiting and Void, too; [`PaidBy`] says which of the two it was.
 //! ```
 //!
 //! The moves themselves, and the money that goes with each, are the table in [`super::transition`].
@@ -139,6 +141,19 @@ impl PaymentState {
     }
 }
 
+/// What made a payment [`PaymentState::Settled`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PaidBy {
+    /// The invoice. (Also what jobs of before zaps say.)
+    #[default]
+    Invoice,
+    /// A zap. The invoice may still be paid or held; that money is credit, or goes back.
+    Zap,
+    /// A zap, and the invoice besides.
+    Both,
+}
+
 /// A job: what was promised and where it stands. Small; the request and the result are kept beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
@@ -160,7 +175,10 @@ pub struct Job {
     pub invoice: Option<Invoice>,
     /// Money in escrow for this job: credit set aside and payment received, less what was earned or returned.
     pub escrow: Msat,
-    /// What arrived in the wallet for this job, in all.
+    /// What made the payment settled; says nothing in any other state.
+    #[serde(default)]
+    pub paid_by: PaidBy,
+    /// What arrived for this job, in all, zaps included.
     pub paid: Msat,
     /// What the job cost in the end.
     pub cost: Option<Msat>,

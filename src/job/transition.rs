@@ -14,11 +14,18 @@
 //! | | Finished | | Settled | wallet → escrow → income, rest → credit | publish result |
 //! | | Running (the wallet settled a hold early) | | Settled | wallet → escrow | |
 //! | | over | | Settled | wallet → escrow → credit | |
+//! | | Settled by a zap | | | wallet → credit | |
 //! | payment-held | Waiting | Running | Held | | run |
 //! | | Waiting, too little or too late | Failed, Expired | Releasing | escrow → credit | cancel hold, publish error |
 //! | | over | | Releasing | | cancel hold |
+//! | | Settled by a zap | | | | cancel hold |
 //! | hold-released | Releasing | | Released | | |
 //! | | Held, Settling | Failed | Released | escrow → credit | stop run, publish error |
+//! | zapped | Waiting | Running | Settled | purse → escrow | run, hold: cancel hold |
+//! | | Waiting, too late | Expired | Void | escrow → credit, purse → credit | publish error |
+//! | | Expired by the invoice, still wanted | Running | Settled | purse → escrow | run, hold: cancel hold |
+//! | | Finished and awaiting | | Settled | purse → escrow → income, rest → credit | publish result |
+//! | | too little; held or settled already; over | | | purse → credit | |
 //! | lapsed | Waiting | Expired | Void | escrow → credit | |
 //! | | Finished, postpay | Expired | Void | escrow → credit | |
 //! | run-finished | Free, Covered, Settled | Finished | | escrow → income, rest → credit | publish result |
@@ -32,6 +39,10 @@
 //! | result-published | Finished | Delivered | | | |
 //! | result-undeliverable | Finished | Failed | | income → credit | |
 //!
+//! A zap's purse is our wallet, or the one behind our lightning address. A zap of too little changes nothing about the job:
+//! strangers can zap, and must not be able to fail a customer's job. With `hold` terms a zap withdraws the hold invoice, so
+//! that nobody pays twice.
+//!
 //! A fact that comes again, or too late to matter, changes nothing. A fact that cannot be (a run finishing that was never
 //! begun) is an [`IllegalMove`]: a defect, or a wallet that lies.
 
@@ -43,7 +54,7 @@ use super::outcome::{Failure, Usage};
 use super::quote::{Quote, QuoteDraft, Terms};
 use super::refusal::{Code, Refusal};
 use super::request::JobRequest;
-use super::state::{Job, PaymentState, WorkState};
+use super::state::{Job, PaidBy, PaymentState, WorkState};
 use crate::ledger::{Account, Entry, Reason};
 use crate::money::Msat;
 
@@ -123,6 +134,7 @@ impl Job {
             expires_at: request.expires_at,
             invoice: None,
             escrow: Msat::ZERO,
+            paid_by: PaidBy::default(),
             paid: Msat::ZERO,
             cost: None,
             credited: Msat::ZERO,
@@ -153,6 +165,7 @@ impl Job {
             JobEvent::PaymentSettled { amount } => next.payment_settled(*amount),
             JobEvent::PaymentHeld { amount } => next.payment_held(*amount),
             JobEvent::HoldReleased => next.hold_released(),
+            JobEvent::Zapped { amount, purse } => next.zapped(*amount, *purse),
             JobEvent::Lapsed => next.lapsed(),
             JobEvent::RunFinished { usage } => next.run_finished(*usage),
             JobEvent::RunFailed(failure) => next.run_failed(failure),
@@ -264,8 +277,10 @@ impl Move {
             return false;
         }
         match self.job.payment {
-            // The same payment, reported again.
-            PaymentState::Settled => return true,
+            PaymentState::Settled => {
+                self.settled_besides(amount);
+                return true;
+            }
             PaymentState::Free | PaymentState::Covered | PaymentState::Deferred | PaymentState::Invoicing => {
                 return false;
             }
@@ -277,7 +292,7 @@ impl Move {
         self.no_longer(EffectKey::SettleHold);
         self.no_longer(EffectKey::CancelHold);
         self.no_longer(EffectKey::PublishPaymentRequired);
-        self.receive(amount);
+        self.receive(Reason::Payment, Account::Wallet, amount);
         match self.job.work {
             WorkState::Waiting if !enough => self.underpaid(amount),
             WorkState::Waiting if self.is_too_late() => {
@@ -315,6 +330,10 @@ impl Move {
         }
         match self.job.payment {
             PaymentState::Awaiting | PaymentState::Void => {}
+            PaymentState::Settled if self.job.paid_by == PaidBy::Zap => {
+                self.then(Effect::CancelHold);
+                return true;
+            }
             // Reported again, or overtaken.
             _ => return true,
         }
@@ -562,8 +581,8 @@ impl Move {
         self.job.escrow = self.job.escrow.saturating_add(credit);
     }
 
-    fn receive(&mut self, amount: Msat) {
-        self.post(Reason::Payment, Account::Wallet, Account::Escrow(self.job.id), amount);
+    fn receive(&mut self, reason: Reason, from: Account, amount: Msat) {
+        self.post(reason, from, Account::Escrow(self.job.id), amount);
         self.job.escrow = self.job.escrow.saturating_add(amount);
         self.job.paid = self.job.paid.saturating_add(amount);
     }
@@ -579,6 +598,8 @@ impl Move {
         }
     }
 }
+
+mod zaps;
 
 #[cfg(test)]
 mod tests;

@@ -4,43 +4,57 @@
 //!
 //! | account | what it holds | usual sign |
 //! |---|---|---|
-//! | `wallet` | money that arrived in our wallet | + |
+//! | `wallet` | money in our wallet: what arrived, less what was paid back | + |
+//! | `address` | money that arrived at our lightning address when another wallet than ours serves it (zaps) | + |
 //! | `customer:<key>` | what we owe that customer (credit) | − |
 //! | `escrow:<job>` | money of a job not yet earned or returned | − |
 //! | `income:<kind>` | what we earned | − |
-//! | `refunds` | money paid back out of the wallet | + |
+//! | `refunds` | credit on its way back to customers: set aside, and not yet known to be paid or not | − |
+//! | `fees` | routing fees of what was paid back | + |
+//!
+//! So `wallet` + `address` + `fees` is what customers hold, what was earned, and what is under way in either direction.
 
 use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
 
+pub use refund::{Refund, RefundState};
+
 use crate::job::{CustomerId, JobId, JobKind};
 use crate::money::{Msat, MsatDelta};
+
+mod refund;
 
 /// A place money can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Account {
     /// Our wallet.
     Wallet,
+    /// The wallet behind our lightning address, when it is another than ours.
+    Address,
     /// A customer's credit.
     Customer(CustomerId),
     /// A job's money, between payment and delivery.
     Escrow(JobId),
     /// Earnings from a kind of job.
     Income(JobKind),
-    /// Paid back.
+    /// On the way back to customers.
     Refunds,
+    /// Routing fees.
+    Fees,
 }
 
 impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Wallet => f.write_str("wallet"),
+            Self::Address => f.write_str("address"),
             Self::Customer(key) => write!(f, "customer:{key}"),
             Self::Escrow(job) => write!(f, "escrow:{job}"),
             Self::Income(kind) => write!(f, "income:{kind}"),
             Self::Refunds => f.write_str("refunds"),
+            Self::Fees => f.write_str("fees"),
         }
     }
 }
@@ -73,7 +87,9 @@ impl FromStr for Account {
         let unknown = || LedgerError::UnknownAccount(text.chars().take(100).collect());
         match text.split_once(':') {
             None if text == "wallet" => Ok(Self::Wallet),
+            None if text == "address" => Ok(Self::Address),
             None if text == "refunds" => Ok(Self::Refunds),
+            None if text == "fees" => Ok(Self::Fees),
             Some(("customer", key)) => key.parse().map(Self::Customer).map_err(|_| unknown()),
             Some(("escrow", job)) => job.parse().map(Self::Escrow).map_err(|_| unknown()),
             Some(("income", kind)) => kind.parse().map(Self::Income).map_err(|_| unknown()),
@@ -91,18 +107,36 @@ pub enum Reason {
     CreditReleased,
     /// A payment arrived.
     Payment,
+    /// A zap arrived.
+    Zap,
     /// A job was done: earned, and the unused part returned as credit.
     Earned,
     /// A paid job was not done: everything became credit.
     Returned,
     /// A result nobody could be given: the income was taken back.
     Undelivered,
+    /// Credit set aside to be paid back.
+    RefundReserved,
+    /// Credit paid back.
+    Refunded,
+    /// A refund that could not be paid: credit again.
+    RefundReturned,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 6] =
-        [Self::CreditReserved, Self::CreditReleased, Self::Payment, Self::Earned, Self::Returned, Self::Undelivered];
+    pub const ALL: [Self; 10] = [
+        Self::CreditReserved,
+        Self::CreditReleased,
+        Self::Payment,
+        Self::Zap,
+        Self::Earned,
+        Self::Returned,
+        Self::Undelivered,
+        Self::RefundReserved,
+        Self::Refunded,
+        Self::RefundReturned,
+    ];
 
     /// The word in the books.
     pub const fn word(self) -> &'static str {
@@ -110,9 +144,13 @@ impl Reason {
             Self::CreditReserved => "credit-reserved",
             Self::CreditReleased => "credit-released",
             Self::Payment => "payment",
+            Self::Zap => "zap",
             Self::Earned => "earned",
             Self::Returned => "returned",
             Self::Undelivered => "undelivered",
+            Self::RefundReserved => "refund-reserved",
+            Self::Refunded => "refunded",
+            Self::RefundReturned => "refund-returned",
         }
     }
 
@@ -141,7 +179,7 @@ pub struct Posting {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     at: Timestamp,
-    job: JobId,
+    job: Option<JobId>,
     reason: Reason,
     postings: Vec<Posting>,
 }
@@ -153,7 +191,7 @@ impl Entry {
     /// [`LedgerError::Unbalanced`] unless the postings sum to zero.
     pub fn new(
         at: Timestamp,
-        job: JobId,
+        job: impl Into<Option<JobId>>,
         reason: Reason,
         postings: impl IntoIterator<Item = (Account, MsatDelta)>,
     ) -> Result<Self, LedgerError> {
@@ -169,15 +207,22 @@ impl Entry {
         if sum != MsatDelta::ZERO {
             return Err(LedgerError::Unbalanced { reason, sum });
         }
-        Ok(Self { at, job, reason, postings })
+        Ok(Self { at, job: job.into(), reason, postings })
     }
 
     /// `amount` debited to one account and credited to another. A debit adds to what we have and takes from what we owe;
     /// a credit does the opposite.
-    pub fn transfer(at: Timestamp, job: JobId, reason: Reason, debit: Account, credit: Account, amount: Msat) -> Self {
+    pub fn transfer(
+        at: Timestamp,
+        job: impl Into<Option<JobId>>,
+        reason: Reason,
+        debit: Account,
+        credit: Account,
+        amount: Msat,
+    ) -> Self {
         Self {
             at,
-            job,
+            job: job.into(),
             reason,
             postings: vec![
                 Posting { account: debit, amount: MsatDelta::plus(amount) },
@@ -195,7 +240,29 @@ impl Entry {
         ];
         let postings = postings.into_iter().filter(|(_, amount)| *amount != MsatDelta::ZERO);
         let postings = postings.map(|(account, amount)| Posting { account, amount }).collect();
-        Self { at, job, reason: Reason::Earned, postings }
+        Self { at, job: Some(job), reason: Reason::Earned, postings }
+    }
+
+    /// A refund set aside: the customer's credit is on its way.
+    pub fn refund_reserved(at: Timestamp, customer: CustomerId, amount: Msat) -> Self {
+        Self::transfer(at, None, Reason::RefundReserved, Account::Customer(customer), Account::Refunds, amount)
+    }
+
+    /// A refund paid: what was on its way left our wallet, and the routing fees with it.
+    pub fn refunded(at: Timestamp, amount: Msat, fees: Msat) -> Self {
+        let postings = [
+            (Account::Refunds, MsatDelta::plus(amount)),
+            (Account::Fees, MsatDelta::plus(fees)),
+            (Account::Wallet, MsatDelta::minus(amount.saturating_add(fees))),
+        ];
+        let postings = postings.into_iter().filter(|(_, amount)| *amount != MsatDelta::ZERO);
+        let postings = postings.map(|(account, amount)| Posting { account, amount }).collect();
+        Self { at, job: None, reason: Reason::Refunded, postings }
+    }
+
+    /// A refund that was not paid, for certain: credit again.
+    pub fn refund_returned(at: Timestamp, customer: CustomerId, amount: Msat) -> Self {
+        Self::transfer(at, None, Reason::RefundReturned, Account::Refunds, Account::Customer(customer), amount)
     }
 
     /// When.
@@ -203,8 +270,8 @@ impl Entry {
         self.at
     }
 
-    /// For which job.
-    pub fn job(&self) -> JobId {
+    /// For which job. A refund is for none: credit may be left of several.
+    pub fn job(&self) -> Option<JobId> {
         self.job
     }
 
@@ -237,7 +304,9 @@ mod tests {
         let key = CustomerId([7; 32]);
         for account in [
             Account::Wallet,
+            Account::Address,
             Account::Refunds,
+            Account::Fees,
             Account::Customer(key),
             Account::Escrow(JOB),
             Account::Income(JobKind::TextGeneration),

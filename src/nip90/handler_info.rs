@@ -25,6 +25,9 @@ const MAX_LINE_BYTES: usize = 300;
 /// Bytes of the description in somebody's ad.
 const MAX_ABOUT_BYTES: usize = 4_000;
 
+/// Bytes of a lightning address or LNURL in somebody's profile.
+const MAX_PAYMENT_ADDRESS_BYTES: usize = 2_048;
+
 /// Entries of a list in somebody's ad that are read.
 const MAX_ENTRIES: usize = 64;
 
@@ -256,6 +259,17 @@ pub fn read_announcement(event: &Event) -> Result<Announced, Unreadable> {
         at: tags::written_at(event).ok_or_else(|| Unreadable::Broken("its time is past the calendar".to_owned()))?,
         what,
     })
+}
+
+/// Where the author of a profile (kind 0) wants to be paid: the lightning address (`lud16`), else the LNURL (`lud06`).
+/// Whether it is one is for the reader to find out.
+pub fn read_payment_address(profile: &Event) -> Option<String> {
+    let content = object(&profile.content).ok()?;
+    let long = |key: &str| {
+        let text = content.get(key)?.as_str()?.trim();
+        (!text.is_empty() && text.len() <= MAX_PAYMENT_ADDRESS_BYTES).then(|| text.to_owned())
+    };
+    (profile.kind.as_u16() == kinds::PROFILE).then(|| long("lud16").or_else(|| long("lud06"))).flatten()
 }
 
 fn ad(event: &Event, tags: &TagList<'_>) -> Result<Announcement, Unreadable> {

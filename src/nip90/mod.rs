@@ -5,7 +5,7 @@
 //!
 //! `request` reads what customers ask and `order` writes it; `answer` reads what providers say, which `feedback` and
 //! `result` write; `encrypted` seals both ways; [`handler_info`] is how a provider is found; [`relay_address`] says which
-//! relays a stranger may send us to. `tags` and `draft` are the two ends of every event.
+//! relays a stranger may send us to; `zap` reads receipts of zaps. `tags` and `draft` are the two ends of every event.
 
 use std::fmt;
 use std::time::Duration;
@@ -32,6 +32,7 @@ pub mod relay_address;
 mod request;
 mod result;
 mod tags;
+mod zap;
 
 #[cfg(test)]
 mod hostile_input;
@@ -41,9 +42,14 @@ mod pages;
 mod round_trips;
 #[cfg(test)]
 mod test_parties;
+#[cfg(test)]
+mod zap_tests;
 
 pub use fuzzing::fuzz_event;
-pub use handler_info::{Ad, AdParam, AdPrice, Announced, Announcement, Heartbeat, Profile, read_announcement};
+pub use handler_info::{
+    Ad, AdParam, AdPrice, Announced, Announcement, Heartbeat, Profile, read_announcement, read_payment_address,
+};
+pub use zap::ZapReceipt;
 
 /// The event kinds that are not a job's own.
 pub mod kinds {
@@ -57,6 +63,10 @@ pub mod kinds {
     pub const LAST_REQUEST: u16 = 5_999;
     /// Feedback (NIP-90).
     pub const FEEDBACK: u16 = 7_000;
+    /// Zap request (NIP-57): never on a relay, only inside a receipt.
+    pub const ZAP_REQUEST: u16 = 9_734;
+    /// Zap receipt (NIP-57).
+    pub const ZAP_RECEIPT: u16 = 9_735;
     /// A provider's ping, drafted upstream; answered by feedback with the status `pong`.
     pub const PING: u16 = 7_007;
     /// Relay list (NIP-65).
@@ -116,6 +126,8 @@ pub enum Incoming {
         /// The request events it names.
         jobs: Vec<JobId>,
     },
+    /// Somebody's wallet says that we were zapped (NIP-57).
+    Zap(Box<ZapReceipt>),
     /// A ping (kind 7007) that names us.
     Ping {
         /// Where the pong goes.

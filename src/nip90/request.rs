@@ -29,6 +29,7 @@ impl Codec {
         match event.kind.as_u16() {
             kinds::DELETION => self.read_cancellation(event),
             kinds::PING => self.read_ping(event),
+            kinds::ZAP_RECEIPT => self.read_zap(event),
             kind @ kinds::FIRST_REQUEST..=kinds::LAST_REQUEST => self.read_request(event, kind),
             other => Err(Unreadable::UnknownKind(other)),
         }

@@ -1,4 +1,4 @@
-//! What strangers send: requests to quoting, cancellations to the job, pings to the answer.
+//! What strangers send: requests to quoting, cancellations to the job, zaps to the scales, pings to the answer.
 
 use std::sync::Arc;
 
@@ -58,6 +58,7 @@ impl Provider {
                 let jobs: Vec<JobId> = jobs.into_iter().take(MAX_CANCELLED_AT_ONCE).collect();
                 self.cancel_for_customer(jobs, customer).await;
             }
+            Ok(Incoming::Zap(receipt)) => self.take_zap(*receipt).await,
             Ok(Incoming::Ping { to }) if self.settings.rules.may_speak(to.customer) => self.pong(&to).await,
             Ok(Incoming::Ping { .. }) => debug!("Ignored a ping"),
             Err(Unreadable::Refused { to, refusal }) if to.addressed && self.settings.rules.may_speak(to.customer) => {

@@ -5,6 +5,7 @@
 //! or relay.
 
 mod advertising;
+pub mod audit;
 mod census;
 mod clock;
 mod hold;
@@ -12,10 +13,12 @@ mod intake;
 mod publishing;
 mod quoting;
 mod recovery;
+mod refunds;
 mod running;
 mod settings;
 mod settlement;
 mod witness;
+mod zaps;
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
@@ -31,10 +34,16 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, error, info, info_span};
 
 pub use advertising::Advertiser;
+pub use audit::{AuditError, AuditReport, Difference, DifferenceKind, audit};
 pub use clock::Clock;
 pub use hold::HoldKey;
+pub use refunds::{
+    AutomaticRefunds, RefundError, RefundOrder, RefundTerms, keep_refunding, reconcile_refunds, refund_now,
+    return_unasked_refunds,
+};
 pub use settings::{HOLD_SLACK, Offer, Settings};
 pub use witness::{Moment, Witness};
+pub use zaps::ZapAddress;
 
 use crate::executor::{Prepared, Router};
 use crate::job::{CustomerId, Effect, EffectKey, Job, JobEvent, JobId, Notice};
@@ -75,6 +84,8 @@ pub struct Parts {
     pub publisher: Arc<dyn Publisher>,
     /// How we are paid; without one only free work is done.
     pub wallet: Option<Arc<dyn Wallet>>,
+    /// Our lightning address, when zaps of it count as payment.
+    pub zaps: Option<ZapAddress>,
     /// For hold invoices.
     pub hold_key: Option<HoldKey>,
     /// Who does what.
@@ -107,6 +118,9 @@ pub struct Provider {
     called_off: Mutex<LruCache<JobId, ()>>,
     /// Bounds how many invoices the wallet is asked for at once.
     invoicing: Semaphore,
+    zap_desk: zaps::ZapDesk,
+    /// How long the next look at a hold that the wallet left open is put off, and what ends the wait.
+    hold_pauses: Mutex<HashMap<JobId, settlement::HoldPause>>,
     /// An act could not be recorded and has to be found in the outbox again.
     stranded: AtomicBool,
 }
@@ -155,6 +169,8 @@ impl Provider {
             cancelled_early: Mutex::new(LruCache::new(EARLY_CANCELLATIONS)),
             called_off: Mutex::new(LruCache::new(EARLY_CANCELLATIONS)),
             invoicing: Semaphore::new(INVOICES_AT_ONCE),
+            zap_desk: zaps::ZapDesk::default(),
+            hold_pauses: Mutex::default(),
             stranded: AtomicBool::new(false),
         })
     }

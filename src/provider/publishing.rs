@@ -116,6 +116,10 @@ impl Provider {
                 return self.notice_done(job, key).await;
             }
         };
+        // Before anybody can zap it. Without a lightning address nobody does.
+        if key == EffectKey::PublishPaymentRequired && self.parts.zaps.is_some() {
+            self.parts.store.remember_event(event.id, job.id, self.parts.clock.now()).await?;
+        }
         match self.publish_until(job, key, &event, &live, until).await {
             Published::Yes | Published::GaveUp => self.notice_done(job, key).await,
             Published::Interrupted => Ok(()),

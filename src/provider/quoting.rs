@@ -10,6 +10,7 @@ use tracing::{debug, info, warn};
 use super::{HOLD_SLACK, Moment, PREPARE_LIMIT, Provider};
 use crate::job::admission::{Turned, too_dear};
 use crate::job::{Code, Job, JobEvent, JobRequest, QuoteDraft, Refusal, Terms};
+use crate::lnurl::Target;
 use crate::money::Msat;
 use crate::nip90::ReplyTo;
 use crate::store::{Opened, StoreError};
@@ -39,6 +40,10 @@ impl Provider {
         if self.was_cancelled_early(request.id, request.customer) || self.parts.store.knows(request.id).await? {
             self.census.leave(request.id);
             return Ok(());
+        }
+        if let Some(refusal) = bad_refund_target(&request) {
+            self.census.leave(request.id);
+            return self.turn_away(&request, Turned::away(&request, refusal)).await;
         }
         let Some(executor) = self.parts.router.get(request.kind) else {
             self.census.leave(request.id);
@@ -171,4 +176,12 @@ impl Provider {
             .when(|problem: &WalletError| problem.is_passing() && !self.closing.is_cancelled())
             .await
     }
+}
+
+/// What is wrong with the address a request wants credit paid back to: told at once, not when the credit is there.
+fn bad_refund_target(request: &JobRequest) -> Option<Refusal> {
+    let problem = request.params.get(JobRequest::REFUND_PARAM)?.parse::<Target>().err()?;
+    Some(Refusal::bad_request(format!(
+        "param 'refund': {problem}; name a lightning address or an LNURL, or leave it out"
+    )))
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Provider;
-use crate::job::{Effect, Failure, Job, JobEvent, Notice, PaymentState, WorkState};
+use crate::job::{Effect, Failure, Job, JobEvent, Notice, PaidBy, PaymentState, WorkState};
 use crate::store::{Pending, StoreError};
 
 /// Starts of the process a run may be found undone at before it is given up: a job that ends the process each time it is
@@ -126,7 +126,10 @@ fn is_still_wanted(job: &Job, effect: &Effect) -> bool {
         Effect::Run => job.work == WorkState::Running,
         Effect::IssueInvoice { .. } => job.payment == PaymentState::Invoicing,
         Effect::SettleHold => job.payment == PaymentState::Settling,
-        Effect::CancelHold => job.payment == PaymentState::Releasing,
+        Effect::CancelHold => {
+            let zapped = job.payment == PaymentState::Settled && job.paid_by == PaidBy::Zap;
+            zapped || job.payment == PaymentState::Releasing
+        }
         Effect::Publish(Notice::PaymentRequired) => job.payment == PaymentState::Awaiting,
         Effect::Publish(Notice::Result) => job.work == WorkState::Finished,
         Effect::StopRun | Effect::Publish(Notice::Processing | Notice::Error(_)) => true,

@@ -56,6 +56,8 @@ pub struct Settings {
     pub late_payment_window: Duration,
     /// How often the wallet is asked about open invoices, besides its own news.
     pub payment_poll: Duration,
+    /// How often the books are compared with the wallet, besides at the start; zero for never.
+    pub audit_every: Duration,
     /// How long a result is offered to the relays before it is given up and credited.
     pub result_retry_for: Duration,
     /// How long error feedback is offered to the relays.
@@ -74,6 +76,7 @@ impl Default for Settings {
             payment_window: Duration::from_secs(10 * 60),
             late_payment_window: Duration::from_secs(24 * 60 * 60),
             payment_poll: Duration::from_secs(15),
+            audit_every: Duration::from_secs(60 * 60),
             result_retry_for: Duration::from_secs(3 * 24 * 60 * 60),
             notice_retry_for: Duration::from_secs(10 * 60),
             partial_every: Duration::from_secs(1),

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
@@ -13,8 +14,8 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Moment, Provider};
-use crate::job::{EffectKey, Job, JobEvent, PaymentState};
+use super::{Moment, Provider, lock};
+use crate::job::{EffectKey, Job, JobEvent, JobId, PaymentState};
 use crate::store::{OpenInvoice, StoreError};
 use crate::wallet::watch::{self, WatchEvent};
 use crate::wallet::{InvoiceState, InvoiceUpdate, Wallet, WalletError};
@@ -40,6 +41,28 @@ const EXPIRY_GRACE: SignedDuration = SignedDuration::from_secs(30);
 /// How long a wallet that no longer knows an invoice, or does not answer, is given after the expiry before the invoice is
 /// given up all the same. A payment that turns up later is still honoured.
 const UNKNOWN_GRACE: SignedDuration = SignedDuration::from_secs(60 * 60);
+
+/// The first pause before a hold that the wallet left open is settled or cancelled again.
+const FIRST_HOLD_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest such pause. A block takes ten minutes: nothing is missed by waiting one.
+const LONGEST_HOLD_PAUSE: Duration = Duration::from_secs(60);
+
+/// Waits between two attempts to decide a hold.
+#[derive(Debug, Default)]
+pub(super) struct HoldPause {
+    last: Option<Duration>,
+    news: Arc<Notify>,
+}
+
+impl HoldPause {
+    /// The next pause: twice the last one, within bounds.
+    fn next(&mut self) -> Duration {
+        let next = self.last.map_or(FIRST_HOLD_PAUSE, |last| last.saturating_mul(2).min(LONGEST_HOLD_PAUSE));
+        self.last = Some(next);
+        next
+    }
+}
 
 impl Provider {
     /// Watches payments until `shutdown`: hears news and looks up, each without waiting for the other.
@@ -98,7 +121,10 @@ impl Provider {
     /// [`StoreError`]; the invoice stays open and is looked up again.
     pub async fn hear(self: &Arc<Self>, update: InvoiceUpdate) -> Result<(), StoreError> {
         match self.parts.store.job_of_invoice(update.payment_hash).await? {
-            Some(job) => self.record(job, update.state).await,
+            Some(job) => {
+                self.end_hold_pause(job);
+                self.record(job, update.state).await
+            }
             // Not an invoice of ours to sell with; or one whose making is not recorded yet, and then it is looked up.
             None => Ok(()),
         }
@@ -165,7 +191,10 @@ impl Provider {
         Ok(())
     }
 
-    async fn record(self: &Arc<Self>, job: crate::job::JobId, state: InvoiceState) -> Result<(), StoreError> {
+    async fn record(self: &Arc<Self>, job: JobId, state: InvoiceState) -> Result<(), StoreError> {
+        if matches!(state, InvoiceState::Settled { .. } | InvoiceState::Cancelled) {
+            self.end_hold_pause(job);
+        }
         let event = match state {
             InvoiceState::Open => return Ok(()),
             InvoiceState::Held { amount } => JobEvent::PaymentHeld { amount },
@@ -228,10 +257,28 @@ impl Provider {
                 self.record(job.id, state).await
             }
             Ok(_) | Err(_) => {
-                info!("The hold of job {} is not decided yet", job.id);
+                let (pause, news) = {
+                    let mut pauses = lock(&self.hold_pauses);
+                    let pause = pauses.entry(job.id).or_default();
+                    (pause.next(), Arc::clone(&pause.news))
+                };
+                info!(pause_s = pause.as_secs(), "The hold of job {} is not decided yet", job.id);
+                // The act is under way until then, so nobody else takes it up.
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = news.notified() => {}
+                    () = self.closing.cancelled() => {}
+                }
                 self.stranded.store(true, Ordering::Relaxed);
                 Ok(())
             }
+        }
+    }
+
+    /// Something is known of the job's invoice: whoever waits to look again does so now, and the next pause is short.
+    fn end_hold_pause(&self, job: JobId) {
+        if let Some(pause) = lock(&self.hold_pauses).remove(&job) {
+            pause.news.notify_one();
         }
     }
 
@@ -245,4 +292,16 @@ impl Provider {
 
 fn is_overdue(invoice: &OpenInvoice, now: Timestamp) -> bool {
     now.duration_since(invoice.expires_at) > EXPIRY_GRACE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hold_that_stays_open_is_looked_at_less_and_less_often_but_never_given_up() {
+        let mut pause = HoldPause::default();
+        let seconds: Vec<u64> = (0..8).map(|_| pause.next().as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
 }

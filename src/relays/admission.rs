@@ -63,6 +63,17 @@ impl Default for IntakeLimits {
     }
 }
 
+/// Which bounds hold for an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bounds {
+    /// Anybody may have sent it: seen, age, rate.
+    Strangers,
+    /// A zap receipt by the one key the operator's lightning address announces, as the subscription asks: seen, and not from
+    /// the future. Each stands for a payment, so an old one still counts and none is too many; the subscription's `since`
+    /// bounds how far back they go.
+    Receipts,
+}
+
 /// What the checks look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {
@@ -72,11 +83,18 @@ pub struct Arrival {
     pub author: [u8; 32],
     /// When, by the author's clock, in seconds since 1970.
     pub created_at: u64,
+    /// What holds for it.
+    pub bounds: Bounds,
 }
 
 impl From<&nostr::Event> for Arrival {
     fn from(event: &nostr::Event) -> Self {
-        Self { id: event.id.to_bytes(), author: event.pubkey.to_bytes(), created_at: event.created_at.as_secs() }
+        Self {
+            id: event.id.to_bytes(),
+            author: event.pubkey.to_bytes(),
+            created_at: event.created_at.as_secs(),
+            bounds: Bounds::Strangers,
+        }
     }
 }
 
@@ -202,7 +220,7 @@ impl Admission {
             return Err(Rejection::Seen);
         }
         let now = u64::try_from(now.as_second()).unwrap_or(0);
-        if arrival.created_at < now.saturating_sub(self.max_age) {
+        if arrival.bounds == Bounds::Strangers && arrival.created_at < now.saturating_sub(self.max_age) {
             return Err(Rejection::TooOld);
         }
         if arrival.created_at > now.saturating_add(self.max_skew) {
@@ -212,6 +230,9 @@ impl Admission {
     }
 
     fn check_rate(&self, arrival: &Arrival, now: Timestamp) -> Result<(), Rejection> {
+        if arrival.bounds == Bounds::Receipts {
+            return Ok(());
+        }
         // Never backwards: a corrected clock must not give anybody a second helping.
         self.hand.0.fetch_max(u64::try_from(now.as_nanosecond()).unwrap_or(0), Ordering::Relaxed);
         // The author first: one who sends too much must not use up what is there for all.
@@ -264,7 +285,19 @@ mod tests {
     }
 
     fn arrival(id: u8, author: u8, created_at: u64) -> Arrival {
-        Arrival { id: [id; 32], author: [author; 32], created_at }
+        Arrival { id: [id; 32], author: [author; 32], created_at, bounds: Bounds::Strangers }
+    }
+
+    #[test]
+    fn a_receipt_counts_however_old_and_however_many_but_once() {
+        let admission = Admission::new(&limits());
+        let receipt = |id| Arrival { bounds: Bounds::Receipts, ..arrival(id, 1, NOW - 100_000) };
+        for id in 0..100 {
+            assert_eq!(admission.admit(&receipt(id), at(NOW)), Ok(()));
+        }
+        assert_eq!(admission.admit(&receipt(7), at(NOW)), Err(Rejection::Seen));
+        let future = Arrival { bounds: Bounds::Receipts, ..arrival(200, 1, NOW + 3_600) };
+        assert_eq!(admission.admit(&future, at(NOW)), Err(Rejection::FromTheFuture));
     }
 
     #[test]

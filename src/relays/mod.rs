@@ -18,6 +18,7 @@ mod router;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod zaps;
 
 use std::num::NonZeroU32;
 
@@ -29,6 +30,7 @@ pub use self::inputs::RelayInputs;
 pub use self::lookup::{Answers, Query};
 pub use self::pool::{Intake, PoolConfig, RelayHealth, RelayPool};
 pub use self::probe::{Probe, probe};
+pub use self::zaps::PaymentAddresses;
 
 use crate::nip90::SignedEvent;
 

@@ -22,7 +22,7 @@ use super::asks::{Want, Wants};
 use super::guests::{GuestRules, Guests};
 use super::inbox::InboxSender;
 use super::link::Link;
-use super::router::{Gate, Router, intake_id};
+use super::router::{Gate, Router, brings_zaps, intake_id};
 use super::transport::{Meeting, Transport};
 use super::{PublishReport, Publisher, RelayError, RelayVerdict};
 use crate::identity::Signer;
@@ -242,6 +242,8 @@ impl RelayPool {
     pub fn stop_intake(&self) {
         self.router.close_inbox();
         self.unwant(&intake_id());
+        let zaps: Vec<SubscriptionId> = self.wants.borrow().keys().filter(|id| brings_zaps(id)).cloned().collect();
+        zaps.iter().for_each(|id| self.unwant(id));
     }
 
     /// Ends in order: no more intake, waits (at most the publish timeout) for the relays' answers to what was sent, then closes
@@ -264,6 +266,16 @@ impl RelayPool {
     pub(super) fn want(&self, id: SubscriptionId, want: Want) {
         self.wants.send_modify(|wants| {
             let mut changed = Wants::clone(wants);
+            changed.insert(id, want);
+            *wants = Arc::new(changed);
+        });
+    }
+
+    /// Wants this, and none of those any more.
+    pub(super) fn want_instead(&self, of: impl Fn(&SubscriptionId) -> bool, id: SubscriptionId, want: Want) {
+        self.wants.send_modify(|wants| {
+            let mut changed = Wants::clone(wants);
+            changed.retain(|known, _| !of(known));
             changed.insert(id, want);
             *wants = Arc::new(changed);
         });

@@ -16,7 +16,8 @@ use nostr::{Event, EventId, RelayUrl, SubscriptionId};
 use nostr_sdk::pool::policy::{AdmitPolicy, AdmitStatus, PolicyError};
 use tokio::sync::mpsc;
 
-use super::admission::{Admission, Arrival};
+use super::admission::{Admission, Arrival, Bounds};
+use crate::job::id::NostrKey;
 
 /// Answers to one job that are told apart from duplicates. A job has a handful; more is a stranger's noise.
 const REMEMBERED_ANSWERS: NonZeroUsize = NonZeroUsize::new(1024).expect("is not zero");
@@ -24,6 +25,20 @@ const REMEMBERED_ANSWERS: NonZeroUsize = NonZeroUsize::new(1024).expect("is not 
 /// The subscription that brings requests, cancellations and pings.
 pub(super) fn intake_id() -> SubscriptionId {
     SubscriptionId::new("coinop-requests")
+}
+
+/// What the ids of subscriptions to zap receipts begin with.
+const ZAPS_PREFIX: &str = "coinop-zaps-";
+
+/// The subscription that brings zap receipts (NIP-57) of the one key that is believed: named after that key, because a
+/// relay is not asked again for what has the same name.
+pub(super) fn zaps_id(signer: NostrKey) -> SubscriptionId {
+    SubscriptionId::new(format!("{ZAPS_PREFIX}{}", &signer.to_string()[..16]))
+}
+
+/// Whether a subscription brings zap receipts.
+pub(super) fn brings_zaps(id: &SubscriptionId) -> bool {
+    id.as_str().starts_with(ZAPS_PREFIX)
 }
 
 /// What a lookup hears.
@@ -87,10 +102,15 @@ impl Router {
     }
 
     async fn deliver(&self, subscription: &SubscriptionId, event: &Event) {
-        if *subscription == intake_id() {
+        let bounds = match subscription {
+            id if *id == intake_id() => Some(Bounds::Strangers),
+            id if brings_zaps(id) => Some(Bounds::Receipts),
+            _ => None,
+        };
+        if let Some(bounds) = bounds {
             let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if let Some(inbox) = inbox {
-                self.take_in(&inbox, event).await;
+                self.take_in(&inbox, event, bounds).await;
             }
             return;
         }
@@ -112,8 +132,8 @@ impl Router {
 
     /// Remembers the event as seen only once there is room for it: while waiting, the connection may break and this future
     /// be dropped, and then the event must be able to come again.
-    async fn take_in(&self, inbox: &mpsc::Sender<Event>, event: &Event) {
-        let arrival = Arrival::from(event);
+    async fn take_in(&self, inbox: &mpsc::Sender<Event>, event: &Event, bounds: Bounds) {
+        let arrival = Arrival { bounds, ..Arrival::from(event) };
         if let Err(reason) = self.admission.glance(&arrival, Timestamp::now()) {
             tracing::trace!(event.id = %event.id, %reason, "Dropped event {}: {reason}", event.id);
             return;

@@ -7,18 +7,28 @@ use std::time::Duration;
 use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt};
 use jiff::SignedDuration;
+use tracing::warn;
 
+use super::book::{Book, NotBegun, Word, fee_limit};
 use super::purchase::{Choice, Ending, Limits, Offer, Purchase, Receipt, Step};
 use crate::job::id::ProviderId;
-use crate::job::{JobId, Refusal};
+use crate::job::{JobId, Refusal, Terms};
 use crate::money::Msat;
 use crate::nip90::{Answer, SignedEvent};
 use crate::provider::Clock;
 use crate::relays::{PublishReport, Publisher};
+use crate::store::purchases::{Received, Spending};
 use crate::wallet::{Payment, Wallet, WalletError, bolt11};
 
-/// How long the wallet's own word on a payment is waited for once the result is there.
+/// How long the wallet's own word on a payment is waited for once the purchase is over, and the provider's once the
+/// payment came back.
 const LAST_WORD: Duration = Duration::from_secs(5);
+
+/// The first pause between two questions about a payment in doubt.
+const FIRST_QUESTION: Duration = Duration::from_secs(1);
+
+/// The longest such pause: a hold is paid within minutes.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// What to buy, and within which limits.
 #[derive(Debug, Clone)]
@@ -31,8 +41,8 @@ pub struct Plan {
     pub limits: Limits,
     /// How to choose.
     pub choice: Choice,
-    /// The most to be paid in routing fees on top.
-    pub max_fee: Msat,
+    /// The most to be paid in routing fees on top, in percent of the price; see [`fee_limit`].
+    pub max_fee_percent: u32,
     /// The network invoices must be of.
     pub network: bitcoin::Network,
 }
@@ -60,6 +70,11 @@ pub enum Progress {
         /// Routing fees, if known.
         fees: Option<Msat>,
     },
+    /// The payment came back: nothing was paid, for certain.
+    Returned {
+        /// How much would have been paid.
+        amount: Msat,
+    },
     /// The provider works on it.
     Working {
         /// Who.
@@ -78,26 +93,50 @@ pub enum Progress {
     },
 }
 
+/// What became of the money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing was paid, by this side at least.
+    NotPaid,
+    /// Paid.
+    Paid,
+    /// It was committed and came back: nothing was paid.
+    Returned,
+    /// Under way, or nobody knows: it stands in the book and is asked about at the next start.
+    InDoubt,
+}
+
 /// Why nothing was bought.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum BuyError {
     /// No relay took the request.
     #[error("no relay accepted the request")]
     NotPosted(PublishReport),
     /// It ended without a result.
-    #[error("{ending}{}", if *paid { " (paid: the provider owes you the result or credit)" } else { "" })]
+    #[error("{ending}{}", match fate {
+        Fate::NotPaid => "",
+        Fate::Paid => " (paid: the provider owes you the result or credit)",
+        Fate::Returned => " (the payment came back: nothing was paid)",
+        Fate::InDoubt => " (the payment is still under way or in doubt)",
+    })]
     Ended {
         /// How.
         ending: Ending,
-        /// Whether it was paid before.
-        paid: bool,
+        /// What became of the money.
+        fate: Fate,
     },
-    /// The wallet did not pay.
+    /// The wallet did not pay, for certain.
     #[error("the payment did not go through: {0}")]
     Payment(WalletError),
+    /// Paying was not even tried.
+    #[error(transparent)]
+    NotBegun(#[from] NotBegun),
     /// The listening side closed.
-    #[error("the relays are gone")]
-    Disconnected,
+    #[error("the relays are gone{}", if *fate == Fate::NotPaid { "" } else { " after the payment was begun" })]
+    Disconnected {
+        /// What became of the money.
+        fate: Fate,
+    },
 }
 
 /// A customer.
@@ -108,12 +147,30 @@ pub struct Buyer {
     pub publisher: Arc<dyn Publisher>,
     /// Pays; without one the invoice is only shown.
     pub wallet: Option<Arc<dyn Wallet>>,
+    /// Remembers what was paid, and keeps the budget. Without one nothing is remembered: for play only.
+    pub book: Option<Book>,
     /// The time.
     pub clock: Clock,
 }
 
+/// The payment that is under way, from the buyer's point of view.
+#[derive(Default)]
+struct Money {
+    fate: Option<Fate>,
+    /// Why it came back, and how long the provider's own words are waited for.
+    returned: Option<(WalletError, tokio::time::Instant)>,
+}
+
+impl Money {
+    fn fate(&self) -> Fate {
+        self.fate.unwrap_or(Fate::NotPaid)
+    }
+}
+
 impl Buyer {
     /// Buys. `answers` must already be listening when this is called, so that none is missed.
+    ///
+    /// Dropping the future stops the purchase at any moment. A payment that was begun by then stands in the book.
     ///
     /// # Errors
     /// [`BuyError`].
@@ -131,29 +188,29 @@ impl Buyer {
             return Err(BuyError::NotPosted(report));
         }
         progress(Progress::Posted(report));
-        let mut paid = false;
+        let mut money = Money::default();
         // Paying goes on beside listening: a hold invoice is paid only once the result is there.
         let mut paying = FuturesUnordered::new();
         loop {
             let wait = purchase.wake_at().duration_since(self.clock.now()).max(SignedDuration::ZERO);
             let wait = Duration::try_from(wait).unwrap_or_default();
+            let silence = money.returned.as_ref().map(|(_, until)| *until);
             let steps = tokio::select! {
                 answer = answers.next() => {
-                    let answer = answer.ok_or(BuyError::Disconnected)?;
+                    let answer = answer.ok_or(BuyError::Disconnected { fate: money.fate() })?;
                     let now = self.clock.now();
                     let read = |text: &str| {
                         bolt11::read_for_paying(text, plan.network, now).map_err(|problem| problem.to_string())
                     };
                     purchase.hear(answer, now, read)
                 }
-                Some((amount, payment)) = paying.next() => {
-                    let payment: Option<Payment> = payment?;
-                    if let Some(payment) = payment {
-                        paid = true;
-                        purchase.note_paid();
-                        progress(Progress::Paid { amount, fees: payment.fees });
-                    }
+                Some((offer, payment)) = paying.next() => {
+                    self.note(&mut money, &offer, payment, &mut purchase, &mut progress)?;
                     Vec::new()
+                }
+                () = sleep_until(silence), if silence.is_some() => {
+                    let (problem, _) = money.returned.take().expect("only a payment that came back is waited out");
+                    return Err(BuyError::Payment(problem));
                 }
                 () = tokio::time::sleep(wait) => purchase.tick(self.clock.now()),
             };
@@ -166,40 +223,131 @@ impl Buyer {
                     Step::Refused { provider, refusal } => progress(Progress::Refused { provider, refusal }),
                     Step::Pay(offer) => {
                         progress(Progress::Chosen(offer.clone()));
-                        let max_fee = plan.max_fee;
-                        paying.push(async move { (offer.amount, self.pay(&offer, max_fee).await) });
+                        let plan = &plan;
+                        paying.push(async move {
+                            let paid = self.pay(plan, job, &offer).await;
+                            (offer, paid)
+                        });
+                        if self.wallet.as_ref().is_some_and(|wallet| wallet.payer().is_some()) {
+                            money.fate = Some(Fate::InDoubt);
+                            purchase.note_paying();
+                        }
                     }
                     Step::Done(mut receipt) => {
                         // The result of a hold is here before the wallet says so.
-                        if let Some((amount, Ok(Some(payment)))) =
-                            tokio::time::timeout(LAST_WORD, paying.next()).await.ok().flatten()
-                        {
-                            receipt.paid = amount;
-                            progress(Progress::Paid { amount, fees: payment.fees });
+                        if let Some((offer, Ok(Some(payment)))) = last_word(&mut paying).await {
+                            receipt.paid = offer.amount;
+                            progress(Progress::Paid { amount: offer.amount, fees: payment.fees });
                         }
+                        self.keep(&receipt).await;
                         return Ok(*receipt);
                     }
-                    Step::Over(ending) => return Err(BuyError::Ended { ending, paid }),
+                    Step::Over(ending) => {
+                        if let Some((offer, payment)) = last_word(&mut paying).await {
+                            // What the provider said goes before what the wallet says of the same end.
+                            let _ = self.note(&mut money, &offer, payment, &mut purchase, &mut progress);
+                        }
+                        return Err(BuyError::Ended { ending, fate: money.fate() });
+                    }
                 }
             }
         }
     }
 
-    /// Pays, if there is a wallet that can. After an answer that leaves it open whether money moved, the wallet is asked
-    /// what became of the payment; it is never made again.
-    async fn pay(&self, offer: &Offer, max_fee: Msat) -> Result<Option<Payment>, BuyError> {
-        let Some(payer) = self.wallet.as_ref().and_then(|wallet| wallet.payer()) else { return Ok(None) };
-        match payer.pay(&offer.bolt11, max_fee).await {
-            Ok(payment) => Ok(Some(payment)),
-            Err(problem) if problem.is_definitive() => Err(BuyError::Payment(problem)),
-            // In doubt: the result tells. It may well have been paid.
-            Err(problem) => match payer.payment(&offer.payment_hash).await {
-                Ok(Some(payment)) => Ok(Some(payment)),
-                Ok(None) => Ok(None),
-                // Only this says of the payment, not of the question, that it failed.
-                Err(WalletError::PaymentFailed(_)) => Err(BuyError::Payment(problem)),
-                Err(_) => Ok(None),
-            },
+    /// Takes in what became of the payment.
+    fn note(
+        &self,
+        money: &mut Money,
+        offer: &Offer,
+        payment: Result<Option<Payment>, BuyError>,
+        purchase: &mut Purchase,
+        progress: &mut impl FnMut(Progress),
+    ) -> Result<(), BuyError> {
+        let amount = offer.amount;
+        match payment {
+            Ok(Some(payment)) => {
+                money.fate = Some(Fate::Paid);
+                purchase.note_paid();
+                progress(Progress::Paid { amount, fees: payment.fees });
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            // A provider that fails gives held money back, and says why: that is worth more than the wallet's words.
+            Err(BuyError::Payment(problem @ WalletError::PaymentFailed(_))) if offer.terms == Some(Terms::Hold) => {
+                money.fate = Some(Fate::Returned);
+                money.returned = Some((problem, tokio::time::Instant::now() + LAST_WORD));
+                progress(Progress::Returned { amount });
+                Ok(())
+            }
+            Err(problem) => {
+                money.fate = Some(Fate::NotPaid);
+                Err(problem)
+            }
         }
+    }
+
+    /// Pays, if there is a wallet that can, at most once: the book is written before. As long as the wallet's answers leave
+    /// open whether money moved, it is asked again; it is never paid again.
+    async fn pay(&self, plan: &Plan, job: JobId, offer: &Offer) -> Result<Option<Payment>, BuyError> {
+        let Some(payer) = self.wallet.as_ref().and_then(|wallet| wallet.payer()) else { return Ok(None) };
+        let spending = Spending {
+            payment_hash: offer.payment_hash,
+            job,
+            provider: offer.provider,
+            network: plan.network,
+            amount: offer.amount,
+            max_fee: fee_limit(offer.amount, plan.max_fee_percent),
+            invoice_expires_at: offer.expires_at,
+        };
+        if let Some(book) = &self.book {
+            book.begin(spending, self.clock.now()).await?;
+        }
+        let mut word = Word::of_paying(payer.pay(&offer.bolt11, spending.max_fee).await, &offer.payment_hash);
+        let mut pause = FIRST_QUESTION;
+        loop {
+            if word == Word::Open {
+                word = Word::of_asking(payer.payment(&offer.payment_hash).await, &offer.payment_hash);
+            }
+            if let Some(book) = &self.book
+                && let Err(problem) = book.note(&spending, &word, self.clock.now()).await
+            {
+                warn!(%problem, "What became of a payment could not be written down; it is asked about at the next start");
+            }
+            match word {
+                Word::Paid(payment) => return Ok(Some(payment)),
+                Word::NotPaid(problem) => return Err(BuyError::Payment(problem)),
+                Word::Open => {}
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn keep(&self, receipt: &Receipt) {
+        let Some(book) = &self.book else { return };
+        let told = &receipt.result.receipt;
+        let received = Received {
+            job: receipt.job,
+            provider: receipt.provider,
+            result: receipt.event,
+            at: self.clock.now(),
+            cost: told.paid,
+            credit: told.credit,
+        };
+        if let Err(problem) = book.purchases.keep_receipt(received).await {
+            warn!(%problem, "The receipt could not be kept");
+        }
+    }
+}
+
+/// What the payment under way ends with, if it does so soon.
+async fn last_word<T>(paying: &mut (impl Stream<Item = T> + Unpin)) -> Option<T> {
+    tokio::time::timeout(LAST_WORD, paying.next()).await.ok().flatten()
+}
+
+async fn sleep_until(until: Option<tokio::time::Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }

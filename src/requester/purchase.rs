@@ -143,6 +143,8 @@ pub struct Purchase {
     refused: BTreeMap<ProviderId, Refusal>,
     chosen: Option<Offer>,
     paid: bool,
+    /// This side pays by itself: then only the wallet's word, not the invoice's expiry, says that it was not paid.
+    paying: bool,
     /// The chosen provider has begun: it has the payment, whoever made it.
     begun: bool,
     next_piece: u32,
@@ -168,6 +170,7 @@ impl Purchase {
             refused: BTreeMap::new(),
             chosen: None,
             paid: false,
+            paying: false,
             begun: false,
             next_piece: 0,
             pieces: BTreeMap::new(),
@@ -184,10 +187,15 @@ impl Purchase {
     pub fn wake_at(&self) -> Timestamp {
         let end = later(self.began, self.limits.timeout);
         match (&self.chosen, self.first_offer) {
-            (Some(offer), _) if !self.paid && !self.begun => end.min(later(offer.expires_at, INVOICE_GRACE)),
+            (Some(offer), _) if self.waits_for_payment() => end.min(later(offer.expires_at, INVOICE_GRACE)),
             (None, Some(first)) => end.min(later(first, self.limits.offer_window)),
             _ => end,
         }
+    }
+
+    /// The payment is being made. What is held can last longer than the time to pay.
+    pub fn note_paying(&mut self) {
+        self.paying = true;
     }
 
     /// The payment went through.
@@ -295,7 +303,7 @@ impl Purchase {
             return vec![self.end(ending)];
         }
         match (&self.chosen, self.first_offer) {
-            (Some(offer), _) if !self.paid && !self.begun && now >= later(offer.expires_at, INVOICE_GRACE) => {
+            (Some(offer), _) if self.waits_for_payment() && now >= later(offer.expires_at, INVOICE_GRACE) => {
                 vec![self.end(Ending::InvoiceExpired)]
             }
             (None, Some(first)) if now >= later(first, self.limits.offer_window) => self.choose(now),
@@ -332,6 +340,11 @@ impl Purchase {
             terms: feedback.terms,
             text: feedback.text.clone(),
         })
+    }
+
+    /// Somebody else is to pay, and may not have.
+    fn waits_for_payment(&self) -> bool {
+        !self.paid && !self.paying && !self.begun
     }
 
     fn everybody_answered(&self) -> bool {
@@ -497,6 +510,21 @@ mod tests {
         assert!(hear(&mut buying, result(2), Msat::ZERO).is_empty());
         let steps = hear(&mut buying, result(1), Msat::ZERO);
         assert!(matches!(&steps[..], [Step::Done(receipt)] if receipt.paid == Msat::sat(5)));
+    }
+
+    #[test]
+    fn an_invoice_shown_to_somebody_expires_and_one_being_paid_does_not() {
+        let ends = |paying: bool| {
+            let mut buying = purchase(&[1], Msat::sat(30));
+            buying.limits.timeout = SignedDuration::from_secs(10_000);
+            hear(&mut buying, offer(1, Msat::sat(5)), Msat::sat(5));
+            if paying {
+                buying.note_paying();
+            }
+            (buying.wake_at() < at(1_000), buying.tick(at(1_000)))
+        };
+        assert_eq!(ends(false), (true, vec![Step::Over(Ending::InvoiceExpired)]));
+        assert_eq!(ends(true), (false, vec![]));
     }
 
     #[test]

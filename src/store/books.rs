@@ -12,7 +12,7 @@ use crate::money::{Msat, MsatDelta};
 pub(super) fn post(db: &Connection, entry: &Entry) -> Result<(), StoreError> {
     db.prepare_cached("INSERT INTO entries (at, job, reason) VALUES (?1, ?2, ?3)")?.execute(params![
         millis(entry.at()),
-        entry.job().0,
+        entry.job().map(|job| job.0),
         entry.reason().word()
     ])?;
     let number = db.last_insert_rowid();

@@ -29,6 +29,15 @@ pub(super) fn from_json<T: DeserializeOwned>(json: &str, place: &'static str) ->
     })
 }
 
+/// A 32-byte column that may be empty.
+pub(super) fn optional_id(row: &Row<'_>, column: usize, place: &'static str) -> Result<Option<[u8; 32]>, StoreError> {
+    if matches!(row.get_ref(column)?, rusqlite::types::ValueRef::Null) {
+        Ok(None)
+    } else {
+        id(row, column, place).map(Some)
+    }
+}
+
 /// A 32-byte column.
 pub(super) fn id(row: &Row<'_>, column: usize, place: &'static str) -> Result<[u8; 32], StoreError> {
     let bytes: Vec<u8> = row.get(column)?;

@@ -5,11 +5,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::columns::{from_json, id, millis, to_json};
 use super::error::StoreError;
-use super::{Store, books, outbox};
+use super::{Store, books, outbox, refunds, zaps};
 use crate::executor::Prepared;
 use crate::job::id::PaymentHash;
 use crate::job::{
-    Context, CustomerId, Effect, Job, JobEvent, JobId, JobRequest, Outcome, PaymentState, QuoteDraft, TooDear,
+    Context, CustomerId, Effect, Job, JobEvent, JobId, JobRequest, Outcome, PaidBy, PaymentState, QuoteDraft, TooDear,
     Transition,
 };
 use crate::money::Msat;
@@ -148,6 +148,9 @@ impl Store {
                 db.prepare_cached("INSERT INTO requests (job, request, prepared) VALUES (?1, ?2, ?3)")?.execute(
                     params![job.id.0, to_json(&request, "requests.request")?, to_json(&prepared, "requests.prepared")?],
                 )?;
+                if let Some(target) = request.params.get(JobRequest::REFUND_PARAM) {
+                    refunds::remember_target(db, request.customer, target, now)?;
+                }
                 if job.payment == PaymentState::Free && draft.free_per_day > 0 {
                     count_free_job(db, job.customer, day(now))?;
                 }
@@ -181,6 +184,7 @@ impl Store {
                     db.prepare_cached("INSERT INTO results (job, event, outcome) VALUES (?1, ?2, ?3)")?.execute(
                         params![job.0, to_json(&event, "results.event")?, to_json(&outcome, "results.outcome")?],
                     )?;
+                    zaps::remember_event(db, event.id, job, now)?;
                 }
                 Ok(advanced)
             })
@@ -298,8 +302,8 @@ impl Store {
             .await
     }
 
-    /// At most `limit` invoices that were given up at or after `since`, oldest first: what a late payment may still come
-    /// for. Strangers decide how many there are, so they are read a few at a time; [`OpenInvoice::changed_at`] of the last
+    /// At most `limit` invoices that were given up at or after `since`, or that a zap made needless, oldest first: what a
+    /// late payment may still come for. Strangers decide how many there are, so they are read a few at a time; [`OpenInvoice::changed_at`] of the last
     /// one is where to go on.
     ///
     /// # Errors
@@ -308,8 +312,11 @@ impl Store {
         self.writer
             .run(move |db| {
                 let mut statement = db.prepare_cached(
-                    "SELECT state FROM jobs WHERE payment_hash IS NOT NULL AND payment = 'void' AND changed_at >= ?1
-                     ORDER BY changed_at LIMIT ?2",
+                    "SELECT state FROM (
+                         SELECT state, changed_at FROM jobs
+                         WHERE payment_hash IS NOT NULL AND payment = 'void' AND changed_at >= ?1
+                         UNION ALL SELECT state, changed_at FROM jobs WHERE zapped = 1 AND changed_at >= ?1
+                     ) ORDER BY changed_at LIMIT ?2",
                 )?;
                 invoices(&mut statement, params![millis(since), limit])
             })
@@ -372,7 +379,7 @@ fn count_free_job(db: &Connection, customer: CustomerId, day: i64) -> Result<(),
 }
 
 /// The one place a job changes.
-fn advance(db: &Connection, job: JobId, event: &JobEvent, now: Timestamp) -> Result<Advanced, StoreError> {
+pub(super) fn advance(db: &Connection, job: JobId, event: &JobEvent, now: Timestamp) -> Result<Advanced, StoreError> {
     let read: Option<(i64, String)> = db
         .prepare_cached("SELECT version, state FROM jobs WHERE id = ?1")?
         .query_row([job.0], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -385,7 +392,7 @@ fn advance(db: &Connection, job: JobId, event: &JobEvent, now: Timestamp) -> Res
         let changed = db
             .prepare_cached(
                 "UPDATE jobs SET work = ?3, payment = ?4, payment_hash = ?5, changed_at = ?6, state = ?7,
-                 version = version + 1 WHERE id = ?1 AND version = ?2",
+                 zapped = ?8, version = version + 1 WHERE id = ?1 AND version = ?2",
             )?
             .execute(params![
                 job.0,
@@ -395,6 +402,7 @@ fn advance(db: &Connection, job: JobId, event: &JobEvent, now: Timestamp) -> Res
                 after.invoice.as_ref().map(|invoice| invoice.payment_hash.0),
                 millis(now),
                 to_json(after, "jobs.state")?,
+                after.payment == PaymentState::Settled && after.paid_by == PaidBy::Zap,
             ])?;
         if changed != 1 {
             return Err(StoreError::Conflict(job));

@@ -8,12 +8,16 @@ mod columns;
 mod error;
 mod jobs;
 mod outbox;
+pub mod purchases;
 mod reader;
+mod refunds;
 mod schema;
+mod settlements;
 #[cfg(test)]
 mod tests;
 mod views;
 mod writer;
+mod zaps;
 
 use std::path::Path;
 use std::thread::JoinHandle;
@@ -25,7 +29,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 pub use error::StoreError;
 pub use jobs::{Advanced, FinishedWork, OpenInvoice, Opened, StoredJob};
 pub use outbox::Pending;
+pub use refunds::{NewRefund, NotReserved};
+pub use settlements::BookedPayment;
 pub use views::{AccountBalance, DayEarnings, EntryRow, JobFilter, JobRow};
+pub use zaps::ZapRow;
 
 use columns::{millis, time};
 use reader::Reader;
@@ -186,7 +193,15 @@ impl Store {
                 )?;
                 forgotten += db.execute(
                     "DELETE FROM jobs WHERE changed_at < ?1 AND work IN ('expired', 'cancelled', 'failed') AND payment = 'void'
-                     AND id NOT IN (SELECT job FROM outbox) AND id NOT IN (SELECT job FROM entries)",
+                     AND id NOT IN (SELECT job FROM outbox)
+                     AND id NOT IN (SELECT job FROM entries WHERE job IS NOT NULL)",
+                    [millis(too_late)],
+                )?;
+                forgotten += db.execute("DELETE FROM our_events WHERE at < ?1", [before_millis])?;
+                // Whoever never paid has nothing to be given back.
+                forgotten += db.execute(
+                    "DELETE FROM refund_targets WHERE at < ?1
+                     AND 'customer:' || lower(hex(customer)) NOT IN (SELECT account FROM balances)",
                     [millis(too_late)],
                 )?;
                 forgotten += db.execute("DELETE FROM declined WHERE at < ?1", [before_millis])?;

@@ -7,13 +7,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::executor::Prepared;
-use crate::job::event::Invoice;
+use crate::job::event::{Invoice, Purse};
 use crate::job::id::{EventId, PaymentHash};
 use crate::job::{
     Canceller, CustomerId, Effect, EffectKey, Estimate, Failure, FinishReason, Job, JobEvent, JobId, JobKind,
-    JobRequest, Notice, Outcome, Params, PaymentState, QuoteDraft, Rates, Terms, Usage, WorkState,
+    JobRequest, Notice, Outcome, PaidBy, Params, PaymentState, QuoteDraft, Rates, Terms, Usage, WorkState,
 };
-use crate::ledger::Account;
+use crate::ledger::{Account, RefundState};
 use crate::money::{Msat, MsatDelta};
 use crate::nip90::SignedEvent;
 
@@ -94,9 +94,22 @@ enum Act {
     Finish(u32),
     Fail,
     Cancel,
+    /// Of so much more or less than the invoice, to which purse.
+    Zap(i8, Purse),
+    /// Credit set aside, and what the wallet made of it.
+    Refund(u8, Refunding),
     Published,
     Undeliverable,
     Wait,
+}
+
+/// How a refund goes.
+#[derive(Debug, Clone, Copy)]
+enum Refunding {
+    Paid,
+    Failed,
+    GivenUp,
+    Open,
 }
 
 fn acts() -> impl Strategy<Value = Act> {
@@ -109,6 +122,10 @@ fn acts() -> impl Strategy<Value = Act> {
         4 => (0u32..=10).prop_map(Act::Finish),
         1 => Just(Act::Fail),
         1 => Just(Act::Cancel),
+        3 => (-1i8..=1, prop_oneof![Just(Purse::Wallet), Just(Purse::Address)]).prop_map(|(d, p)| Act::Zap(d, p)),
+        2 => (0u8..=30, prop_oneof![
+            Just(Refunding::Paid), Just(Refunding::Failed), Just(Refunding::GivenUp), Just(Refunding::Open)
+        ]).prop_map(|(sats, how)| Act::Refund(sats, how)),
         2 => Just(Act::Published),
         1 => Just(Act::Undeliverable),
         1 => Just(Act::Wait),
@@ -120,6 +137,10 @@ struct World {
     store: Store,
     now: u32,
     paid: Msat,
+    zapped: Msat,
+    /// Paid back, fees included.
+    refunded: Msat,
+    hashes: u8,
     published: Vec<JobId>,
 }
 
@@ -163,9 +184,10 @@ impl World {
                 }
             }
             Act::Pay(delta) => {
-                let Some(Job { invoice: Some(invoice), payment, .. }) = self.job(job).await else { return };
+                let Some(Job { invoice: Some(invoice), payment, paid_by, .. }) = self.job(job).await else { return };
                 // A BOLT 11 invoice is paid once at most.
-                if payment == PaymentState::Settled || payment == PaymentState::Released {
+                let paid = payment == PaymentState::Settled && paid_by != PaidBy::Zap;
+                if paid || payment == PaymentState::Released {
                     return;
                 }
                 let amount = match delta {
@@ -200,6 +222,27 @@ impl World {
             Act::Cancel => {
                 self.tell(job, JobEvent::Cancelled(Canceller::Customer)).await;
             }
+            Act::Zap(delta, purse) => {
+                let Some(Job { invoice: Some(invoice), .. }) = self.job(job).await else { return };
+                let amount = match delta {
+                    1 => invoice.amount.saturating_add(Msat::sat(1)),
+                    -1 => invoice.amount.saturating_sub(Msat::msat(1)),
+                    _ => invoice.amount,
+                };
+                let zap = self.zap(job, amount, *purse);
+                let counted = self.store.count_zap(zap).await.unwrap().expect("a new hash");
+                self.follow(job, counted).await;
+                match purse {
+                    Purse::Wallet => self.paid = self.paid.saturating_add(amount),
+                    Purse::Address => self.zapped = self.zapped.saturating_add(amount),
+                }
+                // The same payment, for this job or another.
+                for replay in [job, (job + 1) % 6] {
+                    let again = ZapRow { job: JobId([replay; 32]), ..zap };
+                    assert_eq!(self.store.count_zap(again).await.unwrap(), None);
+                }
+            }
+            Act::Refund(sats, how) => self.refund(CustomerId([job % 3; 32]), Msat::sat(u32::from(*sats)), *how).await,
             Act::Published => {
                 if self.published.contains(&JobId([job; 32])) {
                     self.tell(job, JobEvent::ResultPublished).await;
@@ -215,16 +258,82 @@ impl World {
     }
 }
 
+impl World {
+    fn next_hash(&mut self) -> PaymentHash {
+        self.hashes += 1;
+        PaymentHash([100 + self.hashes; 32])
+    }
+
+    fn zap(&mut self, job: u8, amount: Msat, purse: Purse) -> ZapRow {
+        let payment_hash = self.next_hash();
+        let receipt = EventId(payment_hash.0);
+        ZapRow { payment_hash, receipt, job: JobId([job; 32]), amount, purse, at: at(self.now) }
+    }
+
+    async fn refund(&mut self, customer: CustomerId, amount: Msat, how: Refunding) {
+        let (hash, now) = (self.next_hash(), at(self.now));
+        let credit = self.store.credit(customer).await.unwrap();
+        let new = NewRefund {
+            payment_hash: hash,
+            customer,
+            amount,
+            target: "a@example.com".into(),
+            expires_at: now,
+            automatic_limit: None,
+        };
+        match self.store.reserve_refund(new, now).await.unwrap() {
+            Ok(()) => assert!(amount <= credit),
+            Err(NotReserved::TooLittleCredit { credit: said }) => return assert!(amount > said && said == credit),
+            Err(NotReserved::UnderWay) => return,
+            Err(other) => panic!("{other}"),
+        }
+        // What was not asked for yet can't have been paid.
+        assert_eq!(self.store.refund_paid(hash, Msat::ZERO, now).await.unwrap(), None);
+        if matches!(how, Refunding::GivenUp) {
+            assert!(self.store.refund_failed(hash, RefundState::Reserved, now).await.unwrap().is_some());
+            assert!(!self.store.begin_refund(hash).await.unwrap());
+            return;
+        }
+        assert!(self.store.begin_refund(hash).await.unwrap());
+        assert_eq!(self.store.refund_failed(hash, RefundState::Reserved, now).await.unwrap(), None);
+        let fees = Msat::msat(7);
+        match how {
+            Refunding::Paid => {
+                assert!(self.store.refund_paid(hash, fees, now).await.unwrap().is_some());
+                self.refunded = self.refunded.saturating_add(amount).saturating_add(fees);
+            }
+            Refunding::Failed => {
+                assert!(self.store.refund_failed(hash, RefundState::Paying, now).await.unwrap().is_some());
+            }
+            Refunding::GivenUp | Refunding::Open => return,
+        }
+        // Over is over.
+        assert_eq!(self.store.refund_paid(hash, fees, now).await.unwrap(), None);
+        assert_eq!(self.store.refund_failed(hash, RefundState::Paying, now).await.unwrap(), None);
+    }
+}
+
 async fn live_through(story: Vec<(u8, Act)>) {
     let (store, _closing) = Store::in_memory().unwrap();
-    let mut world = World { store, now: 0, paid: Msat::ZERO, published: vec![] };
+    let mut world = World {
+        store,
+        now: 0,
+        paid: Msat::ZERO,
+        zapped: Msat::ZERO,
+        refunded: Msat::ZERO,
+        hashes: 0,
+        published: vec![],
+    };
     for (job, act) in story {
         world.act(job, &act).await;
     }
     assert_eq!(world.store.check_books().await.unwrap(), Vec::<String>::new());
     let balances = world.store.balances().await.unwrap();
-    let wallet = balances.iter().find(|line| line.account == Account::Wallet);
-    assert_eq!(wallet.map_or(MsatDelta::ZERO, |line| line.balance), MsatDelta::plus(world.paid));
+    let of =
+        |account| balances.iter().find(|line| line.account == account).map_or(MsatDelta::ZERO, |line| line.balance);
+    let in_wallet = MsatDelta::plus(world.paid).checked_add(MsatDelta::minus(world.refunded)).unwrap();
+    assert_eq!(of(Account::Wallet), in_wallet);
+    assert_eq!(of(Account::Address), MsatDelta::plus(world.zapped));
     let sum = balances.iter().try_fold(MsatDelta::ZERO, |sum, line| sum.checked_add(line.balance));
     assert_eq!(sum, Some(MsatDelta::ZERO), "what came in is credit, income or in escrow");
     for pending in world.store.pending().await.unwrap() {
@@ -334,6 +443,29 @@ async fn a_failing_piece_of_a_group_takes_nobody_with_it() {
 }
 
 #[tokio::test]
+async fn quotes_nobody_paid_are_forgotten_after_a_refund_too() {
+    let (store, _closing) = Store::in_memory().unwrap();
+    store.open_job(request(1, 1), prepared(), draft(Terms::Prepay), START).await.unwrap();
+    store.advance(JobId([1; 32]), JobEvent::InvoiceIssued(invoice(1, Msat::sat(21))), START).await.unwrap();
+    store.advance(JobId([1; 32]), JobEvent::PaymentSettled { amount: Msat::sat(20) }, START).await.unwrap();
+    let new = NewRefund {
+        payment_hash: PaymentHash([50; 32]),
+        customer: CustomerId([1; 32]),
+        amount: Msat::sat(20),
+        target: "a@example.com".into(),
+        expires_at: START,
+        automatic_limit: None,
+    };
+    store.reserve_refund(new, START).await.unwrap().unwrap();
+    store.open_job(request(2, 2), prepared(), draft(Terms::Prepay), START).await.unwrap();
+    store.advance(JobId([2; 32]), JobEvent::InvoiceIssued(invoice(2, Msat::sat(21))), START).await.unwrap();
+    store.advance(JobId([2; 32]), JobEvent::Lapsed, START).await.unwrap();
+    store.prune(at(1), at(1), at(1)).await.unwrap();
+    assert!(store.job(JobId([2; 32])).await.unwrap().is_none());
+    assert!(store.job(JobId([1; 32])).await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn pruning_forgets_prompts_but_never_the_books() {
     let (store, _closing) = Store::in_memory().unwrap();
     store.open_job(request(1, 1), prepared(), draft(Terms::Prepay), START).await.unwrap();
@@ -349,5 +481,84 @@ async fn pruning_forgets_prompts_but_never_the_books() {
     let kept = store.job(JobId([1; 32])).await.unwrap().unwrap();
     assert!(kept.request.is_none() && kept.result.is_none());
     assert_eq!(store.ledger(None, None).await.unwrap(), before);
+    assert_eq!(store.check_books().await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_zap_that_the_job_cannot_use_is_not_kept_as_counted() {
+    let (store, _closing) = Store::in_memory().unwrap();
+    let zap = |job| ZapRow {
+        payment_hash: PaymentHash([200; 32]),
+        receipt: EventId([200; 32]),
+        job: JobId([job; 32]),
+        amount: Msat::sat(21),
+        purse: Purse::Address,
+        at: START,
+    };
+    store.open_job(request(1, 1), prepared(), draft(Terms::Free), START).await.unwrap();
+    assert!(matches!(store.count_zap(zap(1)).await, Err(StoreError::Illegal { .. })));
+    assert!(matches!(store.count_zap(zap(9)).await, Err(StoreError::NoSuchJob(_))));
+    assert!(!store.knows_zap(PaymentHash([200; 32])).await.unwrap());
+    // An invoice of ours counts by itself, whatever a receipt says of it.
+    store.open_job(request(2, 1), prepared(), draft(Terms::Prepay), START).await.unwrap();
+    store.advance(JobId([2; 32]), JobEvent::InvoiceIssued(invoice(2, Msat::sat(21))), START).await.unwrap();
+    let own = ZapRow { payment_hash: PaymentHash([2; 32]), ..zap(2) };
+    assert_eq!(store.count_zap(own).await.unwrap(), None);
+    assert!(store.count_zap(zap(2)).await.unwrap().is_some());
+    let zaps = store.zaps().await.unwrap();
+    assert_eq!((zaps.len(), zaps[0].job, zaps[0].purse), (1, JobId([2; 32]), Purse::Address));
+}
+
+#[tokio::test]
+async fn the_invoice_of_a_zapped_job_is_still_looked_up() {
+    let (store, _closing) = Store::in_memory().unwrap();
+    store.open_job(request(1, 1), prepared(), draft(Terms::Prepay), START).await.unwrap();
+    store.advance(JobId([1; 32]), JobEvent::InvoiceIssued(invoice(1, Msat::sat(21))), START).await.unwrap();
+    assert_eq!(store.given_up_invoices(START, 9).await.unwrap().len(), 0);
+    let zap = ZapRow {
+        payment_hash: PaymentHash([200; 32]),
+        receipt: EventId([200; 32]),
+        job: JobId([1; 32]),
+        amount: Msat::sat(21),
+        purse: Purse::Address,
+        at: START,
+    };
+    store.count_zap(zap).await.unwrap().unwrap();
+    assert_eq!(store.given_up_invoices(START, 9).await.unwrap().len(), 1);
+    store.advance(JobId([1; 32]), JobEvent::PaymentSettled { amount: Msat::sat(21) }, START).await.unwrap();
+    assert_eq!(store.given_up_invoices(START, 9).await.unwrap().len(), 0);
+    assert_eq!(store.credit(CustomerId([1; 32])).await.unwrap(), Msat::sat(21));
+}
+
+#[tokio::test]
+async fn what_is_paid_back_by_itself_ends_at_the_day_s_limit() {
+    let (store, _closing) = Store::in_memory().unwrap();
+    store.open_job(request(1, 1), prepared(), draft(Terms::Prepay), START).await.unwrap();
+    store.advance(JobId([1; 32]), JobEvent::InvoiceIssued(invoice(1, Msat::sat(21))), START).await.unwrap();
+    store.advance(JobId([1; 32]), JobEvent::PaymentSettled { amount: Msat::sat(100) }, START).await.unwrap();
+    store.advance(JobId([1; 32]), JobEvent::RunFailed(Failure::backend("x")), START).await.unwrap();
+    let new = |hash: u8, sats: u32, limit: Option<u32>| NewRefund {
+        payment_hash: PaymentHash([hash; 32]),
+        customer: CustomerId([1; 32]),
+        amount: Msat::sat(sats),
+        target: "a@example.com".into(),
+        expires_at: START,
+        automatic_limit: limit.map(Msat::sat),
+    };
+    let pay = async |new: NewRefund, now| -> Result<(), NotReserved> {
+        let hash = new.payment_hash;
+        store.reserve_refund(new, now).await.unwrap()?;
+        assert!(store.begin_refund(hash).await.unwrap());
+        assert!(store.refund_paid(hash, Msat::ZERO, now).await.unwrap().is_some());
+        Ok(())
+    };
+    assert_eq!(pay(new(50, 30, Some(40)), START).await, Ok(()));
+    let full = NotReserved::DayIsFull { limit: Msat::sat(40), left: Msat::sat(10) };
+    assert_eq!(pay(new(51, 11, Some(40)), START).await, Err(full));
+    // Not the operator's own word, and not tomorrow.
+    assert_eq!(pay(new(52, 11, None), START).await, Ok(()));
+    assert_eq!(pay(new(53, 11, Some(40)), at(90_000)).await, Ok(()));
+    assert_eq!(pay(new(53, 11, None), at(90_000)).await, Err(NotReserved::KnownHash));
+    assert_eq!(pay(new(1, 11, None), at(90_000)).await, Err(NotReserved::KnownHash));
     assert_eq!(store.check_books().await.unwrap(), Vec::<String>::new());
 }

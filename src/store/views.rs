@@ -5,8 +5,9 @@ use rusqlite::params;
 use serde::Serialize;
 
 use super::Store;
-use super::columns::{from_json, id, millis, time};
+use super::columns::{from_json, millis, optional_id, time};
 use super::error::StoreError;
+use super::refunds;
 use crate::job::{Job, JobId, JobKind, WorkState};
 use crate::ledger::{Account, Reason};
 use crate::money::{Msat, MsatDelta};
@@ -46,8 +47,8 @@ pub struct EntryRow {
     pub entry: i64,
     /// When.
     pub at: Timestamp,
-    /// For which job.
-    pub job: JobId,
+    /// For which job, if it is about one.
+    pub job: Option<JobId>,
     /// Why.
     #[serde(serialize_with = "word")]
     pub reason: Reason,
@@ -152,7 +153,7 @@ impl Store {
                     entries.push(EntryRow {
                         entry: row.get(0)?,
                         at: time(row.get(1)?, "entries.at")?,
-                        job: JobId(id(row, 2, "entries.job")?),
+                        job: optional_id(row, 2, "entries.job")?.map(JobId),
                         reason: Reason::from_word(&reason)
                             .ok_or_else(|| StoreError::corrupt("entries.reason", "an unknown word"))?,
                         account: account.parse().map_err(|error| StoreError::corrupt("postings.account", error))?,
@@ -187,7 +188,8 @@ impl Store {
     }
 
     /// Everything the invariants of the books are about, checked: each entry sums to zero, each balance is the sum of its
-    /// postings, and no job that is over holds money. Returns what is wrong, in words.
+    /// postings, and no job that is over holds money, and what is
+    /// on its way back is what the refunds under way say. Returns what is wrong, in words.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -229,6 +231,7 @@ impl Store {
                         wrong.push(format!("job {} is over and still holds {}", job.id, job.escrow));
                     }
                 }
+                wrong.extend(refunds::check(db)?);
                 Ok(wrong)
             })
             .await

@@ -3,9 +3,11 @@
 pub mod gate;
 pub mod inference_contract;
 pub mod input_sources;
+pub mod lnurl_service;
 pub mod market;
 pub mod nwc_service;
 #[cfg(feature = "ldk")]
 pub mod regtest;
 pub mod relay;
 pub mod wallet_contract;
+pub mod wallet_servers;

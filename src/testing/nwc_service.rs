@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
+use jiff::Timestamp;
 use nostr::{Event, EventBuilder, Filter, Keys, Kind, RelayUrl, Tag, TagKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,8 +22,8 @@ use crate::wallet::nwc::cipher::Cipher;
 use crate::wallet::nwc::link::ENCRYPTION_TAG;
 use crate::wallet::nwc::meeting::{Arrival, Arrivals, Meeting};
 use crate::wallet::nwc::wire::{
-    Balance, ByHash, Call, MakeInvoice, Method, Notification, Paid, PayInvoice, Reply, ReplyError, SettleHoldInvoice,
-    Transaction,
+    Balance, ByHash, Call, ListTransactions, MakeInvoice, Method, Notification, Paid, PayInvoice, Reply, ReplyError,
+    SettleHoldInvoice, Transaction, Transactions,
 };
 use crate::wallet::watch::{self, WatchEvent};
 use crate::wallet::{
@@ -50,11 +51,30 @@ pub struct NwcServiceOptions {
     pub notifications: bool,
     /// Publishes an info event (kind 13194).
     pub introduces_itself: bool,
+    /// Offers `list_transactions`.
+    pub lists_transactions: bool,
+    /// Says how high the chain is, at first; see [`ServiceFaults::reach_block`].
+    pub block_height: Option<u32>,
+    /// By which block held payments have to be taken, as the service says.
+    pub settle_deadline: Option<u32>,
 }
+
+/// Transactions in one answer at most, whatever is asked.
+const PAGE: usize = 2;
 
 impl Default for NwcServiceOptions {
     fn default() -> Self {
-        Self { nip44: true, nip04: true, hold_invoices: true, pay: true, notifications: true, introduces_itself: true }
+        Self {
+            nip44: true,
+            nip04: true,
+            hold_invoices: true,
+            pay: true,
+            notifications: true,
+            introduces_itself: true,
+            lists_transactions: true,
+            block_height: None,
+            settle_deadline: None,
+        }
     }
 }
 
@@ -71,6 +91,7 @@ struct Set {
     fail_next: Option<&'static str>,
     garble_next: bool,
     stranger: bool,
+    height: Option<u32>,
 }
 
 impl ServiceFaults {
@@ -92,6 +113,11 @@ impl ServiceFaults {
     /// The next answer is no JSON.
     pub fn garble_next(&self) {
         self.lock().garble_next = true;
+    }
+
+    /// The chain is this high now.
+    pub fn reach_block(&self, height: u32) {
+        self.lock().height = Some(height);
     }
 
     /// Somebody else answers every request first.
@@ -225,6 +251,9 @@ impl Service {
         if self.options.pay {
             methods.push(Method::PayInvoice);
         }
+        if self.options.lists_transactions {
+            methods.push(Method::ListTransactions);
+        }
         if self.options.hold_invoices {
             methods.extend([Method::MakeHoldInvoice, Method::SettleHoldInvoice, Method::CancelHoldInvoice]);
         }
@@ -282,7 +311,8 @@ impl Service {
         match method {
             Method::GetInfo => {
                 let methods: Vec<_> = self.methods().into_iter().map(Method::word).collect();
-                Ok(json!({"alias": "fake", "network": "regtest", "methods": methods}))
+                let height = self.faults.lock().height.or(self.options.block_height);
+                Ok(json!({"alias": "fake", "network": "regtest", "block_height": height, "methods": methods}))
             }
             Method::GetBalance => Ok(to_value(&Balance { balance: self.wallet.funds().map_err(coded)? })),
             Method::MakeInvoice | Method::MakeHoldInvoice => self.make(method, params(call)?).await,
@@ -295,6 +325,7 @@ impl Service {
                 let payment = Payer::pay(&self.wallet, &invoice, Msat::MAX).await.map_err(coded)?;
                 Ok(to_value(&Paid { preimage: hex::encode(payment.preimage), fees_paid: payment.fees }))
             }
+            Method::ListTransactions => self.list(&params(call)?).await,
             Method::SettleHoldInvoice => {
                 let SettleHoldInvoice { preimage } = params(call)?;
                 let preimage: [u8; 32] =
@@ -308,6 +339,31 @@ impl Service {
                 Ok(json!({}))
             }
         }
+    }
+
+    async fn list(&self, asked: &ListTransactions) -> Result<Value, ReplyError> {
+        let since = i64::try_from(asked.from).ok().and_then(|second| Timestamp::from_second(second).ok());
+        let since = since.ok_or_else(|| error("OTHER"))?;
+        let history = self.wallet.history().ok_or_else(|| error("NOT_IMPLEMENTED"))?;
+        let mut transactions: Vec<Transaction> = match asked.direction.as_str() {
+            "incoming" => {
+                let received = history.received(since).await.map_err(coded)?;
+                let told = received.iter().map(|one| self.transaction(&one.payment_hash));
+                told.collect::<Result<_, _>>().map_err(coded)?
+            }
+            _ => {
+                let sent = history.sent(since).await.map_err(coded)?;
+                let told = sent.iter().map(|one| {
+                    let settled_at = one.at.map(|at| at.as_second());
+                    Ok(Transaction { amount: Some(one.amount), settled_at, ..self.outgoing(&one.payment_hash)? })
+                });
+                told.collect::<Result<_, _>>().map_err(coded)?
+            }
+        };
+        transactions.sort_unstable_by_key(|told| told.payment_hash);
+        let page = transactions.iter().skip(asked.offset as usize).take(PAGE.min(asked.limit as usize));
+        let transactions = page.map(to_value).collect();
+        Ok(to_value(&Transactions { transactions }))
     }
 
     async fn make(&self, method: Method, asked: MakeInvoice) -> Result<Value, ReplyError> {
@@ -346,6 +402,7 @@ impl Service {
                     amount: Some(amount),
                     expires_at: Some(record.expires_at.as_second()),
                     settled_at,
+                    settle_deadline: self.options.settle_deadline.filter(|_| state == "accepted"),
                     ..Transaction::default()
                 })
             }

@@ -15,15 +15,21 @@ pub use crate::job::id::PaymentHash;
 use crate::money::Msat;
 
 pub mod bolt11;
+pub mod cln;
 pub mod desk;
 pub mod error;
 pub mod fake;
 pub mod hold_window;
+pub mod http;
 #[cfg(feature = "ldk")]
 pub mod ldk;
+pub mod lnbits;
+pub mod lnd;
 pub mod node;
 pub mod nwc;
+pub mod phoenixd;
 pub mod watch;
+mod words;
 
 pub use bolt11::PayableInvoice;
 pub use error::{InvoiceError, NwcUriError, WalletError};

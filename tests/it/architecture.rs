@@ -21,14 +21,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("fetch", &[]),
     ("inference", &["job"]),
     ("executor", &["money", "job", "inference"]),
-    ("wallet", &["money", "job"]),
+    ("wallet", &["money", "job", "fetch"]),
+    ("lnurl", &["money", "job", "fetch", "wallet"]),
     ("relays", &["job", "identity", "nip90", "fetch", "executor"]),
     ("store", &["money", "job", "ledger", "nip90", "executor"]),
     // What is written in the file.
     ("config", &["money", "job", "identity"]),
     // The two sides of a sale: traits in, no concrete wallet, backend or relay.
-    ("provider", &["money", "job", "ledger", "identity", "nip90", "executor", "wallet", "relays", "store"]),
-    ("requester", &["money", "job", "nip90", "wallet", "relays", "provider"]),
+    ("provider", &["money", "job", "ledger", "identity", "nip90", "executor", "wallet", "lnurl", "relays", "store"]),
+    ("requester", &["money", "job", "nip90", "wallet", "relays", "store", "provider"]),
     // Putting it together.
     (
         "daemon",
@@ -41,6 +42,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "inference",
             "executor",
             "wallet",
+            "lnurl",
             "relays",
             "store",
             "config",
@@ -60,6 +62,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "inference",
             "executor",
             "wallet",
+            "lnurl",
             "relays",
             "store",
             "provider",
@@ -138,6 +141,10 @@ const CLOCKS: &[(&str, &str)] = &[
     ("wallet/fake/network.rs", "the default of a clock that tests replace"),
     ("wallet/nwc/", "expiry of what a wallet on the other side of a wire has just sent"),
     ("wallet/ldk/", "invoices of a node that lives by the machine's clock, and when it said that money came"),
+    ("wallet/lnd/", "expiry of what a wallet on the other side of a wire has just sent"),
+    ("wallet/cln/", "expiry of what a wallet on the other side of a wire has just sent"),
+    ("wallet/phoenixd/", "expiry of what a wallet on the other side of a wire has just sent"),
+    ("wallet/lnbits/", "expiry of what a wallet on the other side of a wire has just sent"),
     ("testing/", "the other side of the wire"),
 ];
 
@@ -148,6 +155,7 @@ const SPAWNERS: &[(&str, &str)] = &[
     ("store/", "the threads that own the database connections; joined by Closing::wait"),
     ("wallet/nwc/mod.rs", "listens to the wallet; aborted when the wallet is dropped"),
     ("wallet/ldk/mod.rs", "listens to the node; joined by shut_down, aborted when the wallet is dropped"),
+    ("wallet/http/news.rs", "reads a wallet's news; aborted when the stream it feeds is dropped"),
     ("testing/", "servers of the tests"),
 ];
 
@@ -159,6 +167,10 @@ const CONCRETE: &[(&str, &[&str])] = &[
     ("wallet/fake", &["wallet::fake", "FakeWallet", "FakeNetwork"]),
     ("wallet/nwc", &["wallet::nwc", "NwcWallet"]),
     ("wallet/ldk", &["wallet::ldk", "LdkWallet"]),
+    ("wallet/lnd", &["wallet::lnd", "LndWallet"]),
+    ("wallet/cln", &["wallet::cln", "ClnWallet"]),
+    ("wallet/phoenixd", &["wallet::phoenixd", "PhoenixdWallet"]),
+    ("wallet/lnbits", &["wallet::lnbits", "LnbitsWallet"]),
     ("inference/echo", &["inference::echo", "echo::Echo"]),
     ("inference/mistral_rs", &["inference::mistral_rs", "mistral_rs::MistralRs"]),
 ];

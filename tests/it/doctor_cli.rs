@@ -211,6 +211,7 @@ async fn a_wallet_behind_a_relay_is_tried_with_an_invoice_and_one_that_lies_is_f
     let options = ["--backend", "echo", "--nwc", "file:nwc", "--base", "2sat"];
     let here = Installation::new(&[&relay.url()], &options).await;
     fs::write(here.home().join("nwc"), service.uri()).unwrap();
+    here.set("network = \"bitcoin\"", "network = \"regtest\"");
 
     let good = here.doctor().await;
     assert_eq!(good.code, 0, "{:#}", good.report);

@@ -7,7 +7,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod architecture;
+mod audit;
 mod backends;
+mod buying;
 mod cancelling;
 mod crash;
 #[cfg(feature = "ldk")]
@@ -24,9 +26,11 @@ mod node_cli;
 #[cfg(feature = "ldk")]
 mod on_chain;
 mod paying;
+mod refunds;
 mod refusing;
 mod relays;
 mod stopping;
 mod streaming;
 mod walk;
 mod wallet_trouble;
+mod zaps;

@@ -221,7 +221,7 @@ async fn the_buyer_s_side_buys_from_the_provider_s_side() {
         offer_window: SignedDuration::from_millis(1),
         timeout: SignedDuration::from_secs(60),
     };
-    let plan = Plan { request, asked: vec![], limits, choice: Choice::Cheapest, max_fee: Msat::ZERO, network: NETWORK };
+    let plan = Plan { request, asked: vec![], limits, choice: Choice::Cheapest, max_fee_percent: 0, network: NETWORK };
     let paid = Arc::new(std::sync::Mutex::new(Vec::new()));
     let seen = Arc::clone(&paid);
     let receipt = within(

@@ -173,3 +173,23 @@ async fn a_payment_that_comes_after_the_request_expired_becomes_credit() {
     assert_eq!(echo.runs(), 0);
     market.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_the_wallet_leaves_open_is_decided_when_there_is_news() {
+    let echo = Echo::new().gated();
+    let market = TestMarket::new().terms(Terms::Hold).backend(echo.clone()).start().await;
+    let customer = market.customer().await;
+    let mut posted = customer.post(&customer.order("undecided")).await;
+    let invoice = posted.invoice().await;
+    let paying = customer.begin_to_pay(&invoice);
+    market.moments().told(posted.job, "payment-held").await;
+    market.wallet().faults().go_silent(true);
+    echo.release(1);
+    // Asked to settle, and silent: the next attempt waits.
+    market.moments().reached(posted.job, Moment::After(EffectKey::SettleHold)).await;
+    market.wallet().faults().go_silent(false);
+    market.wallet().repeat_news(&invoice.payment_hash).unwrap();
+    assert_eq!(posted.result().await.content, "undecided");
+    paying.await.unwrap().unwrap();
+    market.finish().await;
+}

@@ -341,6 +341,8 @@ fn service_plan(
         settings: Settings { offers: [(JobKind::TextGeneration, offer)].into(), ..Settings::default() },
         retention: Duration::from_secs(24 * 60 * 60),
         wallet: Some(wallet),
+        zaps: None,
+        refunds: None,
         desk: None,
         hold_key: Some(HoldKey::new(*identity.wallet.hold_secret())),
         router: Box::new(move |_| {
@@ -389,10 +391,10 @@ async fn buy(
         limits: Limits { max_cost: MAX_COST, offer_window: SignedDuration::from_secs(1), timeout: JOB_TIMEOUT },
         // There is nobody else to wait for.
         choice: Choice::First,
-        max_fee: Msat::ZERO,
+        max_fee_percent: 0,
         network: bitcoin::Network::Regtest,
     };
-    let buyer = Buyer { publisher: pool.clone(), wallet: Some(market.purse()), clock };
+    let buyer = Buyer { publisher: pool.clone(), wallet: Some(market.purse()), book: None, clock };
     let bought = buyer.buy(plan, answers.readable(), |progress| timeline.hear(job.number, progress)).await;
     let mut sold = Sold {
         job: job.number,

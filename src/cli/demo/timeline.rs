@@ -63,6 +63,7 @@ impl Timeline {
             Progress::Passed { why, .. } => self.tell(some, Some(7000), "provider", format!("no offer: {why}"), None),
             Progress::Chosen(offer) => self.tell(some, None, "customer", "pays the invoice".into(), Some(offer.amount)),
             Progress::Paid { amount, .. } => self.tell(some, None, "wallet", "settled".into(), Some(amount)),
+            Progress::Returned { amount } => self.tell(some, None, "wallet", "came back".into(), Some(amount)),
             Progress::Working { .. } => self.tell(some, Some(7000), "provider", "processing".into(), None),
             Progress::Piece(_) => self.tell(some, Some(7000), "provider", "partial".into(), None),
             Progress::Refused { refusal, .. } => {

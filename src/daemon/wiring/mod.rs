@@ -1,16 +1,21 @@
 //! From a configuration to parts: the one place that names concrete wallets, backends and sources.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use bitcoin::Network;
 use secrecy::ExposeSecret;
+use url::Url;
 
 use crate::config::{
-    Config, InferenceSettings, LdkSettings, Limits, MistralRsSettings, Paths, TextSettings, WalletSettings,
+    ClnSettings, Config, InferenceSettings, LdkSettings, Limits, LndSettings, MistralRsSettings, Paths, TextSettings,
+    WalletSettings,
 };
-use crate::daemon::service::{AdPlan, Plan};
+use crate::daemon::service::{AdPlan, Plan, REFUNDS_EVERY, RefundPlan};
 use crate::executor::Router;
 use crate::executor::inference::TextExecutor;
 use crate::fetch::{FetchLimits, Fetcher};
@@ -20,14 +25,20 @@ use crate::inference::{Inference, ModelInfo};
 use crate::job::admission::Rules;
 use crate::job::text::TextLimits;
 use crate::job::{JobKind, Terms};
+use crate::lnurl::LnurlClient;
 use crate::money::Msat;
 use crate::nip90::handler_info::{Ad, AdParam, AdPrice, Profile};
 use crate::nip90::{Codec, ReadLimits};
-use crate::provider::{Clock, HoldKey, Offer, Settings};
+use crate::provider::{AutomaticRefunds, Clock, HoldKey, Offer, Settings, ZapAddress};
 use crate::relays::{DEFAULT_LOOKUP_PATIENCE, IntakeLimits, PoolConfig, Rate, RelayInputs};
 use crate::wallet::Wallet;
+use crate::wallet::cln::ClnWallet;
 use crate::wallet::fake::{FakeNetwork, FakeWallet, FakeWalletOptions};
+use crate::wallet::http::{Endpoint, HttpOptions};
+use crate::wallet::lnbits::LnbitsWallet;
+use crate::wallet::lnd::LndWallet;
 use crate::wallet::nwc::{NwcOptions, NwcUri, NwcWallet};
+use crate::wallet::phoenixd::PhoenixdWallet;
 
 pub mod wallets;
 
@@ -36,6 +47,9 @@ pub const PLAY_MONEY_FILE: &str = "play-money.journal";
 
 /// How often play-money invoices are looked at.
 const PLAY_MONEY_POLL: Duration = Duration::from_secs(1);
+
+/// Bytes of a certificate file at most; a chain of several is some kilobytes.
+const MAX_CERTIFICATE_BYTES: u64 = 64 * 1024;
 
 /// How long another job's result is waited for when it is an input.
 const JOB_INPUT_PATIENCE: Duration = Duration::from_secs(60);
@@ -73,14 +87,33 @@ pub async fn wallet(config: &Config, identity: &Identity, data: &Path) -> Result
         }
         WalletSettings::Nwc { connection } => {
             let secret = connection.reveal("wallet.nwc.connection")?;
-            Some(Arc::new(connect_nwc(secret.expose_secret()).await.context("wallet.nwc.connection")?))
+            let connected = connect_nwc(secret.expose_secret(), config.network).await;
+            Some(Arc::new(connected.context("wallet.nwc.connection")?))
         }
         WalletSettings::Ldk(settings) => Some(embedded_node(config, settings, identity, data).await?),
-        WalletSettings::Lnd(_)
-        | WalletSettings::Cln(_)
-        | WalletSettings::Phoenixd { .. }
-        | WalletSettings::Lnbits { .. } => {
-            anyhow::bail!("this wallet is not wired yet")
+        WalletSettings::Lnd(LndSettings { url, macaroon, certificate }) => {
+            let endpoint = endpoint("wallet.lnd", url, certificate.as_deref())?;
+            let secret = macaroon.reveal("wallet.lnd.macaroon")?;
+            let connected = LndWallet::connect(endpoint, &secret, config.network, HttpOptions::default()).await;
+            Some(Arc::new(connected.context("wallet.lnd")?))
+        }
+        WalletSettings::Cln(ClnSettings { url, rune, certificate }) => {
+            let endpoint = endpoint("wallet.cln", url, certificate.as_deref())?;
+            let secret = rune.reveal("wallet.cln.rune")?;
+            let connected = ClnWallet::connect(endpoint, &secret, config.network, HttpOptions::default()).await;
+            Some(Arc::new(connected.context("wallet.cln")?))
+        }
+        WalletSettings::Phoenixd { url, password } => {
+            let endpoint = endpoint("wallet.phoenixd", url, None)?;
+            let secret = password.reveal("wallet.phoenixd.password")?;
+            let connected = PhoenixdWallet::connect(endpoint, &secret, config.network, HttpOptions::default()).await;
+            Some(Arc::new(connected.context("wallet.phoenixd")?))
+        }
+        WalletSettings::Lnbits { url, key } => {
+            let endpoint = endpoint("wallet.lnbits", url, None)?;
+            let secret = key.reveal("wallet.lnbits.key")?;
+            let connected = LnbitsWallet::connect(endpoint, &secret, config.network, HttpOptions::default()).await;
+            Some(Arc::new(connected.context("wallet.lnbits")?))
         }
     })
 }
@@ -142,11 +175,29 @@ async fn embedded_node(_: &Config, _: &LdkSettings, _: &Identity, _: &Path) -> R
     )
 }
 
+/// Where a wallet's HTTP interface is, with the certificate that is pinned.
+fn endpoint(section: &str, url: &Url, certificate: Option<&Path>) -> Result<Endpoint> {
+    let pem = certificate.map(|path| read_certificate(path).with_context(|| format!("{section}.certificate")));
+    Endpoint::new(url, pem.transpose()?.as_deref()).with_context(|| format!("{section}.url"))
+}
+
+fn read_certificate(path: &Path) -> Result<Vec<u8>> {
+    let unreadable = || format!("can't read {}", path.display());
+    let mut pem = Vec::new();
+    let file = File::open(path).with_context(unreadable)?;
+    file.take(MAX_CERTIFICATE_BYTES + 1).read_to_end(&mut pem).with_context(unreadable)?;
+    anyhow::ensure!(pem.len() as u64 <= MAX_CERTIFICATE_BYTES, "{} is far too large", path.display());
+    Ok(pem)
+}
+
 /// What a customer trying things out has.
 const PLAY_PURSE: Msat = Msat::sat(10_000);
 
 /// The purse's key on the play-money network. No secret: there is nothing to guard.
 const PLAY_PURSE_KEY: [u8; 32] = [0x70; 32];
+
+/// The network play money is on.
+pub const PLAY_NETWORK: Network = crate::wallet::fake::NETWORK;
 
 /// A customer's play money, on the same invented network as the provider of that data folder.
 ///
@@ -161,10 +212,11 @@ pub fn play_purse(data: &Path) -> Result<FakeWallet> {
 /// Connects a wallet by its Nostr Wallet Connect string.
 ///
 /// # Errors
-/// When the string can't be read or the wallet does not answer.
-pub async fn connect_nwc(connection: &str) -> Result<NwcWallet> {
+/// When the string can't be read, the wallet does not answer, or it is on another network.
+pub async fn connect_nwc(connection: &str, network: Network) -> Result<NwcWallet> {
     let uri: NwcUri = connection.parse()?;
-    NwcWallet::connect(&uri, NwcOptions::default()).await.context("the wallet behind the NWC connection can't be used")
+    let options = NwcOptions { network: Some(network), ..NwcOptions::default() };
+    NwcWallet::connect(&uri, options).await.context("the wallet behind the NWC connection can't be used")
 }
 
 /// Loads the model of the configuration. Says how far it is.
@@ -270,11 +322,31 @@ pub async fn plan(
         desk: None,
         hold_key: Some(HoldKey::new(*identity.wallet.hold_secret())),
         wallet,
+        zaps: zap_address(config)?,
+        refunds: Some(refunds(config)),
         router: Box::new(router),
         ad: config.ad.enabled.then(|| ad_plan(config, &models, terms)),
         clock: Clock::system(),
         witness: Arc::new(()),
     })
+}
+
+/// How addresses are asked: only public ones, unless the operator lets everything private be fetched.
+pub fn lnurl(config: &Config) -> LnurlClient {
+    LnurlClient::new(wallets::network(config), config.fetch.allow_private)
+}
+
+/// Our lightning address, when zaps of it are to count.
+fn zap_address(config: &Config) -> Result<Option<ZapAddress>> {
+    let Some(address) = config.profile.lud16.as_ref().filter(|_| config.zaps.accept) else { return Ok(None) };
+    let address = address.parse().context("profile.lud16")?;
+    Ok(Some(ZapAddress { address, lnurl: lnurl(config) }))
+}
+
+fn refunds(config: &Config) -> RefundPlan {
+    let automatic =
+        config.refund.automatic_above.map(|above| AutomaticRefunds { above, max_per_day: config.refund.max_per_day });
+    RefundPlan { lnurl: lnurl(config), max_fee_percent: config.refund.max_fee_percent, automatic, every: REFUNDS_EVERY }
 }
 
 /// The terms need a wallet that can do them.

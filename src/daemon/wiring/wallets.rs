@@ -27,6 +27,11 @@ impl std::fmt::Debug for OpenWallet {
 }
 
 impl OpenWallet {
+    /// A wallet any process may open beside others.
+    pub fn of(wallet: Arc<dyn Wallet>) -> Self {
+        Self { wallet, is_ours: true, _lock: None }
+    }
+
     /// Ends it in order.
     pub async fn close(self) {
         self.wallet.shut_down().await;

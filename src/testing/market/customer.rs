@@ -192,7 +192,7 @@ impl Customer {
 
     /// The buying side of coinop with this customer's key and money.
     pub fn buyer(&self) -> Buyer {
-        Buyer { publisher: self.relays.clone(), wallet: Some(self.purse.clone()), clock: Clock::system() }
+        Buyer { publisher: self.relays.clone(), wallet: Some(self.purse.clone()), book: None, clock: Clock::system() }
     }
 }
 

@@ -11,7 +11,7 @@ use nostr::{Event, Filter, Kind, SingleLetterTag};
 use tempfile::TempDir;
 
 use super::relay::TestRelay;
-use crate::daemon::service::{Plan, Service, StartError};
+use crate::daemon::service::{Plan, RefundPlan, Service, StartError};
 use crate::executor::Router;
 use crate::executor::inference::TextExecutor;
 use crate::identity::Signer;
@@ -20,13 +20,14 @@ use crate::inference::echo::Echo;
 use crate::job::admission::Rules;
 use crate::job::text::TextLimits;
 use crate::job::{Job, JobId, JobKind, Rates, Terms};
+use crate::lnurl::LnurlClient;
 use crate::money::Msat;
 use crate::nip90::{Codec, ReadLimits, kinds};
-use crate::provider::{Clock, HoldKey, Offer, Settings, Witness};
+use crate::provider::{Clock, HoldKey, Offer, Settings, Witness, ZapAddress};
 use crate::relays::{IntakeLimits, PoolConfig, Rate, RelayInputs};
 use crate::store::{Closing, Store, StoredJob};
 use crate::wallet::Wallet;
-use crate::wallet::fake::{FakeNetwork, FakeWallet, FakeWalletOptions};
+use crate::wallet::fake::{FakeNetwork, FakeWallet, FakeWalletOptions, NETWORK};
 
 mod customer;
 mod moments;
@@ -64,6 +65,8 @@ pub struct MarketBuilder {
     retention: Duration,
     wallet: Option<FakeWalletOptions>,
     front: Option<Front>,
+    zaps: Option<String>,
+    refunds: Option<RefundPlan>,
     own_wallet: Option<Arc<dyn Wallet>>,
     time_limit: Duration,
     backend: Option<Arc<dyn Inference>>,
@@ -139,6 +142,20 @@ impl MarketBuilder {
     #[must_use]
     pub fn wallet_behind(mut self, front: impl Fn(FakeWallet) -> Arc<dyn Wallet> + Send + Sync + 'static) -> Self {
         self.front = Some(Arc::new(front));
+        self
+    }
+
+    /// Zaps of this lightning address, which may be at loopback, count as payment.
+    #[must_use]
+    pub fn zaps(mut self, address: String) -> Self {
+        self.zaps = Some(address);
+        self
+    }
+
+    /// How the provider pays credit back; without this it does not.
+    #[must_use]
+    pub fn refunds(mut self, refunds: RefundPlan) -> Self {
+        self.refunds = Some(refunds);
         self
     }
 
@@ -261,6 +278,11 @@ impl MarketBuilder {
             retention: self.retention,
             wallet,
             desk: None,
+            zaps: self.zaps.as_ref().map(|address| ZapAddress {
+                address: address.parse().expect("a lightning address"),
+                lnurl: LnurlClient::new(NETWORK, true),
+            }),
+            refunds: self.refunds,
             hold_key: Some(HoldKey::new([PROVIDER_WALLET; 32])),
             router: Box::new(router),
             ad: None,
@@ -287,6 +309,8 @@ impl TestMarket {
             settings: Settings {
                 // News of the wallet must do; who tests its silence asks for less.
                 payment_poll: Duration::from_secs(3_600),
+                // Tells the wallet's faults apart by its calls; who tests the audit asks for it.
+                audit_every: Duration::ZERO,
                 partial_every: Duration::ZERO,
                 ..Settings::default()
             },
@@ -299,6 +323,8 @@ impl TestMarket {
             retention: Duration::from_secs(90 * 24 * 3_600),
             wallet: Some(FakeWalletOptions::default()),
             front: None,
+            zaps: None,
+            refunds: None,
             own_wallet: None,
             time_limit: PATIENCE,
             backend: None,

@@ -65,6 +65,13 @@ impl Default for FakeWalletOptions {
     }
 }
 
+/// How an invoice says what it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Says {
+    Text,
+    Hash,
+}
+
 /// A wallet on a [`FakeNetwork`]. Cloning shares it, its faults included.
 #[derive(Clone)]
 pub struct FakeWallet {
@@ -175,6 +182,14 @@ impl FakeWallet {
         Ok(())
     }
 
+    /// An invoice that commits to a text by its hash (BOLT 11 `h`), as LUD-06 and NIP-57 ask.
+    ///
+    /// # Errors
+    /// As [`Wallet::create_invoice`].
+    pub fn commit_to(&self, request: &InvoiceRequest) -> Result<Invoice, WalletError> {
+        self.guarded(|| self.make(request, None, Says::Hash))
+    }
+
     /// The network it is on.
     pub fn network(&self) -> &FakeNetwork {
         &self.network
@@ -202,7 +217,7 @@ impl FakeWallet {
         Ok(answer)
     }
 
-    fn make(&self, request: &InvoiceRequest, hold: Option<&PaymentHash>) -> Result<Invoice, WalletError> {
+    fn make(&self, request: &InvoiceRequest, hold: Option<&PaymentHash>, says: Says) -> Result<Invoice, WalletError> {
         if request.amount.is_zero() {
             return Err(WalletError::Refused("an invoice needs an amount".into()));
         }
@@ -227,7 +242,7 @@ impl FakeWallet {
                 }
             };
             account.made += 1;
-            let bolt11 = self.sign(request, amount, &hash, now)?;
+            let bolt11 = self.sign(request, amount, &hash, says, now)?;
             let read = bolt11::read_for_paying(&bolt11, NETWORK, now)?;
             let entry = Entry {
                 hash,
@@ -252,13 +267,18 @@ impl FakeWallet {
         request: &InvoiceRequest,
         amount: Msat,
         hash: &PaymentHash,
+        says: Says,
         now: jiff::Timestamp,
     ) -> Result<String, WalletError> {
         let refused = |error: lightning_invoice::CreationError| WalletError::Refused(error.to_string());
         let since_epoch = u64::try_from(now.as_second()).map(Duration::from_secs).unwrap_or_default();
         let secret = self.derive(b"payment secret", hash.as_bytes());
-        InvoiceBuilder::new(Currency::Regtest)
-            .description(request.description.clone())
+        let builder = InvoiceBuilder::new(Currency::Regtest);
+        let builder = match says {
+            Says::Text => builder.description(request.description.clone()),
+            Says::Hash => builder.description_hash(sha256::Hash::hash(request.description.as_bytes())),
+        };
+        builder
             .amount_milli_satoshis(amount.as_msat())
             .payment_hash(sha256::Hash::from_byte_array(*hash.as_bytes()))
             .payment_secret(PaymentSecret(secret))
@@ -341,7 +361,7 @@ impl Wallet for FakeWallet {
     }
 
     async fn create_invoice(&self, request: &InvoiceRequest) -> Result<Invoice, WalletError> {
-        self.guarded(|| self.make(request, None))
+        self.guarded(|| self.make(request, None, Says::Text))
     }
 
     async fn look_up(&self, payment_hash: &PaymentHash) -> Result<InvoiceState, WalletError> {
@@ -406,7 +426,7 @@ impl HoldInvoices for FakeWallet {
         payment_hash: &PaymentHash,
         _hold_for: Duration,
     ) -> Result<Invoice, WalletError> {
-        self.guarded(|| self.make(request, Some(payment_hash)))
+        self.guarded(|| self.make(request, Some(payment_hash), Says::Text))
     }
 
     async fn settle(&self, preimage: &[u8; 32]) -> Result<(), WalletError> {

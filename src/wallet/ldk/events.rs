@@ -59,8 +59,16 @@ pub(super) async fn listen(shared: Arc<Shared>, closing: CancellationToken) {
 }
 
 impl Shared {
-    /// Writes down what an event says, tells it, and acknowledges it.
+    /// Writes down what an event says and acknowledges it.
     fn take_in(&self, event: Event) -> Result<(), WalletError> {
+        self.write_down(event)?;
+        self.node.event_handled().map_err(translated)?;
+        self.looked();
+        Ok(())
+    }
+
+    /// Writes down what an event says, and tells it.
+    pub(super) fn write_down(&self, event: Event) -> Result<(), WalletError> {
         match event {
             Event::PaymentReceived { payment_hash, amount_msat, .. } => {
                 let hash = PaymentHash(payment_hash.0);
@@ -71,15 +79,15 @@ impl Shared {
             Event::PaymentClaimable { payment_hash, claimable_amount_msat, claim_deadline, .. } => {
                 // LDK always says until when; a hold without end would be one nobody watches.
                 let deadline = claim_deadline.unwrap_or_else(|| self.height());
-                self.take_in_hold(&PaymentHash(payment_hash.0), msat(claimable_amount_msat), deadline)?;
+                self.write_down_hold(&PaymentHash(payment_hash.0), msat(claimable_amount_msat), deadline)?;
             }
             Event::PaymentSuccessful { payment_hash, payment_preimage: Some(preimage), fee_paid_msat, .. } => {
                 let payment = Payment { preimage: preimage.0, fees: fee_paid_msat.map(msat) };
-                self.take_in_paid(&PaymentHash(payment_hash.0), &payment)?;
+                self.write_down_paid(&PaymentHash(payment_hash.0), &payment)?;
             }
             Event::PaymentFailed { payment_hash: Some(hash), reason, .. } => {
                 tracing::debug!(?reason, "A payment failed");
-                self.take_in_failure(&PaymentHash(hash.0))?;
+                self.write_down_failure(&PaymentHash(hash.0))?;
             }
             Event::ChannelPending { channel_id, counterparty_node_id, .. } => {
                 tracing::info!(channel = %channel_id, peer = %counterparty_node_id, "A channel waits for its confirmation");
@@ -95,12 +103,10 @@ impl Shared {
             | Event::SplicePending { .. }
             | Event::SpliceFailed { .. } => {}
         }
-        self.node.event_handled().map_err(translated)?;
-        self.looked();
         Ok(())
     }
 
-    fn take_in_hold(&self, hash: &PaymentHash, claimable: Msat, deadline: u32) -> Result<(), WalletError> {
+    fn write_down_hold(&self, hash: &PaymentHash, claimable: Msat, deadline: u32) -> Result<(), WalletError> {
         let held = claimable.saturating_add(self.skimmed(hash));
         if self.book.hold(hash, held, claimable, deadline)? {
             self.tell(hash)?;
@@ -110,13 +116,13 @@ impl Shared {
         self.give_back(hash)
     }
 
-    fn take_in_paid(&self, hash: &PaymentHash, payment: &Payment) -> Result<(), WalletError> {
+    pub(super) fn write_down_paid(&self, hash: &PaymentHash, payment: &Payment) -> Result<(), WalletError> {
         let amount = self.node.payment(&payment_id(hash)).and_then(|payment| payment.amount_msat).map(msat);
         self.book.paid(hash, amount.unwrap_or_default(), payment, Timestamp::now())
     }
 
     /// Only what the node's own records say now counts: the event may be that of an earlier attempt.
-    fn take_in_failure(&self, hash: &PaymentHash) -> Result<(), WalletError> {
+    fn write_down_failure(&self, hash: &PaymentHash) -> Result<(), WalletError> {
         let _starting = self.paying.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = self.node.payment(&payment_id(hash)).is_some_and(|payment| {
             payment.direction == PaymentDirection::Outbound && payment.status == PaymentStatus::Failed

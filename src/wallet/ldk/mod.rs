@@ -18,6 +18,7 @@ use bitcoin::secp256k1::PublicKey;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use jiff::Timestamp;
+use ldk_node::NodeError;
 use ldk_node::lightning::ln::channelmanager::PaymentId;
 use ldk_node::lightning_types::payment::PaymentHash as LdkHash;
 use ldk_node::payment::PaymentKind;
@@ -95,6 +96,15 @@ impl fmt::Debug for LdkWallet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Shared { key, network, .. } = &*self.shared;
         f.debug_struct("LdkWallet").field("node", key).field("network", network).finish_non_exhaustive()
+    }
+}
+
+impl Drop for LdkWallet {
+    /// The last resort for a wallet that nobody shut down: it blocks until the node is stopped, while the runtime is still
+    /// there to stop it.
+    fn drop(&mut self) {
+        self.closing.cancel();
+        self.shared.stop();
     }
 }
 
@@ -217,9 +227,11 @@ impl Shared {
         Ok(shared)
     }
 
+    /// Stops the node, which it bounds itself: about forty seconds at worst. Stopping twice is no error.
     fn stop(&self) {
-        if let Err(error) = self.node.stop() {
-            tracing::warn!(%error, "The embedded node did not stop in order");
+        match self.node.stop() {
+            Ok(()) | Err(NodeError::NotRunning) => {}
+            Err(error) => tracing::warn!(%error, "The embedded node did not stop in order"),
         }
         self.book.close();
         self.streams().cancel();
@@ -397,7 +409,6 @@ impl Wallet for LdkWallet {
         let Some(listener) = self.listener.lock().await.take() else { return };
         // It ends by itself; an error would only say that it was aborted.
         let _ = listener.await;
-        // The node's own patience bounds this: about forty seconds at worst.
         let stopped = self.run(|shared| {
             shared.stop();
             Ok(())

@@ -62,6 +62,8 @@ impl Shared {
         if status == Some(PaymentStatus::Succeeded)
             && let Some(payment) = node.and_then(proof)
         {
+            // The event is on its way; what is said to be paid stands in the history as well.
+            self.write_down_paid(hash, &payment)?;
             return Ok(Outcome::Paid(payment));
         }
         Ok(match (row, status) {

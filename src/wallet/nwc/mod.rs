@@ -19,12 +19,13 @@ use nostr::{Event, Filter, Kind, TagKind};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Balance, Capabilities, HoldInvoices, Invoice, InvoiceRequest, InvoiceState, InvoiceUpdate, Payer, Payment,
+    Balance, Capabilities, History, HoldInvoices, Invoice, InvoiceRequest, InvoiceState, InvoiceUpdate, Payer, Payment,
     PaymentHash, Wallet, WalletError, bolt11, hold_window,
 };
 use crate::money::Msat;
 
 pub(crate) mod cipher;
+mod history;
 pub(crate) mod link;
 pub(crate) mod meeting;
 pub mod uri;
@@ -86,6 +87,8 @@ pub struct NwcInfo {
     pub methods: Vec<String>,
     /// Whether messages are encrypted with NIP-44. If not, the wallet knows only NIP-04, which protects less.
     pub nip44: bool,
+    /// Whether the wallet says how high the chain is, without which no deadline of a hold can be compared with it.
+    pub tells_height: bool,
 }
 
 impl NwcInfo {
@@ -163,8 +166,9 @@ impl NwcWallet {
         self.link.call(method, params, self.options.request_timeout).await
     }
 
-    async fn make(&self, request: &InvoiceRequest, hash: Option<&PaymentHash>) -> Result<Invoice, WalletError> {
-        let method = if hash.is_some() { Method::MakeHoldInvoice } else { Method::MakeInvoice };
+    /// Makes an invoice: a hold invoice when a hash and the blocks it needs are given.
+    async fn make(&self, request: &InvoiceRequest, hold: Option<(&PaymentHash, u32)>) -> Result<Invoice, WalletError> {
+        let method = if hold.is_some() { Method::MakeHoldInvoice } else { Method::MakeInvoice };
         if !self.info.allows(method) {
             return Err(not_allowed(method));
         }
@@ -172,15 +176,41 @@ impl NwcWallet {
             amount: request.amount,
             description: request.description.clone(),
             expiry: request.expiry.as_secs(),
-            payment_hash: hash.copied(),
+            payment_hash: hold.map(|(hash, _)| *hash),
+            min_cltv_expiry_delta: hold.map(|(_, blocks)| blocks),
         };
         let made: wire::Transaction = self.call(method, params).await?;
         let bolt11 = made.invoice.ok_or_else(|| WalletError::BadAnswer("it has no invoice".into()))?;
-        let invoice = bolt11::check_ours(request, hash, &bolt11, self.info.network, Timestamp::now())?;
+        let invoice =
+            bolt11::check_ours(request, hold.map(|(hash, _)| hash), &bolt11, self.info.network, Timestamp::now())?;
         if made.payment_hash.is_some_and(|said| said != invoice.payment_hash) {
             return Err(WalletError::BadInvoice("its payment hash is not the one the wallet says".into()));
         }
+        // A wallet that does not know the parameter makes one whose payment the network takes back in the middle of the job.
+        if let Some((_, blocks)) = hold
+            && bolt11::final_blocks(&invoice.bolt11)? < blocks
+        {
+            return Err(WalletError::BadInvoice(format!("its payment can't be held for {blocks} blocks")));
+        }
         Ok(invoice)
+    }
+
+    /// Whether a held payment must be taken by a block that has come: then the network takes it back at any moment, and
+    /// taking it would end on the chain. What the wallet does not tell is not known to be over.
+    async fn is_past_deadline(&self, hash: &PaymentHash) -> Result<bool, WalletError> {
+        if !self.info.tells_height {
+            return Ok(false);
+        }
+        let held = match self.transaction(hash).await {
+            Ok(told) => told,
+            Err(error @ WalletError::Unreachable(_)) => return Err(error),
+            // Taking it will say what is wrong.
+            Err(_) => return Ok(false),
+        };
+        let accepted = held.state.as_deref() == Some("accepted");
+        let Some(deadline) = held.settle_deadline.filter(|block| accepted && *block > 0) else { return Ok(false) };
+        let info: wire::Info = self.call(Method::GetInfo, serde_json::json!({})).await?;
+        Ok(info.block_height.is_some_and(|height| height >= deadline))
     }
 
     async fn transaction(&self, hash: &PaymentHash) -> Result<wire::Transaction, WalletError> {
@@ -213,20 +243,25 @@ async fn introduce(link: &Link, advertised: &str, cipher: Cipher, options: NwcOp
     let told = link.call(Method::GetInfo, serde_json::json!({}), options.connect_timeout).await;
     let told: wire::Info = match told {
         Ok(told) => told,
-        Err(WalletError::Refused(_)) => wire::Info { alias: None, network: None, methods: Vec::new() },
+        Err(WalletError::Refused(_)) => {
+            wire::Info { alias: None, network: None, block_height: None, methods: Vec::new() }
+        }
         Err(error) => return Err(error),
     };
     let found = told.network.as_deref().and_then(network);
     let network = match (options.network, found) {
+        // Most wallets have one word for both test networks.
+        (Some(Network::Testnet4), Some(Network::Testnet)) => Network::Testnet4,
         (Some(expected), Some(found)) if expected != found => {
-            return Err(WalletError::Refused(format!("the wallet is on {found}, not on {expected}")));
+            return Err(WalletError::Refused(format!("the wallet is on {found}, and wallet.network is {expected}")));
         }
         (Some(expected), _) => expected,
         (None, found) => found.unwrap_or(Network::Bitcoin),
     };
     let methods =
         if told.methods.is_empty() { advertised.split_whitespace().map(str::to_owned).collect() } else { told.methods };
-    Ok(NwcInfo { alias: told.alias, network, methods, nip44: cipher == Cipher::Nip44 })
+    let tells_height = told.block_height.is_some();
+    Ok(NwcInfo { alias: told.alias, network, methods, nip44: cipher == Cipher::Nip44, tells_height })
 }
 
 /// The `encryption` tag of an info event.
@@ -239,6 +274,7 @@ fn network(name: &str) -> Option<Network> {
     match name {
         "mainnet" | "bitcoin" => Some(Network::Bitcoin),
         "testnet" => Some(Network::Testnet),
+        "testnet4" => Some(Network::Testnet4),
         "signet" | "mutinynet" => Some(Network::Signet),
         "regtest" => Some(Network::Regtest),
         _ => None,
@@ -293,6 +329,10 @@ impl Wallet for NwcWallet {
         Ok(Some(Balance { spendable: told.balance, receivable: None, on_chain: None }))
     }
 
+    fn history(&self) -> Option<&dyn History> {
+        self.info.allows(Method::ListTransactions).then_some(self)
+    }
+
     fn hold_invoices(&self) -> Option<&dyn HoldInvoices> {
         self.capabilities().hold_invoices.then_some(self)
     }
@@ -312,18 +352,23 @@ impl HoldInvoices for NwcWallet {
         &self,
         request: &InvoiceRequest,
         payment_hash: &PaymentHash,
-        _hold_for: Duration,
+        hold_for: Duration,
     ) -> Result<Invoice, WalletError> {
-        self.make(request, Some(payment_hash)).await
+        self.make(request, Some((payment_hash, hold_window::blocks(hold_for)))).await
     }
 
     async fn settle(&self, preimage: &[u8; 32]) -> Result<(), WalletError> {
+        let hash = bolt11::hash_of(preimage);
+        if self.is_past_deadline(&hash).await? {
+            self.cancel(&hash).await?;
+            return Err(WalletError::Refused("the time to take the held payment is over: it was given back".into()));
+        }
         let params = wire::SettleHoldInvoice { preimage: hex::encode(preimage) };
         match self.call::<serde_json::Value>(Method::SettleHoldInvoice, params).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 let settled = |state| matches!(state, InvoiceState::Settled { .. });
-                self.unless_already(&bolt11::hash_of(preimage), error, settled).await
+                self.unless_already(&hash, error, settled).await
             }
         }
     }

@@ -24,6 +24,8 @@ const OPTIONS: NwcOptions = NwcOptions {
 /// A relay, a service, its client, and somebody else with a wallet.
 struct NwcWorld {
     wallet: Arc<NwcWallet>,
+    /// The client after a restart.
+    restarted: std::sync::Mutex<Option<Arc<NwcWallet>>>,
     service: NwcService,
     other: FakeWallet,
     gates: Vec<Gate>,
@@ -57,7 +59,7 @@ async fn world_with(relays: usize, options: NwcServiceOptions) -> NwcWorld {
     let other = FakeWallet::open(&network, &[2; 32], rich).unwrap();
     let service = NwcService::start(&urls, backing, options).await.unwrap();
     let wallet = NwcWallet::connect(&service.uri().parse().unwrap(), OPTIONS).await.unwrap();
-    NwcWorld { wallet: Arc::new(wallet), service, other, gates, _relays: running }
+    NwcWorld { wallet: Arc::new(wallet), restarted: Default::default(), service, other, gates, _relays: running }
 }
 
 async fn world() -> NwcWorld {
@@ -71,7 +73,8 @@ fn all(spendable: Msat) -> Balance {
 #[async_trait]
 impl WalletUnderTest for NwcWorld {
     fn wallet(&self) -> Arc<dyn Wallet> {
-        Arc::clone(&self.wallet) as Arc<dyn Wallet>
+        let restarted = self.restarted.lock().unwrap().clone();
+        restarted.unwrap_or_else(|| Arc::clone(&self.wallet))
     }
 
     fn network(&self) -> Network {
@@ -105,6 +108,17 @@ impl WalletUnderTest for NwcWorld {
 
     async fn interrupt(&self) {
         self.gates.iter().for_each(Gate::cut);
+    }
+
+    async fn restart(&self) -> bool {
+        self.wallet.link.leave().await;
+        let again = NwcWallet::connect(&self.service.uri().parse().unwrap(), OPTIONS).await.unwrap();
+        *self.restarted.lock().unwrap() = Some(Arc::new(again));
+        true
+    }
+
+    async fn pass_deadline(&self, invoice: &Invoice) -> bool {
+        self.service.wallet().expire(&invoice.payment_hash).is_ok()
     }
 
     async fn foreign_invoice(&self, amount: Msat) -> Invoice {
@@ -263,6 +277,64 @@ async fn settling_what_is_settled_is_done_whatever_the_wallet_says() {
 }
 
 #[tokio::test]
+async fn a_hold_is_given_back_once_its_deadline_is_a_block_that_has_come() {
+    let options =
+        NwcServiceOptions { block_height: Some(100), settle_deadline: Some(110), ..NwcServiceOptions::default() };
+    let world = world_with(1, options).await;
+    assert!(world.wallet.info().tells_height);
+    let holds = world.wallet.hold_invoices().unwrap();
+    let made = async |preimage: [u8; 32]| {
+        let hash = bolt11::hash_of(&preimage);
+        let invoice = holds.create_hold_invoice(&request(PRICE), &hash, Duration::from_secs(60)).await.unwrap();
+        world.pay(&invoice).await;
+        hash
+    };
+    let (in_time, too_late) = ([8; 32], [9; 32]);
+    let hash = made(in_time).await;
+    world.service.faults().reach_block(109);
+    holds.settle(&in_time).await.unwrap();
+    assert!(matches!(world.wallet.look_up(&hash).await, Ok(InvoiceState::Settled { .. })));
+    let hash = made(too_late).await;
+    world.service.faults().reach_block(110);
+    assert!(holds.settle(&too_late).await.is_err_and(|error| error.is_definitive()));
+    assert_eq!(world.wallet.look_up(&hash).await, Ok(InvoiceState::Cancelled));
+    // What is taken already stays so.
+    holds.settle(&in_time).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wallet_whose_holds_are_too_short_makes_none() {
+    let world = world().await;
+    let holds = world.wallet.hold_invoices().unwrap();
+    let hash = bolt11::hash_of(&[8; 32]);
+    // The service asks for 144 blocks, whatever it is told.
+    let longer = hold_window::longest(hold_window::MOST_BLOCKS) + hold_window::BLOCK;
+    let refused = holds.create_hold_invoice(&request(PRICE), &hash, longer).await;
+    assert!(matches!(refused, Err(WalletError::BadInvoice(_))), "{refused:?}");
+    assert!(holds.create_hold_invoice(&request(PRICE), &hash, holds.longest_hold()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_history_is_read_page_by_page_and_only_where_it_may_be() {
+    let world = world().await;
+    let began = Timestamp::now();
+    for _ in 0..5 {
+        let invoice = world.wallet.create_invoice(&request(PRICE)).await.unwrap();
+        world.pay(&invoice).await;
+        let bill = world.foreign_invoice(PRICE).await;
+        world.wallet.pay(&bill.bolt11, Msat::ZERO).await.unwrap();
+    }
+    let history = world.wallet.history().unwrap();
+    let received = history.received(began).await.unwrap();
+    assert_eq!((received.len(), received[0].description.as_deref()), (5, Some("a job")));
+    assert_eq!(history.sent(began).await.unwrap().len(), 5);
+    let later = began + jiff::SignedDuration::from_hours(1);
+    assert_eq!((history.received(later).await.unwrap(), history.sent(later).await.unwrap()), (vec![], vec![]));
+    let options = NwcServiceOptions { lists_transactions: false, ..NwcServiceOptions::default() };
+    assert!(world_with(1, options).await.wallet.history().is_none());
+}
+
+#[tokio::test]
 async fn an_unreadable_answer_says_nothing_for_certain() {
     let world = world().await;
     world.service.faults().garble_next();
@@ -316,7 +388,8 @@ mod parsing {
     use serde_json::json;
 
     use super::super::wire::{
-        Balance, ByHash, Call, Info, MakeInvoice, Notification, Paid, PayInvoice, Reply, SettleHoldInvoice, Transaction,
+        Balance, ByHash, Call, Info, ListTransactions, MakeInvoice, Notification, Paid, PayInvoice, Reply,
+        SettleHoldInvoice, Transaction, Transactions,
     };
     use super::*;
 
@@ -336,7 +409,7 @@ mod parsing {
     #[test]
     fn the_requests_of_the_page_are_the_requests_we_write() {
         let requests = examples("request");
-        assert_eq!(requests.len(), 8);
+        assert_eq!(requests.len(), 9);
         for text in requests {
             let call: Call = serde_json::from_str(text).unwrap();
             let written = match call.method.as_str() {
@@ -344,6 +417,7 @@ mod parsing {
                 "make_invoice" | "make_hold_invoice" => round::<MakeInvoice>(&call.params),
                 "lookup_invoice" | "cancel_hold_invoice" => round::<ByHash>(&call.params),
                 "pay_invoice" => round::<PayInvoice>(&call.params),
+                "list_transactions" => round::<ListTransactions>(&call.params),
                 "settle_hold_invoice" => round::<SettleHoldInvoice>(&call.params),
                 other => panic!("the page shows an unknown method {other}"),
             };
@@ -354,7 +428,7 @@ mod parsing {
     #[test]
     fn the_responses_and_notifications_of_the_page_are_read() {
         let responses = examples("response");
-        assert_eq!(responses.len(), 6);
+        assert_eq!(responses.len(), 7);
         for text in responses {
             let reply: Reply = serde_json::from_str(text).unwrap();
             let Some(result) = reply.result else {
@@ -370,6 +444,12 @@ mod parsing {
                 }
                 "get_balance" => {
                     assert_eq!(serde_json::from_value::<Balance>(result).unwrap().balance, Msat::sat(1_000))
+                }
+                "list_transactions" => {
+                    let listed = serde_json::from_value::<Transactions>(result).unwrap().transactions.remove(0);
+                    let told: Transaction = serde_json::from_value(listed).unwrap();
+                    let received = told.received(now()).unwrap();
+                    assert_eq!((received.payment_hash, received.amount), (HASH, PRICE));
                 }
                 other => panic!("the page shows an unknown result {other}"),
             }
@@ -406,6 +486,21 @@ mod parsing {
         assert_eq!(state(json!({"type": "outgoing", "state": "settled"})), Err(WalletError::NotFound));
         assert!(matches!(state(json!({"state": "settled"})), Err(WalletError::BadAnswer(_))));
         assert!(matches!(state(json!({"state": "odd"})), Err(WalletError::BadAnswer(_))));
+    }
+
+    #[test]
+    fn only_what_is_settled_came_or_went() {
+        let told = |body: serde_json::Value| serde_json::from_value::<Transaction>(body).unwrap();
+        let sent = told(json!({"type": "outgoing", "state": "settled", "payment_hash": HASH, "amount": 21_000}));
+        assert_eq!(sent.sent().map(|one| one.amount), Some(PRICE));
+        assert_eq!(sent.received(now()), None);
+        for state in ["pending", "failed", "accepted"] {
+            let other = told(json!({"type": "outgoing", "state": state, "payment_hash": HASH, "amount": 21_000}));
+            assert_eq!(other.sent(), None);
+        }
+        // Without an amount nothing can be compared.
+        assert_eq!(told(json!({"type": "outgoing", "state": "settled", "payment_hash": HASH})).sent(), None);
+        assert_eq!(told(json!({"state": "settled", "payment_hash": HASH})).received(now()), None);
     }
 
     #[test]

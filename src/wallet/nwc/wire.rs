@@ -8,13 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::money::Msat;
-use crate::wallet::{InvoiceState, InvoiceUpdate, Payment, PaymentHash, WalletError, bolt11};
-
-/// The most of a wallet's own words that is passed on.
-const MAX_WORDS_SHOWN: usize = 24;
-
-/// Words longer than this are invoices, keys or preimages, which must not reach logs.
-const MAX_WORD_CHARS: usize = 24;
+use crate::wallet::words::spoken;
+use crate::wallet::{InvoiceState, InvoiceUpdate, Payment, PaymentHash, Received, Sent, WalletError, bolt11};
 
 /// What can be asked of a wallet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +20,7 @@ pub(crate) enum Method {
     MakeInvoice,
     LookupInvoice,
     PayInvoice,
+    ListTransactions,
     MakeHoldInvoice,
     SettleHoldInvoice,
     CancelHoldInvoice,
@@ -39,6 +35,7 @@ impl Method {
             Self::MakeInvoice => "make_invoice",
             Self::LookupInvoice => "lookup_invoice",
             Self::PayInvoice => "pay_invoice",
+            Self::ListTransactions => "list_transactions",
             Self::MakeHoldInvoice => "make_hold_invoice",
             Self::SettleHoldInvoice => "settle_hold_invoice",
             Self::CancelHoldInvoice => "cancel_hold_invoice",
@@ -87,6 +84,28 @@ pub(crate) struct MakeInvoice {
     pub(crate) expiry: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) payment_hash: Option<PaymentHash>,
+    /// Blocks to ask for at the last hop, so that the payment can be held for as long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) min_cltv_expiry_delta: Option<u32>,
+}
+
+/// Parameters of `list_transactions`.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ListTransactions {
+    /// When they were made, at the earliest.
+    pub(crate) from: u64,
+    pub(crate) limit: u32,
+    pub(crate) offset: u32,
+    pub(crate) unpaid: bool,
+    /// `incoming` or `outgoing`.
+    #[serde(rename = "type")]
+    pub(crate) direction: String,
+}
+
+/// Result of `list_transactions`. Each is read by itself: one that can't be read must not hide the others.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Transactions {
+    pub(crate) transactions: Vec<Value>,
 }
 
 /// Parameters of `lookup_invoice` and `cancel_hold_invoice`.
@@ -128,6 +147,9 @@ pub(crate) struct Info {
     pub(crate) alias: Option<String>,
     #[serde(default)]
     pub(crate) network: Option<String>,
+    /// The height of the chain as the wallet sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) block_height: Option<u32>,
     #[serde(default)]
     pub(crate) methods: Vec<String>,
 }
@@ -157,6 +179,9 @@ pub(crate) struct Transaction {
     pub(crate) expires_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) settled_at: Option<i64>,
+    /// The block by which a held payment has to be taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) settle_deadline: Option<u32>,
 }
 
 impl Reply {
@@ -228,6 +253,35 @@ impl Transaction {
         }
     }
 
+    /// What it is known by: the hash it names, else its invoice's.
+    pub(crate) fn hash(&self) -> Option<PaymentHash> {
+        self.payment_hash.or_else(|| bolt11::payment_hash_of(self.invoice.as_deref()?).ok())
+    }
+
+    /// The payment that came, if this says that one did.
+    pub(crate) fn received(&self, now: Timestamp) -> Option<Received> {
+        match self.invoice_state(now).ok()? {
+            InvoiceState::Settled { amount, at } => {
+                Some(Received { payment_hash: self.hash()?, amount, at, description: self.description.clone() })
+            }
+            _ => None,
+        }
+    }
+
+    /// The payment that went, if this says that one did.
+    pub(crate) fn sent(&self) -> Option<Sent> {
+        let settled_at = self.settled_at.filter(|second| *second > 0);
+        let settled = match self.state.as_deref() {
+            Some(state) => state == "settled",
+            None => settled_at.is_some(),
+        };
+        if !settled || self.direction.as_deref() == Some("incoming") {
+            return None;
+        }
+        let at = settled_at.and_then(|second| Timestamp::from_second(second).ok());
+        Some(Sent { payment_hash: self.hash()?, amount: self.amount?, fees: self.fees_paid, at })
+    }
+
     fn settled(&self, at: Option<i64>) -> Result<InvoiceState, WalletError> {
         let at = at.and_then(|second| Timestamp::from_second(second).ok());
         Ok(InvoiceState::Settled { amount: self.said_amount()?, at })
@@ -260,15 +314,4 @@ pub(crate) fn proof(preimage: Option<&str>, fees: Option<Msat>, hash: &PaymentHa
         Ok(()) if bolt11::is_preimage(&bytes, hash) => Ok(Payment { preimage: bytes, fees }),
         _ => Err(WalletError::BadAnswer("it claims a payment without its preimage".into())),
     }
-}
-
-/// A wallet's words, made fit to be shown: no control characters, nothing that could be a secret or an invoice, not too
-/// long.
-fn spoken(message: &str) -> String {
-    let words = message.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    let shown: Vec<_> = words
-        .take(MAX_WORDS_SHOWN)
-        .map(|word| if word.chars().count() > MAX_WORD_CHARS { "…" } else { word })
-        .collect();
-    if shown.is_empty() { "it gave no reason".to_owned() } else { shown.join(" ") }
 }

@@ -5,4 +5,6 @@ mod contract {
 
     crate::wallet_contract!(open);
 }
+mod holds;
+mod life;
 mod world;

@@ -62,6 +62,16 @@ pub(super) async fn open() -> World {
     World { regtest, ours: Mutex::new(Arc::new(ours)), other: Arc::new(other), config, _folders: folders }
 }
 
+impl Drop for World {
+    /// Payments that still wait for their end keep the nodes alive; the runtime must not end before they are stopped.
+    fn drop(&mut self) {
+        for wallet in [&self.ours(), &self.other] {
+            wallet.closing.cancel();
+            wallet.shared.stop();
+        }
+    }
+}
+
 impl World {
     pub(super) fn ours(&self) -> Arc<LdkWallet> {
         Arc::clone(&self.ours.lock().unwrap())
