@@ -14,9 +14,21 @@ use coinop::wallet::ldk::{LdkConfig, LdkLsp, LdkWallet};
 use coinop::wallet::{InvoiceState, Node as _, Wallet, WalletError, hold_window};
 use tempfile::TempDir;
 
-use crate::on_chain::{CHANNEL_FEE_PPM, Kept, liquidity_provider, network};
+use crate::on_chain::{CHANNEL_FEE_PPM, liquidity_provider, on_every_chain};
 
-pub const PRICE: Msat = Msat::sat(21);
+const PRICE: Msat = Msat::sat(21);
+
+on_every_chain! {
+    a_prepaid_job_is_paid_and_delivered
+    a_postpaid_result_is_out_once_the_node_has_the_money
+    held_money_is_taken_once_the_result_is_stored
+    a_job_that_fails_gives_the_held_money_back
+    a_job_that_takes_too_long_gives_the_held_money_back
+    a_job_its_customer_drops_gives_the_held_money_back
+    a_hold_whose_deadline_passes_in_blocks_charges_nothing_and_stays_off_the_chain
+    a_job_too_long_to_be_held_is_paid_before
+    a_provider_without_a_channel_is_paid_over_one_made_for_it
+}
 
 /// What each node has on the chain at first: a channel and the reserve for closing it.
 const PURSE: Amount = Amount::from_sat(2_000_000);
@@ -31,10 +43,10 @@ const PAST_EVERY_DEADLINE: u32 = 60;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The provider's node and the customer's, and the chain they are on.
-pub struct Lightning {
-    pub regtest: Regtest,
-    pub till: Arc<LdkWallet>,
-    pub purse: Arc<LdkWallet>,
+struct Lightning {
+    regtest: Regtest,
+    till: Arc<LdkWallet>,
+    purse: Arc<LdkWallet>,
     _folders: [TempDir; 2],
 }
 
@@ -53,8 +65,7 @@ pub fn listening(mut config: LdkConfig) -> LdkConfig {
 
 impl Lightning {
     /// A chain, two nodes with money on it, and a channel from the customer to the provider.
-    pub async fn open() -> Self {
-        let regtest = network(Kept::Here).await.unwrap();
+    async fn open(regtest: Regtest) -> Self {
         let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let till = node(listening(own_node(&regtest.access(), &folders[0].path().join("node"))), &TILL).await;
         let purse = node(own_node(&regtest.access(), &folders[1].path().join("node")), &CUSTOMER).await;
@@ -98,8 +109,8 @@ impl Lightning {
 
     /// The channel is as alive as ever, and nothing of it was ever taken to the chain.
     async fn nothing_on_the_chain(&self, funding: OutPoint) {
-        assert_eq!(self.regtest.chain().spender(&funding), None, "the channel was closed");
-        assert_eq!(self.regtest.chain().mempool(), []);
+        assert!(self.regtest.is_unspent(&funding).await, "the channel was closed");
+        assert_eq!(self.regtest.mempool().await, []);
         assert_eq!(self.purse.usable_channels(&self.till.node_id()).await, 1);
     }
 
@@ -120,9 +131,8 @@ pub async fn spendable(wallet: &LdkWallet) -> Msat {
     wallet.balance().await.unwrap().unwrap().spendable
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_prepaid_job_is_paid_and_delivered() {
-    let lightning = Lightning::open().await;
+async fn a_prepaid_job_is_paid_and_delivered(regtest: Regtest) {
+    let lightning = Lightning::open(regtest).await;
     let market = TestMarket::new().price(PRICE).paid_into(lightning.till.clone()).start().await;
     let customer = lightning.customer(&market).await;
     let before = lightning.funds().await;
@@ -132,9 +142,8 @@ async fn a_prepaid_job_is_paid_and_delivered() {
     lightning.shut_down().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_postpaid_result_is_out_once_the_node_has_the_money() {
-    let lightning = Lightning::open().await;
+async fn a_postpaid_result_is_out_once_the_node_has_the_money(regtest: Regtest) {
+    let lightning = Lightning::open(regtest).await;
     let market = TestMarket::new().price(PRICE).terms(Terms::Postpay).paid_into(lightning.till.clone()).start().await;
     let customer = lightning.customer(&market).await;
     let before = lightning.funds().await;
@@ -144,9 +153,8 @@ async fn a_postpaid_result_is_out_once_the_node_has_the_money() {
     lightning.shut_down().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn held_money_is_taken_once_the_result_is_stored() {
-    let lightning = Lightning::open().await;
+async fn held_money_is_taken_once_the_result_is_stored(regtest: Regtest) {
+    let lightning = Lightning::open(regtest).await;
     let echo = Echo::new().gated();
     let market = hold_market(&lightning, echo.clone()).await;
     let customer = lightning.customer(&market).await;
@@ -176,9 +184,8 @@ async fn hold_market(lightning: &Lightning, echo: Echo) -> TestMarket {
     market.paid_into(lightning.till.clone()).start().await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_fails_gives_the_held_money_back() {
-    let lightning = Lightning::open().await;
+async fn a_job_that_fails_gives_the_held_money_back(regtest: Regtest) {
+    let lightning = Lightning::open(regtest).await;
     let echo = Echo::new();
     echo.fail(1);
     let market = hold_market(&lightning, echo).await;
@@ -195,9 +202,8 @@ async fn a_job_that_fails_gives_the_held_money_back() {
     lightning.shut_down().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_takes_too_long_gives_the_held_money_back() {
-    let lightning = Lightning::open().await;
+async fn a_job_that_takes_too_long_gives_the_held_money_back(regtest: Regtest) {
+    let lightning = Lightning::open(regtest).await;
     let market = TestMarket::new().price(PRICE).terms(Terms::Hold).backend(Echo::new().gated());
     let market = market.time_limit(Duration::from_millis(300)).paid_into(lightning.till.clone()).start().await;
     let customer = lightning.customer(&market).await;
@@ -211,9 +217,8 @@ async fn a_job_that_takes_too_long_gives_the_held_money_back() {
     lightning.shut_down().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_job_its_customer_drops_gives_the_held_money_back() {
-    let lightning = Lightning::open().await;
+async fn a_job_its_customer_drops_gives_the_held_money_back(regtest: Regtest) {
+    let lightning = Lightning::open(regtest).await;
     let echo = Echo::new().gated();
     let market = hold_market(&lightning, echo.clone()).await;
     let customer = lightning.customer(&market).await;
@@ -229,9 +234,8 @@ async fn a_job_its_customer_drops_gives_the_held_money_back() {
     lightning.shut_down().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hold_whose_deadline_passes_in_blocks_charges_nothing_and_stays_off_the_chain() {
-    let lightning = Lightning::open().await;
+async fn a_hold_whose_deadline_passes_in_blocks_charges_nothing_and_stays_off_the_chain(regtest: Regtest) {
+    let lightning = Lightning::open(regtest).await;
     let echo = Echo::new().gated();
     let market = hold_market(&lightning, echo.clone()).await;
     let customer = lightning.customer(&market).await;
@@ -261,9 +265,8 @@ async fn a_hold_whose_deadline_passes_in_blocks_charges_nothing_and_stays_off_th
     lightning.shut_down().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_job_too_long_to_be_held_is_paid_before() {
-    let lightning = Lightning::open().await;
+async fn a_job_too_long_to_be_held_is_paid_before(regtest: Regtest) {
+    let lightning = Lightning::open(regtest).await;
     let market = TestMarket::new().price(PRICE).terms(Terms::Hold).time_limit(Duration::from_secs(12 * 60 * 60));
     let market = market.paid_into(lightning.till.clone()).start().await;
     let customer = lightning.customer(&market).await;
@@ -278,11 +281,9 @@ async fn a_job_too_long_to_be_held_is_paid_before() {
     lightning.shut_down().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_provider_without_a_channel_is_paid_over_one_made_for_it() {
+async fn a_provider_without_a_channel_is_paid_over_one_made_for_it(regtest: Regtest) {
     // What a channel costs is taken from the first payment, so it has to be worth it.
     const FIRST: Msat = Msat::sat(50_000);
-    let regtest = network(Kept::Here).await.unwrap();
     let lsp = liquidity_provider(&regtest);
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let mut config = own_node(&regtest.access(), &folders[0].path().join("node"));

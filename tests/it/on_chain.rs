@@ -94,14 +94,14 @@ fn bitcoind() -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join("bitcoind")).find(|program| program.is_file())
 }
 
-/// Tells a story on both chains.
+/// Tells stories on both chains.
 macro_rules! on_every_chain {
     ($($story:ident)+) => {
         mod simulated {
             $(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $story() {
-                    super::$story(super::network(super::Kept::Here).await.unwrap()).await;
+                    super::$story($crate::on_chain::network($crate::on_chain::Kept::Here).await.unwrap()).await;
                 }
             )+
         }
@@ -109,7 +109,7 @@ macro_rules! on_every_chain {
             $(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $story() {
-                    if let Some(network) = super::network(super::Kept::ByBitcoind).await {
+                    if let Some(network) = $crate::on_chain::network($crate::on_chain::Kept::ByBitcoind).await {
                         super::$story(network).await;
                     }
                 }
@@ -117,6 +117,8 @@ macro_rules! on_every_chain {
         }
     };
 }
+
+pub(crate) use on_every_chain;
 
 on_every_chain! {
     a_channel_closed_in_agreement_pays_both_at_once
@@ -227,11 +229,11 @@ async fn a_held_payment_is_claimed_on_the_chain_after_a_forced_closing(network: 
     assert_about(total(&bob), PURSE + CHANNEL.gift + HELD);
     assert_about(total(&alice), PURSE - CHANNEL.gift - HELD);
     // The payer learns the proof from the chain.
-    event("the payer's proof", &alice, |event| match event {
-        Event::PaymentSuccessful { payment_preimage, .. } => Some(assert_eq!(payment_preimage, Some(preimage))),
+    let proof = event("the payer's proof", &alice, |event| match event {
+        Event::PaymentSuccessful { payment_preimage, .. } => payment_preimage,
         _ => None,
-    })
-    .await;
+    });
+    assert_eq!(proof.await, preimage);
 }
 
 async fn a_held_payment_nobody_claims_comes_home_from_the_chain(network: Regtest) {

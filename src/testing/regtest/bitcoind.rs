@@ -156,9 +156,9 @@ impl Bitcoind {
         let mut coins = Vec::new();
         // What the mempool spends is still in the set of the chain.
         for coin in ripe {
-            let free: Option<Value> = self.try_call("gettxout", json!([coin.txid, coin.vout])).await.ok();
-            if free.is_some() {
-                coins.push((OutPoint::new(coin.txid, coin.vout), coin.amount));
+            let outpoint = OutPoint::new(coin.txid, coin.vout);
+            if self.is_unspent(&outpoint).await {
+                coins.push((outpoint, coin.amount));
             }
         }
         let payment = mining::faucet_payment(coins, TxOut { value: amount, script_pubkey: address.script_pubkey() });
@@ -173,6 +173,12 @@ impl Bitcoind {
             waiting.extend(self.transaction(&txid).await);
         }
         waiting
+    }
+
+    /// Whether an output is there and nothing spends it, neither a block nor what waits for one.
+    pub async fn is_unspent(&self, output: &OutPoint) -> bool {
+        // The answer is `null` when it is not there.
+        self.try_call::<Value>("gettxout", json!([output.txid, output.vout])).await.is_ok()
     }
 
     async fn transaction(&self, txid: &Txid) -> Option<Transaction> {

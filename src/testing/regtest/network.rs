@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use bitcoin::{Address, Amount, Transaction};
+use bitcoin::{Address, Amount, OutPoint, Transaction};
 
 use super::bitcoind::Bitcoind;
 use super::chain::Chain;
@@ -173,6 +173,24 @@ impl Regtest {
             Backend::Simulated { chain, .. } => chain.fund(address, amount),
             Backend::Bitcoind(bitcoind) => bitcoind.fund(address, amount).await,
         };
+    }
+
+    /// What waits for a block.
+    pub async fn mempool(&self) -> Vec<Transaction> {
+        match &self.backend {
+            Backend::Simulated { chain, .. } => chain.mempool(),
+            Backend::Bitcoind(bitcoind) => bitcoind.mempool().await,
+        }
+    }
+
+    /// Whether an output is there and nothing spends it, neither a block nor what waits for one.
+    pub async fn is_unspent(&self, output: &OutPoint) -> bool {
+        match &self.backend {
+            Backend::Simulated { chain, .. } => {
+                chain.transaction(&output.txid).is_some() && chain.spender(output).is_none()
+            }
+            Backend::Bitcoind(bitcoind) => bitcoind.is_unspent(output).await,
+        }
     }
 
     /// Waits until `look` finds what it looks for among what waits for a block.
