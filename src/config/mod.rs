@@ -237,6 +237,41 @@ mod tests {
     }
 
     #[test]
+    fn every_wallet_says_what_it_lacks_and_how_to_write_it() {
+        for (section, wrong) in [
+            ("backend = \"lnd\"", vec!["wallet.lnd.url", "wallet.lnd.macaroon"]),
+            ("backend = \"cln\"", vec!["wallet.cln.url", "wallet.cln.rune"]),
+            ("backend = \"phoenixd\"", vec!["wallet.phoenixd.password"]),
+            ("backend = \"lnbits\"", vec!["wallet.lnbits.url", "wallet.lnbits.key"]),
+            ("backend = \"lnd\", lnd.url = \"https://x\", lnd.macaroon = \"0201\"", vec!["wallet.lnd.macaroon"]),
+            ("backend = \"ldk\", network = \"signet\"", vec!["wallet.ldk.chain_url"]),
+            ("backend = \"ldk\", network = \"testnet4\", ldk.chain_url = \"https://x\"", vec!["wallet.network"]),
+            (
+                "backend = \"ldk\", network = \"regtest\", ldk = { chain_url = \"https://x\", lsp = \"somebody\" }",
+                vec!["wallet.ldk.lsp"],
+            ),
+            (
+                "backend = \"ldk\", network = \"regtest\", ldk = { chain_source = \"bitcoind\", chain_url = \"http://x:1\" }",
+                vec!["wallet.ldk.bitcoind_password"],
+            ),
+        ] {
+            assert_eq!(fields(&format!("wallet = {{ {section} }}")), wrong, "{section}");
+        }
+        let phoenixd = "wallet = { backend = \"phoenixd\", phoenixd.password = \"env:P\" }\ntext.terms = \"hold\"";
+        assert_eq!(fields(phoenixd), ["text.terms"], "phoenixd can't hold");
+    }
+
+    #[test]
+    fn real_money_in_the_embedded_node_needs_the_operators_explicit_word() {
+        let node =
+            |more: &str| format!("wallet = {{ backend = \"ldk\", ldk = {{ chain_url = \"https://x\"{more} }} }}");
+        assert_eq!(fields(&node("")), ["wallet.ldk.i_accept_the_risk_on_mainnet"]);
+        let config = resolve(&node(", i_accept_the_risk_on_mainnet = true")).unwrap();
+        assert!(matches!(config.wallet, WalletSettings::Ldk(_)));
+        assert_eq!(config.network, bitcoin::Network::Bitcoin);
+    }
+
+    #[test]
     fn relative_paths_start_at_the_files_folder() {
         let config =
             resolve("identity.keystore = \"keys/me\"\nwallet.nwc.connection = \"file:nwc\"\nwallet.backend = \"nwc\"");

@@ -137,6 +137,13 @@ fn ldk(values: &mut Values<'_>, raw: &RawLdk, network: &str) -> Option<LdkSettin
             "start with wallet.network = \"signet\"; to go on with real money, set it to true and keep little in the node",
         );
     }
+    if network == "testnet4" {
+        values.problem(
+            "wallet.network",
+            "the embedded node can't write invoices of testnet4",
+            "use \"signet\" to try it out",
+        );
+    }
     let lsp = (!raw.lsp.is_empty()).then(|| {
         let parts = raw.lsp.split_once('@').and_then(|(node, address)| {
             let port = address.rsplit_once(':')?.1.parse::<u16>().ok()?;

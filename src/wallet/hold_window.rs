@@ -9,7 +9,8 @@ pub const BLOCK: Duration = Duration::from_secs(600);
 /// away, the chain source is slow. Inside it nothing is taken any more.
 pub const SETTLE_MARGIN_BLOCKS: u32 = 6;
 
-/// The most blocks asked for at the last hop (BOLT 11 `c`): a day. Payers refuse paths that lock their money for much longer.
+/// The most blocks a payment is held for: a day. What an invoice asks for at the last hop (BOLT 11 `c`) is that and the
+/// receiving node's own margin. Payers refuse paths that lock their money for much longer.
 pub const MOST_BLOCKS: u32 = 144;
 
 /// Blocks to ask for so that a payment can be held for `hold_for`, the margin included. Blocks come unevenly: in the time
