@@ -1,12 +1,13 @@
 //! Nodes on the private network: money, and from there to a channel that can be paid through.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Address, Amount, Transaction};
+use rand::Rng as _;
 
 use super::network::Regtest;
 use crate::wallet::node::NodeAddress;
@@ -20,13 +21,27 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Confirmations after which both sides take a channel for open.
 const FUNDING_DEPTH: u32 = 6;
 
-/// A free port of the loopback interface. Somebody else may take it before it is listened on, which the system makes
-/// unlikely: it hands out such ports in turn.
+/// Ports nobody is given by chance: below those the system hands out to whoever connects somewhere (Linux: from 32768), so
+/// that a node that is started again finds its port as it left it.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+/// How many of them are tried.
+const TRIES: u32 = 1_000;
+
+/// A free port of the loopback interface, to be listened on now and again after a restart.
 ///
 /// # Errors
 /// When there is none.
 pub fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind("127.0.0.1:0")?.local_addr()
+    let mut taken = None;
+    for _ in 0..TRIES {
+        let port = rand::thread_rng().gen_range(PORTS);
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Ok(listener) => return listener.local_addr(),
+            Err(error) => taken = Some(error),
+        }
+    }
+    Err(taken.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
 }
 
 /// A node as the simulated network handles it, whatever it is made of. What it does must not fail on a healthy network:
