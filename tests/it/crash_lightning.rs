@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use coinop::daemon::service::Service;
@@ -331,14 +332,22 @@ impl Ending<'_> {
     }
 }
 
-/// Every step of a story in turn, until there are no more.
+/// Every step of a story in turn, until there are no more. Stories that have begun are told to their end: nodes are to be
+/// shut down in order.
 async fn survives_every_step(works: bool, at_least: usize) {
+    let over = AtomicBool::new(false);
+    let tell = async |n| if over.load(Ordering::SeqCst) { None } else { story(works, n).await };
     let mut stories =
-        futures::stream::iter(1..=MOST_STEPS).map(|n| async move { (n, story(works, n).await) }).buffered(AT_ONCE);
+        futures::stream::iter(1..=MOST_STEPS).map(|n| async move { (n, tell(n).await) }).buffered(AT_ONCE);
     let mut steps = 0;
-    while let Some((n, Some(step))) = stories.next().await {
-        eprintln!("killed at {n}: {step}");
-        steps = n;
+    while let Some((n, told)) = stories.next().await {
+        match told {
+            Some(step) => {
+                eprintln!("killed at {n}: {step}");
+                steps = n;
+            }
+            None => over.store(true, Ordering::SeqCst),
+        }
     }
     assert!(steps >= at_least, "only {steps} steps were found to be killed at");
     assert!(steps < MOST_STEPS, "there is no end of steps");
