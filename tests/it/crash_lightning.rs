@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use coinop::daemon::service::Service;
@@ -33,6 +34,7 @@ use nostr::Keys;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::crash::{Freeze, MARK, MOST_STEPS, ORDERS, Running, check_relay};
 use crate::lightning::{CUSTOMER, TILL, listening, node, open_channel, spendable};
@@ -101,16 +103,22 @@ async fn child() {
     println!("{MARK}stopped");
 }
 
-/// The customer's node looks for the provider's until they are connected: a node tells nobody that it is back.
-async fn meet(purse: &LdkWallet, till: &NodeAddress) {
+/// The customer's node looks for the provider's until they are connected: a node tells nobody that it is back. `false` when
+/// they have no channel any more.
+async fn meet(purse: &LdkWallet, till: &NodeAddress) -> bool {
     while purse.usable_channels(&till.node).await == 0 {
+        if purse.channels().await.unwrap().is_empty() {
+            return false;
+        }
         // Refused while it starts, or is frozen in the middle of it.
         let _ = purse.connect(till).await;
         tokio::time::sleep(LOOK_AGAIN).await;
     }
+    true
 }
 
-/// Pays, as often as it takes: what fails for certain while the provider is away is tried again, until the job is over.
+/// Pays, as often as it takes: what fails for certain while the provider is away is tried again, until the job is over or the
+/// channel gone.
 async fn pay(purse: Arc<LdkWallet>, till: NodeAddress, bolt11: String, over: watch::Receiver<bool>) {
     while !*over.borrow() {
         match purse.pay(&bolt11, Msat::ZERO).await {
@@ -119,7 +127,7 @@ async fn pay(purse: Arc<LdkWallet>, till: NodeAddress, bolt11: String, over: wat
                 tokio::time::sleep(LOOK_AGAIN).await;
                 let mut ended = over.clone();
                 tokio::select! {
-                    () = meet(&purse, &till) => {}
+                    met = meet(&purse, &till) => if !met { return },
                     _ = ended.wait_for(|over| *over) => {}
                 }
             }
@@ -128,11 +136,20 @@ async fn pay(purse: Arc<LdkWallet>, till: NodeAddress, bolt11: String, over: wat
     }
 }
 
-/// Orders, pays what is asked, and waits for the end. Whether there was a result, and of which job.
-async fn buy(customer: &Customer, purse: Arc<LdkWallet>, till: NodeAddress) -> (JobId, bool) {
+/// What came of an order.
+struct Bought {
+    job: JobId,
+    /// Whether there was a result.
+    delivered: bool,
+    /// Ends when the customer's node knows what became of its payment.
+    paying: Option<JoinHandle<()>>,
+}
+
+/// Orders, begins to pay what is asked, and waits for the end.
+async fn buy(customer: &Customer, purse: Arc<LdkWallet>, till: NodeAddress) -> Bought {
     let mut posted = customer.post(&customer.order("for real money")).await;
     let (over, ended) = watch::channel(false);
-    let mut paying = None;
+    let mut paying: Option<(String, JoinHandle<()>)> = None;
     let delivered = loop {
         match posted.next().await.body {
             AnswerBody::Result(result) => {
@@ -154,10 +171,7 @@ async fn buy(customer: &Customer, purse: Arc<LdkWallet>, till: NodeAddress) -> (
         }
     };
     over.send_replace(true);
-    if let Some((_, paying)) = paying {
-        within("the payment's end", paying).await.unwrap();
-    }
-    (posted.job, delivered)
+    Bought { job: posted.job, delivered, paying: paying.map(|(_, paying)| paying) }
 }
 
 /// One story: a customer orders a held job, with the provider killed at step `n`, and again soon after it came back. Returns
@@ -197,7 +211,7 @@ async fn story(works: bool, n: usize) -> Option<String> {
     let mut deaths =
         vec![Orders { freeze_at: None, ..orders.clone() }, Orders { freeze_at: Some(1 + n % 4), ..orders.clone() }];
     let mut froze = None;
-    let (job, delivered) = loop {
+    let Bought { job, delivered, paying } = loop {
         tokio::select! {
             bought = &mut shopping => break bought,
             line = running.says() => {
@@ -228,6 +242,9 @@ async fn story(works: bool, n: usize) -> Option<String> {
     let till = node(config, &TILL).await;
     let ending = Ending { regtest: &regtest, purse: &purse, till: &till, charged };
     let alive = ending.check(funds_before, wealth_before).await;
+    if let Some(paying) = paying {
+        within("the payment's end", paying).await.unwrap();
+    }
     till.shut_down().await;
     purse.shut_down().await;
     froze.map(|step| if alive { step } else { format!("{step}; the node closed the channel") })
@@ -302,17 +319,9 @@ impl Ending<'_> {
 
     /// Connects the nodes. `false` when they have no channel any more.
     async fn meet_again(&self) -> bool {
-        let gone = async || self.till.channels().await.unwrap().is_empty();
-        let till = RegtestNode::address(self.till);
-        tokio::select! {
-            () = meet(self.purse, &till) => !gone().await,
-            () = async {
-                while !gone().await {
-                    tokio::time::sleep(LOOK_AGAIN).await;
-                }
-            } => false,
-            () = tokio::time::sleep(PATIENCE) => panic!("the nodes should have met by now"),
-        }
+        let address = RegtestNode::address(self.till);
+        let met = async { meet(self.purse, &address).await && !self.till.channels().await.unwrap().is_empty() };
+        within("the nodes to meet", met).await
     }
 
     /// Mines until the money of the closed channel is where it belongs.
@@ -331,14 +340,22 @@ impl Ending<'_> {
     }
 }
 
-/// Every step of a story in turn, until there are no more.
+/// Every step of a story in turn, until there are no more. Stories that have begun are told to their end: nodes are to be
+/// shut down in order.
 async fn survives_every_step(works: bool, at_least: usize) {
+    let over = AtomicBool::new(false);
+    let tell = async |n| if over.load(Ordering::SeqCst) { None } else { story(works, n).await };
     let mut stories =
-        futures::stream::iter(1..=MOST_STEPS).map(|n| async move { (n, story(works, n).await) }).buffered(AT_ONCE);
+        futures::stream::iter(1..=MOST_STEPS).map(|n| async move { (n, tell(n).await) }).buffered(AT_ONCE);
     let mut steps = 0;
-    while let Some((n, Some(step))) = stories.next().await {
-        eprintln!("killed at {n}: {step}");
-        steps = n;
+    while let Some((n, told)) = stories.next().await {
+        match told {
+            Some(step) => {
+                eprintln!("killed at {n}: {step}");
+                steps = n;
+            }
+            None => over.store(true, Ordering::SeqCst),
+        }
     }
     assert!(steps >= at_least, "only {steps} steps were found to be killed at");
     assert!(steps < MOST_STEPS, "there is no end of steps");

@@ -56,8 +56,9 @@ impl Drop for Bitcoind {
 }
 
 #[derive(Deserialize)]
-struct Reply<T> {
-    result: Option<T>,
+struct Reply {
+    #[serde(default)]
+    result: Value,
     error: Option<Value>,
 }
 
@@ -177,8 +178,7 @@ impl Bitcoind {
 
     /// Whether an output is there and nothing spends it, neither a block nor what waits for one.
     pub async fn is_unspent(&self, output: &OutPoint) -> bool {
-        // The answer is `null` when it is not there.
-        self.try_call::<Value>("gettxout", json!([output.txid, output.vout])).await.is_ok()
+        self.call::<Option<Value>>("gettxout", json!([output.txid, output.vout])).await.is_some()
     }
 
     async fn transaction(&self, txid: &Txid) -> Option<Transaction> {
@@ -209,8 +209,11 @@ impl Bitcoind {
             self.client.post(format!("http://{}/", self.rpc)).basic_auth(USER, Some(&self.password)).body(body);
         let reply = request.send().await.map_err(|error| error.to_string())?;
         let text = reply.text().await.map_err(|error| error.to_string())?;
-        let reply: Reply<T> = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        reply.result.ok_or_else(|| reply.error.unwrap_or_default().to_string())
+        let reply: Reply = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        match reply.error {
+            Some(error) => Err(error.to_string()),
+            None => serde_json::from_value(reply.result).map_err(|error| error.to_string()),
+        }
     }
 }
 
