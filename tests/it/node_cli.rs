@@ -51,7 +51,7 @@ async fn a_node_is_filled_tended_and_emptied_from_the_command_line() {
     let relay = TestRelay::start().await.unwrap();
     let regtest = Regtest::start().await.unwrap();
     let machine = installed(&relay, &regtest).await;
-    let other = tokio::task::block_in_place(|| RawNode::start(&regtest.access(), |_| {}));
+    let other = RawNode::start(&regtest.access(), |_| {});
     regtest.fund(&other, Amount::from_sat(100_000)).await;
 
     // Nobody serves: the command opens the node itself.
