@@ -98,6 +98,10 @@ pub struct InitArgs {
     /// The Lightning network: bitcoin, testnet4, signet or regtest (default: bitcoin; signet with --ldk)
     #[arg(long, value_name = "NETWORK")]
     network: Option<String>,
+    /// Run that node with real money (--network bitcoin): a stolen machine or phrase, a lost storage folder or a long outage
+    /// can cost all that is in it
+    #[arg(long, requires = "ldk")]
+    i_accept_the_risk_on_mainnet: bool,
     /// Use a wallet of play money, to be paid by 'coinop request --play-money' on this machine
     #[arg(long, conflicts_with_all = ["nwc", "ldk", "network"])]
     play_money: bool,
@@ -284,6 +288,19 @@ fn money(args: &InitArgs, ask: &mut dyn Ask, template: Template) -> Result<Templ
     let default = if choice == 4 { Some("signet") } else { None };
     if let Some(network) = args.network.as_deref().or(default) {
         template = template.with("wallet.network", network);
+        if choice == 4 && network == "bitcoin" {
+            if !args.i_accept_the_risk_on_mainnet {
+                return Err(CommandError::usage(
+                    "the embedded node would hold real money in a program that is always online",
+                )
+                .help(
+                    "begin with --network signet; to go on, say --i-accept-the-risk-on-mainnet and keep little in the \
+                         node",
+                )
+                .into());
+            }
+            template = template.with("wallet.ldk.i_accept_the_risk_on_mainnet", true);
+        }
     }
     let defaults = RawConfig::default().text;
     if let Some(terms) = &args.terms {

@@ -28,6 +28,16 @@ const DESCRIPTION: &str = "made by hand";
 /// The least that may be paid in routing fees: below it hardly any path is found.
 const LEAST_FEE_LIMIT: Msat = Msat::sat(5);
 
+/// How long a peer may take to agree to a channel or its end.
+const AGREEING: Duration = Duration::from_secs(60);
+
+/// Between two looks at what is agreed in the background.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long a node that ends with the command gets to hand its transaction to the chain source, which it does in the
+/// background and tells nobody.
+const HANDING_OVER: Duration = Duration::from_secs(3);
+
 const ABOUT: &str = "\
 The wallet is the one of [wallet] in the configuration. While 'coinop serve' runs with the embedded
 node, these commands use its node; else they open the node themselves for as long as they run.
@@ -275,12 +285,22 @@ async fn act(command: WalletCommand, globals: &Globals, config: &Config, opened:
         WalletCommand::Open { to, size, announce } => {
             let node = node(wallet.as_ref())?;
             let id = node.open_channel(&to, size, announce).await?;
+            if opened.is_ours {
+                stay_until(node, |channels| {
+                    channels.iter().any(|channel| channel.id == id && channel.funding.is_some())
+                })
+                .await?;
+            }
             globals.print(&serde_json::json!({ "channel": id }), || {
                 format!("Channel {id} is being opened; 'coinop wallet channels' says when it can be used.\n")
             })?;
         }
         WalletCommand::Close { id, force } => {
-            node(wallet.as_ref())?.close_channel(&id, force).await?;
+            let node = node(wallet.as_ref())?;
+            node.close_channel(&id, force).await?;
+            if opened.is_ours {
+                stay_until(node, |channels| channels.iter().all(|channel| channel.id != id)).await?;
+            }
             globals.print(&serde_json::json!({ "closing": id }), || format!("Channel {id} is being closed.\n"))?;
         }
         WalletCommand::Peers { connect, disconnect } => {
@@ -303,11 +323,31 @@ async fn act(command: WalletCommand, globals: &Globals, config: &Config, opened:
             let what = amount.map_or_else(|| "everything on the chain".to_owned(), |amount| amount.to_string());
             agreed(globals, yes, &format!("Send {what} to {address}?"))?;
             let txid = node.send_on_chain(&address, amount).await?;
+            if opened.is_ours {
+                tokio::time::sleep(HANDING_OVER).await;
+            }
             globals.print(&serde_json::json!({ "txid": txid.to_string() }), || format!("{txid}\n"))?;
         }
         WalletCommand::History { days } => history(globals, wallet.as_ref(), days).await?,
     }
     Ok(Exit::Ok.into())
+}
+
+/// Keeps a node that ends with this command running until the channels are as wanted: what begins here is agreed with the
+/// peer in the background. Then the transaction is handed over.
+async fn stay_until(node: &dyn Node, wanted: impl Fn(&[Channel]) -> bool) -> Result<()> {
+    let agreed = async {
+        while !wanted(&node.channels().await?) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        anyhow::Ok(())
+    };
+    match tokio::time::timeout(AGREEING, agreed).await {
+        Ok(agreed) => agreed?,
+        Err(_) => eprintln!("The peer has not agreed yet; it goes on when the node runs again ('coinop serve')."),
+    }
+    tokio::time::sleep(HANDING_OVER).await;
+    Ok(())
 }
 
 /// The node, when the wallet is one of ours.

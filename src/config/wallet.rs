@@ -44,7 +44,7 @@ impl WalletSettings {
     /// Whether it may be able to hold payments, as far as its kind tells. What a wallet really can is known once it is
     /// connected.
     pub fn may_hold(&self) -> bool {
-        !matches!(self, Self::None | Self::Phoenixd { .. })
+        !matches!(self, Self::None | Self::Phoenixd { .. } | Self::Lnbits { .. })
     }
 }
 

@@ -95,25 +95,25 @@ pub async fn wallet(config: &Config, identity: &Identity, data: &Path) -> Result
             let endpoint = endpoint("wallet.lnd", url, certificate.as_deref())?;
             let secret = macaroon.reveal("wallet.lnd.macaroon")?;
             let connected = LndWallet::connect(endpoint, &secret, config.network, HttpOptions::default()).await;
-            Some(Arc::new(connected.context("wallet.lnd")?))
+            Some(Arc::new(connected.with_context(|| unusable("wallet.lnd", url))?))
         }
         WalletSettings::Cln(ClnSettings { url, rune, certificate }) => {
             let endpoint = endpoint("wallet.cln", url, certificate.as_deref())?;
             let secret = rune.reveal("wallet.cln.rune")?;
             let connected = ClnWallet::connect(endpoint, &secret, config.network, HttpOptions::default()).await;
-            Some(Arc::new(connected.context("wallet.cln")?))
+            Some(Arc::new(connected.with_context(|| unusable("wallet.cln", url))?))
         }
         WalletSettings::Phoenixd { url, password } => {
             let endpoint = endpoint("wallet.phoenixd", url, None)?;
             let secret = password.reveal("wallet.phoenixd.password")?;
             let connected = PhoenixdWallet::connect(endpoint, &secret, config.network, HttpOptions::default()).await;
-            Some(Arc::new(connected.context("wallet.phoenixd")?))
+            Some(Arc::new(connected.with_context(|| unusable("wallet.phoenixd", url))?))
         }
         WalletSettings::Lnbits { url, key } => {
             let endpoint = endpoint("wallet.lnbits", url, None)?;
             let secret = key.reveal("wallet.lnbits.key")?;
             let connected = LnbitsWallet::connect(endpoint, &secret, config.network, HttpOptions::default()).await;
-            Some(Arc::new(connected.context("wallet.lnbits")?))
+            Some(Arc::new(connected.with_context(|| unusable("wallet.lnbits", url))?))
         }
     })
 }
@@ -179,6 +179,20 @@ async fn embedded_node(_: &Config, _: &LdkSettings, _: &Identity, _: &Path) -> R
 fn endpoint(section: &str, url: &Url, certificate: Option<&Path>) -> Result<Endpoint> {
     let pem = certificate.map(|path| read_certificate(path).with_context(|| format!("{section}.certificate")));
     Endpoint::new(url, pem.transpose()?.as_deref()).with_context(|| format!("{section}.url"))
+}
+
+/// Which wallet can't be used, by its section and address.
+fn unusable(section: &str, url: &Url) -> String {
+    let at = url.origin().ascii_serialization();
+    let hint = match (section, url.scheme()) {
+        ("wallet.lnd" | "wallet.cln", "https") => {
+            format!("; its certificate is usually its own: then {section}.certificate names the file")
+        }
+        _ => String::new(),
+    };
+    format!(
+        "the wallet at {at} ({section}.url) can't be used: does it run there, and is its secret the right one{hint}?"
+    )
 }
 
 fn read_certificate(path: &Path) -> Result<Vec<u8>> {

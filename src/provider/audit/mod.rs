@@ -1,7 +1,7 @@
 //! Do the books say what the wallet says? Compared, never corrected: what is missing is fed to the normal way of a payment,
 //! and everything else is for a person to look at.
 //!
-//! [`compare`] is pure. [`audit`] asks both sides; the wallet's [`History`](crate::wallet::History) where it tells one, else
+//! [`compare()`] is pure. [`audit`] asks both sides; the wallet's [`History`](crate::wallet::History) where it tells one, else
 //! look-ups of every invoice we know of. What a history does not list is looked up before it is reported, which tells a
 //! payment that never came from a wallet that contradicts itself.
 

@@ -70,6 +70,9 @@ async fn ask<T: DeserializeOwned>(socket: &Path, question: &Ask, patience: Durat
         Ok(Err(error)) => return Err(unreachable(&format!("can't be asked ({error})"))),
         Err(_) => return Err(unreachable("did not answer in time")),
     };
+    if u64::try_from(answer.len()).is_ok_and(|length| length >= MOST_BYTES) {
+        return Err(WalletError::Refused("the answer is too long; ask for a shorter time".into()));
+    }
     if answer.is_empty() {
         return Err(unreachable("ended before it answered"));
     }

@@ -1,8 +1,9 @@
 //! The wallet of a running `coinop serve`, used by the commands beside it.
 //!
 //! An embedded node can be opened by one process only. So the one that has it keeps a desk: a Unix socket in the data folder
-//! that only its user can open, where a question is one line of JSON and its answer another. [`serve`] is the desk,
-//! [`DeskWallet`] whoever stands before it: a [`Wallet`] like any other, without hold invoices, which belong to the seller.
+//! that only its user can open, where a question is one line of JSON and its answer another. [`Desk`] is the desk,
+//! [`DeskWallet`] whoever stands before it: a [`Wallet`](super::Wallet) like any
+//! other, without hold invoices, which belong to the seller.
 
 use serde::{Deserialize, Serialize};
 

@@ -63,8 +63,8 @@ impl Desk {
             _ => {}
         }
         // Bound under another name and only then put in its place: nobody else can open it in between.
-        let hidden = tempfile::Builder::new().prefix(".desk").tempdir_in(data).map_err(failed)?;
-        let bound = hidden.path().join(SOCKET_FILE);
+        let hidden = tempfile::Builder::new().prefix(".").rand_bytes(4).tempdir_in(data).map_err(failed)?;
+        let bound = hidden.path().join("s");
         let listener = UnixListener::bind(&bound).map_err(failed)?;
         std::fs::set_permissions(&bound, std::fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
         std::fs::rename(&bound, &path).map_err(failed)?;

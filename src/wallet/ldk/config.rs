@@ -43,7 +43,7 @@ pub struct LdkConfig {
     /// Opens channels to us when a payment comes (LSPS2). Trusted: its channels are used before they confirm, and it is
     /// relied on to bring their closing into the chain.
     pub lsp: Option<LdkLsp>,
-    /// How often the node looks at the chain by itself. `None`: only when [`LdkWallet::sync`](super::LdkWallet::sync) is
+    /// How often the node looks at the chain by itself. `None`: only when [`Node::sync`](crate::wallet::Node::sync) is
     /// called, as tests do. (A node on bitcoind always looks by itself.)
     pub background_sync: Option<BackgroundSync>,
     /// How long things may take.
