@@ -59,14 +59,14 @@ impl Shared {
                 return bolt11::check_ours(request, Some(hash), &bolt11, self.network, now);
             }
         }
-        let blocks = hold_window::blocks(hold_for).saturating_add(HTLC_FAIL_BACK_BUFFER);
+        let blocks = hold_window::blocks(hold_for);
         let (made, description) = self.make(request, Some(hash))?;
         let long = self
             .key
-            .lengthen(&made, description, blocks)
+            .lengthen(&made, description, blocks.saturating_add(HTLC_FAIL_BACK_BUFFER))
             .map_err(|error| WalletError::Internal(format!("the node's invoice can't be signed again: {error}")))?;
         let invoice = bolt11::check_ours(request, Some(hash), &long.to_string(), self.network, now)?;
-        self.book.open_invoice(&invoice, &request.description, true)?;
+        self.book.open_invoice(&invoice, &request.description, Some(blocks))?;
         Ok(invoice)
     }
 

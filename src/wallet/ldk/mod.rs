@@ -363,7 +363,7 @@ impl Wallet for LdkWallet {
         self.run(move |shared| {
             let (made, _) = shared.make(&request, None)?;
             let invoice = bolt11::check_ours(&request, None, &made.to_string(), shared.network, Timestamp::now())?;
-            shared.book.open_invoice(&invoice, &request.description, false)?;
+            shared.book.open_invoice(&invoice, &request.description, None)?;
             Ok(invoice)
         })
         .await
