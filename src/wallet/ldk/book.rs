@@ -270,16 +270,16 @@ impl Book {
         })
     }
 
-    /// Holds for which fewer than `margin` blocks are left at `height` are cancelled; so are claims that led to nothing
-    /// although the deadline passed `lost` blocks ago. Returns them.
-    pub(super) fn expire_holds(&self, height: u32, margin: u32, lost: u32) -> Result<Vec<PaymentHash>, WalletError> {
+    /// Holds whose deadline comes before the height `needed` are cancelled; so are claims that led to nothing although their
+    /// deadline was at `lost` or before. Returns them.
+    pub(super) fn expire_holds(&self, needed: u32, lost: u32) -> Result<Vec<PaymentHash>, WalletError> {
         self.with(|connection| {
             let mut statement = connection.prepare_cached(
                 "UPDATE invoices SET stage = 'cancelled'
-                 WHERE (stage = 'held' AND deadline < ?1 + ?2) OR (stage = 'claiming' AND deadline + ?3 <= ?1)
+                 WHERE (stage = 'held' AND deadline < ?1) OR (stage = 'claiming' AND deadline <= ?2)
                  RETURNING hash",
             )?;
-            statement.query_map(params![height, margin, lost], |row| hash_of(row, 0))?.collect()
+            statement.query_map(params![needed, lost], |row| hash_of(row, 0))?.collect()
         })
     }
 
@@ -523,14 +523,14 @@ mod tests {
     fn a_hold_ends_with_a_margin_and_a_claim_only_well_past_the_deadline() {
         let (book, _folder) = with_invoice(true);
         book.hold(&HASH, AMOUNT, AMOUNT, 100).unwrap();
-        assert_eq!(book.expire_holds(94, 6, 39), Ok(vec![]));
+        assert_eq!(book.expire_holds(100, 55), Ok(vec![]));
         book.claim(&HASH).unwrap();
-        assert_eq!(book.expire_holds(138, 6, 39), Ok(vec![]), "the node may still say that it is ours");
-        assert_eq!(book.expire_holds(139, 6, 39), Ok(vec![HASH]));
+        assert_eq!(book.expire_holds(144, 99), Ok(vec![]), "the node may still say that it is ours");
+        assert_eq!(book.expire_holds(145, 100), Ok(vec![HASH]));
         assert_eq!(stage(&book), Stage::Cancelled);
         let (book, _folder) = with_invoice(true);
         book.hold(&HASH, AMOUNT, AMOUNT, 100).unwrap();
-        assert_eq!(book.expire_holds(95, 6, 39), Ok(vec![HASH]));
+        assert_eq!(book.expire_holds(101, 56), Ok(vec![HASH]));
         assert_eq!(book.given_back_before(95), Ok(vec![HASH]));
         assert_eq!(book.given_back_before(101), Ok(vec![]));
     }

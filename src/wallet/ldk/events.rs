@@ -152,7 +152,9 @@ impl Shared {
     pub(super) fn check_deadlines(&self) -> Result<(), WalletError> {
         // The node fails a payment back at the deadline it told; what it could still claim then it would have said by the
         // time the payment itself expires, so many blocks later.
-        let over = self.book.expire_holds(self.height(), SETTLE_MARGIN_BLOCKS, HTLC_FAIL_BACK_BUFFER)?;
+        // That is said only of blocks it has seen; to give back, what may have been found since is enough.
+        let needed = self.estimated_height().saturating_add(SETTLE_MARGIN_BLOCKS);
+        let over = self.book.expire_holds(needed, self.height().saturating_sub(HTLC_FAIL_BACK_BUFFER))?;
         for hash in over {
             tracing::warn!(payment_hash = %hash, "A held payment came too near to its deadline and goes back");
             self.give_back(&hash)?;
