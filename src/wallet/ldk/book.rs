@@ -63,6 +63,8 @@ pub(super) struct Entry {
     pub(super) asked: Msat,
     pub(super) expires_at: Timestamp,
     pub(super) hold: bool,
+    /// The blocks it was promised to be holdable for.
+    pub(super) blocks: u32,
     pub(super) stage: Stage,
     /// What the payer committed.
     pub(super) held: Msat,
@@ -167,13 +169,19 @@ impl Book {
         })
     }
 
-    /// An invoice that was just made. An open one of the same hash is replaced.
-    pub(super) fn open_invoice(&self, invoice: &Invoice, description: &str, hold: bool) -> Result<(), WalletError> {
+    /// An invoice that was just made; `hold` has the blocks a hold invoice asks for. An open one of the same hash is replaced.
+    pub(super) fn open_invoice(
+        &self,
+        invoice: &Invoice,
+        description: &str,
+        hold: Option<u32>,
+    ) -> Result<(), WalletError> {
         self.with(|connection| {
             connection.execute(
-                "INSERT INTO invoices (hash, bolt11, description, asked, expires_at, hold, stage)
-                 VALUES (:hash, :bolt11, :description, :asked, :expires_at, :hold, 'open')
-                 ON CONFLICT (hash) DO UPDATE SET bolt11 = excluded.bolt11, expires_at = excluded.expires_at
+                "INSERT INTO invoices (hash, bolt11, description, asked, expires_at, hold, blocks, stage)
+                 VALUES (:hash, :bolt11, :description, :asked, :expires_at, :hold, :blocks, 'open')
+                 ON CONFLICT (hash) DO UPDATE
+                 SET bolt11 = excluded.bolt11, expires_at = excluded.expires_at, blocks = excluded.blocks
                  WHERE stage = 'open'",
                 named_params! {
                     ":hash": invoice.payment_hash.as_bytes(),
@@ -181,7 +189,8 @@ impl Book {
                     ":description": description,
                     ":asked": column(invoice.amount),
                     ":expires_at": millis(invoice.expires_at),
-                    ":hold": hold,
+                    ":hold": hold.is_some(),
+                    ":blocks": hold.unwrap_or_default(),
                 },
             )?;
             Ok(())
@@ -261,16 +270,16 @@ impl Book {
         })
     }
 
-    /// Holds for which fewer than `margin` blocks are left at `height` are cancelled; so are claims that led to nothing
-    /// although the deadline passed `lost` blocks ago. Returns them.
-    pub(super) fn expire_holds(&self, height: u32, margin: u32, lost: u32) -> Result<Vec<PaymentHash>, WalletError> {
+    /// Holds whose deadline comes before the height `needed` are cancelled; so are claims that led to nothing although their
+    /// deadline was at `lost` or before. Returns them.
+    pub(super) fn expire_holds(&self, needed: u32, lost: u32) -> Result<Vec<PaymentHash>, WalletError> {
         self.with(|connection| {
             let mut statement = connection.prepare_cached(
                 "UPDATE invoices SET stage = 'cancelled'
-                 WHERE (stage = 'held' AND deadline < ?1 + ?2) OR (stage = 'claiming' AND deadline + ?3 <= ?1)
+                 WHERE (stage = 'held' AND deadline < ?1) OR (stage = 'claiming' AND deadline <= ?2)
                  RETURNING hash",
             )?;
-            statement.query_map(params![height, margin, lost], |row| hash_of(row, 0))?.collect()
+            statement.query_map(params![needed, lost], |row| hash_of(row, 0))?.collect()
         })
     }
 
@@ -420,6 +429,7 @@ fn read_entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         asked: amount(row.get("asked")?),
         expires_at: time(row.get("expires_at")?),
         hold: row.get("hold")?,
+        blocks: row.get("blocks")?,
         stage: Stage::read(&stage).ok_or_else(|| {
             rusqlite::Error::InvalidColumnType(0, "stage".to_owned(), Value::Text(stage.clone()).data_type())
         })?,
@@ -454,7 +464,7 @@ mod tests {
             amount: AMOUNT,
             expires_at: NOW + SignedDuration::from_mins(10),
         };
-        book.open_invoice(&invoice, "a job", hold).unwrap();
+        book.open_invoice(&invoice, "a job", hold.then_some(20)).unwrap();
         (book, folder)
     }
 
@@ -513,14 +523,14 @@ mod tests {
     fn a_hold_ends_with_a_margin_and_a_claim_only_well_past_the_deadline() {
         let (book, _folder) = with_invoice(true);
         book.hold(&HASH, AMOUNT, AMOUNT, 100).unwrap();
-        assert_eq!(book.expire_holds(94, 6, 39), Ok(vec![]));
+        assert_eq!(book.expire_holds(100, 55), Ok(vec![]));
         book.claim(&HASH).unwrap();
-        assert_eq!(book.expire_holds(138, 6, 39), Ok(vec![]), "the node may still say that it is ours");
-        assert_eq!(book.expire_holds(139, 6, 39), Ok(vec![HASH]));
+        assert_eq!(book.expire_holds(144, 99), Ok(vec![]), "the node may still say that it is ours");
+        assert_eq!(book.expire_holds(145, 100), Ok(vec![HASH]));
         assert_eq!(stage(&book), Stage::Cancelled);
         let (book, _folder) = with_invoice(true);
         book.hold(&HASH, AMOUNT, AMOUNT, 100).unwrap();
-        assert_eq!(book.expire_holds(95, 6, 39), Ok(vec![HASH]));
+        assert_eq!(book.expire_holds(101, 56), Ok(vec![HASH]));
         assert_eq!(book.given_back_before(95), Ok(vec![HASH]));
         assert_eq!(book.given_back_before(101), Ok(vec![]));
     }

@@ -14,6 +14,8 @@ CREATE TABLE invoices (
     expires_at  INTEGER NOT NULL,
     hold        INTEGER NOT NULL CHECK (hold IN (0, 1)),
     stage       TEXT NOT NULL CHECK (stage IN ('open', 'held', 'claiming', 'settled', 'cancelled')),
+    -- The blocks a payment has to be left with when it comes; nothing is asked of ordinary invoices.
+    blocks      INTEGER NOT NULL DEFAULT 0,
     -- What the payer committed, what of it the node can claim (less what a liquidity provider kept), until which height.
     held        INTEGER,
     claimable   INTEGER,

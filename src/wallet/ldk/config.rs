@@ -70,6 +70,19 @@ pub enum LdkChain {
     },
 }
 
+impl LdkChain {
+    /// Its host and port, for people to read: a path or what stands before the host may be a secret.
+    pub(super) fn place(&self) -> String {
+        match self {
+            Self::Esplora(url) | Self::Electrum(url) => {
+                let host = url.host_str().unwrap_or_default();
+                url.port_or_known_default().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+            }
+            Self::Bitcoind { host, port, .. } => format!("{host}:{port}"),
+        }
+    }
+}
+
 /// A liquidity provider (LSPS2).
 #[derive(Debug, Clone)]
 pub struct LdkLsp {
@@ -118,6 +131,11 @@ impl LdkConfig {
     /// Whether the network may know of the node and its channels.
     pub fn announces(&self) -> bool {
         !self.listen.is_empty() && self.alias.is_some()
+    }
+
+    /// Whether the node looks at the chain by itself. With bitcoind it always does.
+    pub(super) fn looks_by_itself(&self) -> bool {
+        self.background_sync.is_some() || matches!(self.chain, LdkChain::Bitcoind { .. })
     }
 
     /// Makes the node, not started. Every default of ldk-node that names a place (network, folder, chain source, log file)
@@ -185,4 +203,25 @@ fn base(url: &Url) -> String {
 
 fn refused(why: &str) -> WalletError {
     WalletError::Refused(format!("the embedded node can't be opened: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use ldk_node::NodeError;
+
+    use super::super::errors::not_started;
+    use super::*;
+
+    #[test]
+    fn a_chain_source_that_does_not_answer_is_named_without_its_secrets() {
+        let place = |url: &str| LdkChain::Esplora(url.parse().unwrap()).place();
+        assert_eq!(place("https://user:secret@esplora.example.com/secret/api?key=secret"), "esplora.example.com:443");
+        assert_eq!(place("http://[::1]:3002"), "[::1]:3002");
+        assert_eq!(LdkChain::Electrum("ssl://e.example.com:50002".parse().unwrap()).place(), "e.example.com:50002");
+        let said = not_started(NodeError::FeerateEstimationUpdateFailed, "e.example.com:50002");
+        let why = "the chain source at e.example.com:50002 does not answer (wallet.ldk.chain_url)";
+        assert_eq!(said, WalletError::Unreachable(why.to_owned()));
+        let said = not_started(NodeError::PersistenceFailed, "e.example.com:50002");
+        assert!(!said.to_string().contains("example.com"), "{said}");
+    }
 }

@@ -81,6 +81,21 @@ pub(super) fn translated(error: NodeError) -> WalletError {
     }
 }
 
+/// Why a node that was made could not be started. Its chain source is asked then and there; `place` is where that is.
+pub(super) fn not_started(error: NodeError, place: &str) -> WalletError {
+    match error {
+        NodeError::ConnectionFailed
+        | NodeError::FeerateEstimationUpdateFailed
+        | NodeError::FeerateEstimationUpdateTimeout
+        | NodeError::WalletOperationTimeout
+        | NodeError::TxSyncFailed
+        | NodeError::TxSyncTimeout => {
+            WalletError::Unreachable(format!("the chain source at {place} does not answer (wallet.ldk.chain_url)"))
+        }
+        error => translated(error),
+    }
+}
+
 /// Why a node could not be made. Nothing was started.
 pub(super) fn not_built(error: &BuildError) -> WalletError {
     let refused = |why: &str| WalletError::Refused(format!("the embedded node can't be opened: {why}"));

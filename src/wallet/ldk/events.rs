@@ -12,6 +12,7 @@ use ldk_node::payment::{PaymentDirection, PaymentStatus};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::book::Stage;
 use super::{Payment, PaymentHash, Shared, WalletError, ldk_hash, msat, on_a_thread, payment_id, translated};
 use crate::money::Msat;
 use crate::wallet::hold_window::SETTLE_MARGIN_BLOCKS;
@@ -30,6 +31,10 @@ const SWEEP: u32 = 500;
 /// A payment that was begun before this process and that the node knows nothing of is given up this long after the node was
 /// opened. By then whatever was half done when the process died has gone out or not.
 const DOUBT: SignedDuration = SignedDuration::from_mins(10);
+
+/// Blocks that may be found between the payer's choice of an expiry and our look at the payment, and are no fault of the
+/// payer's.
+pub(super) const BLOCKS_ON_THE_WAY: u32 = 3;
 
 /// Listens until `closing`.
 pub(super) async fn listen(shared: Arc<Shared>, closing: CancellationToken) {
@@ -56,6 +61,11 @@ pub(super) async fn listen(shared: Arc<Shared>, closing: CancellationToken) {
             }
         }
     }
+}
+
+/// Whether a payment that came at `height` can't be held for the `blocks` that were asked for.
+fn is_too_short(deadline: u32, height: u32, blocks: u32) -> bool {
+    deadline.saturating_add(BLOCKS_ON_THE_WAY) < height.saturating_add(blocks)
 }
 
 impl Shared {
@@ -107,6 +117,14 @@ impl Shared {
     }
 
     fn write_down_hold(&self, hash: &PaymentHash, claimable: Msat, deadline: u32) -> Result<(), WalletError> {
+        // LDK takes whatever leaves it its own 42 blocks, so a payer could choose a window too short for the work and have its
+        // money back after it. Only a payment that comes is looked at: a held one was good, an event told again is no news.
+        let asked = self.book.entry(hash)?.filter(|entry| entry.hold && entry.stage == Stage::Open);
+        if asked.is_some_and(|entry| is_too_short(deadline, self.height(), entry.blocks)) {
+            // The invoice stays open: whoever pays it as it asks is welcome.
+            tracing::warn!(payment_hash = %hash, "A payment that can't be held for as long as was asked for goes back");
+            return self.give_back(hash);
+        }
         let held = claimable.saturating_add(self.skimmed(hash));
         if self.book.hold(hash, held, claimable, deadline)? {
             self.tell(hash)?;
@@ -134,7 +152,9 @@ impl Shared {
     pub(super) fn check_deadlines(&self) -> Result<(), WalletError> {
         // The node fails a payment back at the deadline it told; what it could still claim then it would have said by the
         // time the payment itself expires, so many blocks later.
-        let over = self.book.expire_holds(self.height(), SETTLE_MARGIN_BLOCKS, HTLC_FAIL_BACK_BUFFER)?;
+        // That is said only of blocks it has seen; to give back, what may have been found since is enough.
+        let needed = self.estimated_height().saturating_add(SETTLE_MARGIN_BLOCKS);
+        let over = self.book.expire_holds(needed, self.height().saturating_sub(HTLC_FAIL_BACK_BUFFER))?;
         for hash in over {
             tracing::warn!(payment_hash = %hash, "A held payment came too near to its deadline and goes back");
             self.give_back(&hash)?;
@@ -180,5 +200,18 @@ impl Shared {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_blocks_on_the_way_are_no_fault_of_the_payers() {
+        assert!(!is_too_short(1_020, 1_000, 20));
+        assert!(!is_too_short(1_020, 1_000 + BLOCKS_ON_THE_WAY, 20));
+        assert!(is_too_short(1_020, 1_001 + BLOCKS_ON_THE_WAY, 20));
+        assert!(is_too_short(1_003, 1_000, 20), "LDK's own minimum");
     }
 }

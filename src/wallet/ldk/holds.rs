@@ -3,7 +3,7 @@
 //! LDK asks for 42 blocks at the last hop and gives a payment back 39 blocks before it expires: a window of three blocks,
 //! and no setting. So the invoice it makes is signed again with more blocks ([`NodeKey::lengthen`](super::NodeKey)).
 //! What it holds it gives back by itself at the deadline, without a word; a claim after that is answered "yes" and brings
-//! nothing. So the height is watched, nothing is claimed near the deadline, and only "received" is settlement.
+//! nothing. So the height is watched ([`chain_clock`](super::chain_clock)), nothing is claimed near the deadline, and only "received" is settlement.
 
 use std::time::Duration;
 
@@ -46,6 +46,8 @@ impl Shared {
         if hold_for > hold_window::longest(hold_window::MOST_BLOCKS) {
             return Err(refused("no payment can be held for that long"));
         }
+        self.chain_answers()?;
+        let blocks = hold_window::blocks(hold_for);
         let now = Timestamp::now();
         if let Some(known) = self.book.entry(hash)? {
             let same = known.hold
@@ -55,18 +57,17 @@ impl Shared {
             if !same {
                 return Err(refused("the payment hash is in use"));
             }
-            if let Some(bolt11) = known.bolt11.filter(|_| now < known.expires_at) {
+            if let Some(bolt11) = known.bolt11.filter(|_| now < known.expires_at && blocks <= known.blocks) {
                 return bolt11::check_ours(request, Some(hash), &bolt11, self.network, now);
             }
         }
-        let blocks = hold_window::blocks(hold_for).saturating_add(HTLC_FAIL_BACK_BUFFER);
         let (made, description) = self.make(request, Some(hash))?;
         let long = self
             .key
-            .lengthen(&made, description, blocks)
+            .lengthen(&made, description, blocks.saturating_add(HTLC_FAIL_BACK_BUFFER))
             .map_err(|error| WalletError::Internal(format!("the node's invoice can't be signed again: {error}")))?;
         let invoice = bolt11::check_ours(request, Some(hash), &long.to_string(), self.network, now)?;
-        self.book.open_invoice(&invoice, &request.description, true)?;
+        self.book.open_invoice(&invoice, &request.description, Some(blocks))?;
         Ok(invoice)
     }
 

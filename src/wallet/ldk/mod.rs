@@ -1,7 +1,7 @@
 //! The embedded node: a Lightning node of our own (ldk-node) in this process, with keys from the wallet's branch of the seed.
 //!
 //! [`config`] is what it is opened with, `keys` its key, `book` what the node forgets and we must not, `events` the one task
-//! that listens to it; `holds`, `paying` and `owner` are what it can do, this file the rest of [`Wallet`].
+//! that listens to it; `chain_clock` is how far the chain may be; `holds`, `paying` and `owner` are what it can do, this file the rest of [`Wallet`].
 //!
 //! Whatever ldk-node does blocks (it writes before it answers), so every call runs on the threads for that, and only on
 //! a multi-threaded runtime. Its events are the only source of truth about money: what was claimed is ours when it says
@@ -37,6 +37,7 @@ use super::{
 use crate::money::Msat;
 
 mod book;
+mod chain_clock;
 pub mod config;
 mod errors;
 mod events;
@@ -51,7 +52,7 @@ mod tests;
 
 use book::Book;
 pub use config::{BackgroundSync, LdkChain, LdkConfig, LdkLsp, LdkTimes};
-use errors::translated;
+use errors::{not_started, translated};
 use keys::NodeKey;
 
 /// News a slow listener may be behind before its stream ends, which makes it look up.
@@ -79,6 +80,8 @@ struct Shared {
     key: NodeKey,
     network: Network,
     lsp: bool,
+    /// Whether the node looks at the chain by itself, so that its silence means something.
+    looks_by_itself: bool,
     times: LdkTimes,
     book: Book,
     opened_at: Timestamp,
@@ -209,12 +212,13 @@ impl Shared {
             let why = "ldk-node derives another node key than this version of coinop knows";
             return Err(WalletError::Refused(format!("the embedded node can't be opened: {why}")));
         }
-        node.start().map_err(translated)?;
+        node.start().map_err(|error| not_started(error, &config.chain.place()))?;
         let shared = Self {
             node,
             key,
             network: config.network,
             lsp: config.lsp.is_some(),
+            looks_by_itself: config.looks_by_itself(),
             times: config.times,
             book,
             opened_at: Timestamp::now(),
@@ -363,7 +367,7 @@ impl Wallet for LdkWallet {
         self.run(move |shared| {
             let (made, _) = shared.make(&request, None)?;
             let invoice = bolt11::check_ours(&request, None, &made.to_string(), shared.network, Timestamp::now())?;
-            shared.book.open_invoice(&invoice, &request.description, false)?;
+            shared.book.open_invoice(&invoice, &request.description, None)?;
             Ok(invoice)
         })
         .await

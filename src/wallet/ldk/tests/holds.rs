@@ -140,3 +140,22 @@ async fn an_event_that_was_not_acknowledged_comes_again_and_changes_nothing() {
     assert!(matches!(state, InvoiceState::Settled { amount: AMOUNT, .. }), "{state:?}");
     assert!(paying.await.unwrap().is_ok());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payment_with_a_shorter_window_than_asked_for_goes_back_and_the_next_one_may_be_better() {
+    let world = open().await;
+    let before = world.other.balance().await.unwrap();
+    let invoice = invoice(&world, HOLD).await;
+    let asks = |blocks| world.ours().shared.book.open_invoice(&invoice, "a job", Some(blocks)).unwrap();
+    // To LDK the invoice and what is paid are the same as when a payer makes less of what it reads.
+    asks(1_000);
+    world.connected().await;
+    let paid = world.other.pay(&invoice.bolt11, AMOUNT).await;
+    assert!(matches!(paid, Err(WalletError::PaymentFailed(_))), "{paid:?}");
+    assert_eq!(world.other.balance().await.unwrap(), before);
+    assert_eq!(world.ours().look_up(&invoice.payment_hash).await, Ok(InvoiceState::Open));
+    asks(hold_window::blocks(HOLD));
+    let paying = world.begin_to_pay(&invoice).await;
+    world.ours().settle(&PREIMAGE).await.unwrap();
+    assert!(paying.await.unwrap().is_ok());
+}
