@@ -24,7 +24,7 @@ use crate::store::Store;
 const EXAMPLES: &str = "\
 Without a customer: lists what customers have left, and refunds whose end is not known. It goes to --to, else to where the
 customer's last request said (parameter \"refund\"), else to the lightning address of their profile. Routing fees are
-the operator's, at most refund.max_fee_percent. Works beside a running 'coinop serve', and with its wallet.
+the operator's, at most refund.max_fee_percent but 5 sat (over NWC: what the wallet lets them be). Works beside a running 'coinop serve', and with its wallet.
 
 A refund is paid at most once: when the wallet does not say whether it paid, the credit stays set aside and the wallet is asked
 again by 'coinop serve' and by this command.

@@ -259,6 +259,8 @@ mod tests {
         }
         let phoenixd = "wallet = { backend = \"phoenixd\", phoenixd.password = \"env:P\" }\ntext.terms = \"hold\"";
         assert_eq!(fields(phoenixd), ["text.terms"], "phoenixd can't hold");
+        let nwc = "wallet = { backend = \"nwc\", nwc.connection = \"env:C\" }\nrefund.automatic_above = \"5sat\"";
+        assert_eq!(fields(nwc), ["refund.automatic_above"], "nobody can limit its fees");
         let lnbits = "wallet = { backend = \"lnbits\", lnbits = { url = \"https://x\", key = \"env:K\" } }\ntext.terms = \"hold\"";
         assert_eq!(fields(lnbits), ["text.terms"], "nor can LNbits");
     }

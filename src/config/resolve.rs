@@ -363,6 +363,13 @@ fn together(values: &mut Values<'_>, config: &Config) {
             "use \"prepay\" or \"postpay\"",
         );
     }
+    if config.refund.automatic_above.is_some() && matches!(config.wallet, WalletSettings::Nwc { .. }) {
+        values.problem(
+            "refund.automatic_above",
+            "over NWC nobody can limit routing fees, and whoever is paid back chooses the route's end",
+            "leave it empty and pay back by hand ('coinop refund'), or use another wallet",
+        );
+    }
     if let Some(InferenceSettings::MistralRs(MistralRsSettings { context: Some(context), .. })) = &config.inference
         && text.default_output_tokens >= *context
         && values.are_fine(&["inference.context", "text.default_output_tokens"])

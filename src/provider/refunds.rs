@@ -157,7 +157,7 @@ pub async fn refund_now(
     if !store.begin_refund(hash).await? {
         return Err(RefundError::Overtaken);
     }
-    let max_fee = amount.per(u64::from(terms.max_fee_percent), 100);
+    let max_fee = fee_limit(amount, terms.max_fee_percent);
     let paid = match tokio::time::timeout(PAY_PATIENCE, payer.pay(&invoice.bolt11, max_fee)).await {
         Ok(paid) => paid.map(Some),
         Err(_) => Ok(None),
@@ -256,7 +256,8 @@ pub async fn reconcile_refunds(store: &Store, wallet: &dyn Wallet, now: Timestam
             Ended::Paid(_) => {}
             Ended::Failed(problem) => info!(%problem, "A refund was not paid; the customer has the credit again"),
             Ended::Open
-                if now.duration_since(refund.expires_at) > LONGEST_UNDER_WAY && wallet_has_none(payer, &hash).await =>
+                if now.duration_since(refund.expires_at) > LONGEST_UNDER_WAY
+                    && wallet_has_none(wallet, payer, &hash, refund.at).await =>
             {
                 store.refund_failed(hash, RefundState::Paying, now).await?;
                 warn!(
@@ -269,9 +270,24 @@ pub async fn reconcile_refunds(store: &Store, wallet: &dyn Wallet, now: Timestam
     Ok(open)
 }
 
-/// Whether the wallet says, now, that it knows of no payment.
-async fn wallet_has_none(payer: &dyn Payer, hash: &PaymentHash) -> bool {
-    matches!(payer.payment(hash).await, Ok(None) | Err(WalletError::NotFound))
+/// The least that may be paid in routing fees, as soon as anything may: below it hardly any path is found.
+const LEAST_FEE_LIMIT: Msat = Msat::sat(5);
+
+/// The most that may go into routing fees on top of a refund: so many percent of it, at least [`LEAST_FEE_LIMIT`]; with 0
+/// percent nothing at all.
+fn fee_limit(amount: Msat, percent: u32) -> Msat {
+    if percent == 0 { Msat::ZERO } else { amount.per(u64::from(percent), 100).max(LEAST_FEE_LIMIT) }
+}
+
+/// Whether the wallet says, now, that it knows of no payment. Only one that tells what it paid is believed: the answer of
+/// any other may be about something else, and the refund waits for the operator.
+async fn wallet_has_none(wallet: &dyn Wallet, payer: &dyn Payer, hash: &PaymentHash, since: Timestamp) -> bool {
+    let Some(history) = wallet.history() else { return false };
+    let unlisted = match history.sent(since).await {
+        Ok(sent) => sent.iter().all(|payment| payment.payment_hash != *hash),
+        Err(_) => false,
+    };
+    unlisted && matches!(payer.payment(hash).await, Ok(None) | Err(WalletError::NotFound))
 }
 
 /// Looks after refunds until `shutdown`: at each interval, from the first moment on, what is open and, if the operator

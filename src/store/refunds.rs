@@ -169,7 +169,7 @@ impl Store {
                     let since = now.checked_sub(DAY).unwrap_or(Timestamp::MIN);
                     let today: i64 = db
                         .prepare_cached(
-                            "SELECT coalesce(sum(msat), 0) FROM refunds WHERE automatic = 1 AND state <> 'failed' AND at > ?1",
+                            "SELECT coalesce(sum(msat + coalesce(fees, 0)), 0) FROM refunds WHERE automatic = 1 AND state <> 'failed' AND at > ?1",
                         )?
                         .query_row([millis(since)], |row| row.get(0))?;
                     let today = u64::try_from(today).ok().and_then(|msat| Msat::from_msat(msat).ok()).unwrap_or(Msat::MAX);

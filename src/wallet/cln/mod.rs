@@ -20,7 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bitcoin::Network;
 use futures::stream::{self, BoxStream};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rand::RngCore;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,10 @@ const POLL_GRACE: Duration = Duration::from_secs(15);
 
 /// How much sooner the node gives up paying than we give up waiting for it.
 const PAY_GRACE: Duration = Duration::from_secs(30);
+
+/// How long the node may go on trying to pay after it was asked, with plenty to spare: it is asked to give up before our
+/// patience ends.
+const TRYING: SignedDuration = SignedDuration::from_mins(15);
 
 /// Core Lightning.
 pub struct ClnWallet {
@@ -99,7 +103,14 @@ impl ClnWallet {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    async fn outgoing(&self, hash: &PaymentHash) -> Result<Outgoing, WalletError> {
+    /// What became of a payment. While the node still tries, it may say "failed" between two attempts and succeed with the
+    /// next: so only a payment begun longer ago than any trying lasts is believed to have failed.
+    async fn ended(&self, hash: &PaymentHash) -> Result<Outgoing, WalletError> {
+        self.outgoing(hash, Timestamp::now() - TRYING).await
+    }
+
+    /// What became of a payment; of those that failed, those begun after `tried_until` may still be tried.
+    async fn outgoing(&self, hash: &PaymentHash, tried_until: Timestamp) -> Result<Outgoing, WalletError> {
         let found: wire::Pays = self.inner.call("listpays", &wire::ByHash { payment_hash: *hash }).await?;
         let mut known = Outgoing::Unknown;
         for attempt in &found.pays {
@@ -107,6 +118,7 @@ impl ClnWallet {
             // One that succeeded decides, then one that still may.
             match (attempt.outgoing()?, &known) {
                 (made @ Outgoing::Made(_), _) => return Ok(made),
+                (Outgoing::Failed(_), _) if attempt.began_at() > tried_until => known = Outgoing::UnderWay,
                 (Outgoing::UnderWay, _) => known = Outgoing::UnderWay,
                 (failed, Outgoing::Unknown) => known = failed,
                 _ => {}
@@ -282,11 +294,11 @@ impl Payer for ClnWallet {
         let invoice = bolt11::read_for_paying(bolt11, self.inner.network, Timestamp::now())?;
         match self.send(&invoice, max_fee).await {
             Ok(payment) => Ok(payment),
-            Err(error) => after_failure(error, self.outgoing(&invoice.payment_hash)).await,
+            Err(error) => after_failure(error, self.outgoing(&invoice.payment_hash, Timestamp::MAX)).await,
         }
     }
 
     async fn payment(&self, payment_hash: &PaymentHash) -> Result<Option<Payment>, WalletError> {
-        known_payment(self.outgoing(payment_hash).await?)
+        known_payment(self.ended(payment_hash).await?)
     }
 }

@@ -335,6 +335,9 @@ pub(super) struct Pays {
 pub(super) struct Attempt {
     pub(super) payment_hash: PaymentHash,
     status: String,
+    /// Unix seconds.
+    #[serde(default)]
+    created_at: i64,
     #[serde(default)]
     preimage: String,
     #[serde(default, deserialize_with = "msat")]
@@ -344,6 +347,11 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
+    /// When it began; long ago when the node does not say.
+    pub(super) fn began_at(&self) -> Timestamp {
+        Timestamp::from_second(self.created_at).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
     /// What it says of the payment.
     pub(super) fn outgoing(&self) -> Result<Outgoing, WalletError> {
         of_status(&self.status, &self.preimage, fees(self.amount_msat, self.amount_sent_msat), &self.payment_hash)

@@ -400,7 +400,13 @@ impl Payer for NwcWallet {
                     }
                     _ => Err(failed),
                 },
-                Err(WalletError::NotFound | WalletError::PaymentFailed(_)) => Err(failed),
+                Err(WalletError::PaymentFailed(_)) => Err(failed),
+                // Only a wallet that keeps a list of what it paid is believed to know nothing of it: others look up
+                // incoming payments alone.
+                Err(WalletError::NotFound) if self.info.allows(Method::ListTransactions) => Err(failed),
+                Err(WalletError::NotFound) => {
+                    Err(WalletError::Internal("it says that the payment failed, and does not know it".into()))
+                }
                 // An answer about the question, not about the payment: that stays in doubt.
                 Err(error) => Err(WalletError::Internal(format!("what became of the payment is unknown: {error}"))),
             },
