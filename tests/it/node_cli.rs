@@ -83,6 +83,9 @@ async fn a_node_is_filled_tended_and_emptied_from_the_command_line() {
     assert_eq!(paid["amount"], 15_000_000);
     let unasked = machine.command(&["wallet", "pay", &bill]).output().unwrap();
     assert_eq!(unasked.status.code(), Some(2), "nobody was asked");
+    // What was paid is room to receive once it has left the channel for good.
+    let room = |balance: &Value| sats(&balance["balance"]["receivable"]) > 10_000;
+    until("room to receive", &machine, &["wallet", "balance", "--json"], room).await;
     let invoice = machine.json(&["wallet", "invoice", "7sat", "--json"]).await;
     let invoice: Bolt11Invoice = invoice["bolt11"].as_str().unwrap().parse().unwrap();
     other.node().bolt11_payment().send(&invoice, None).unwrap();
