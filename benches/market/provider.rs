@@ -14,7 +14,7 @@ use coinop::executor::inference::TextExecutor;
 use coinop::executor::sources::TextOnly;
 use coinop::identity::Signer;
 use coinop::inference::echo::Echo;
-use coinop::inference::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, TextSink};
+use coinop::inference::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink};
 use coinop::job::admission::Rules;
 use coinop::job::text::TextLimits;
 use coinop::job::{JobKind, Rates, Terms};
@@ -136,7 +136,11 @@ impl Inference for Slow {
         self.echo.models().await
     }
 
-    async fn count_prompt_tokens(&self, model: Option<&str>, messages: &[Message]) -> Result<u32, InferenceError> {
+    async fn count_prompt_tokens(
+        &self,
+        model: Option<&str>,
+        messages: &[Message],
+    ) -> Result<PromptTokens, InferenceError> {
         self.echo.count_prompt_tokens(model, messages).await
     }
 

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::sources::InputSource;
 use super::{Executor, Prepared};
-use crate::inference::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, TextSink};
+use crate::inference::{Format, Generate, Generation, Inference, InferenceError, Message, ModelInfo, TextSink};
 use crate::job::text::{PART_SEPARATOR, Part, TextGeneration, TextLimits, TextOutput, Turn, excerpt};
 use crate::job::{Code, Estimate, Failure, JobRequest, Outcome, Refusal};
 
@@ -123,23 +123,30 @@ impl Executor for TextExecutor {
         let model = self.model(asked.model.as_deref()).await?;
         let messages = self.resolve(asked.turns).await?;
         let counted = self.backend.count_prompt_tokens(Some(&model.name), &messages).await;
-        let prompt_tokens = counted.map_err(refusal)?;
+        let prompt_tokens = counted.map_err(refusal)?.count;
         let max_tokens = self.max_tokens(asked.max_tokens, prompt_tokens, model.context_tokens)?;
         let work = TextWork {
             generate: Generate {
-                model: Some(model.name),
+                model: Some(model.name.clone()),
                 messages,
                 sampling: asked.sampling,
                 stop: asked.stop,
                 max_tokens,
+                format: Format::Text,
             },
             output: asked.output,
         };
         Ok(Prepared {
             estimate: Estimate { prompt_tokens, max_generated_tokens: max_tokens },
             stream: asked.stream,
+            rates: None,
+            lane: Some(model.name),
             work: serde_json::to_value(work).expect("plain data is always JSON"),
         })
+    }
+
+    fn room(&self, lane: Option<&str>) -> usize {
+        self.backend.room(lane)
     }
 
     async fn run(
@@ -167,7 +174,7 @@ impl Executor for TextExecutor {
 
 /// A result is worth something, or the job fails and costs nothing.
 fn outcome(generation: Generation, output: TextOutput, duration: Duration) -> Result<Outcome, Failure> {
-    let Generation { text, finish, usage, model, parameters } = generation;
+    let Generation { text, finish, usage, model, parameters, digest } = generation;
     if text.trim().is_empty() {
         return Err(Failure::backend("the model wrote nothing; rephrase the prompt or change stop"));
     }
@@ -175,7 +182,7 @@ fn outcome(generation: Generation, output: TextOutput, duration: Duration) -> Re
         TextOutput::Plain | TextOutput::Markdown => text,
         TextOutput::Json => json(&text)?,
     };
-    Ok(Outcome { content, usage, finish, model: Some(model), parameters, duration })
+    Ok(Outcome { content, usage, finish, model: Some(model), parameters, digest, duration })
 }
 
 /// The answer as JSON: as it is, or out of the one code block around it, which models like to add.
@@ -217,6 +224,10 @@ fn refusal(error: InferenceError) -> Refusal {
             )
         }
         InferenceError::Cancelled => Refusal::new(Code::Cancelled, "the job was cancelled"),
+        InferenceError::Busy(reason) => {
+            tracing::warn!(%reason, "The backend is busy");
+            Refusal::new(Code::RateLimited, "the model has its hands full; try again in a few minutes")
+        }
         InferenceError::Backend(reason) => {
             tracing::warn!(%reason, "The backend failed");
             Refusal::new(Code::Backend, "the model failed; please try again")

@@ -61,7 +61,7 @@ async fn what_was_quoted_is_what_runs_after_a_restart() {
     assert_eq!(outcome.finish, FinishReason::Length);
     assert_eq!(outcome.model.as_deref(), Some("echo"));
     assert_eq!(outcome.parameters, None);
-    assert_eq!(pieces.recv().await.as_deref(), Some("one"));
+    assert_eq!(pieces.recv().await.unwrap().text, "one");
 }
 
 #[tokio::test]
@@ -189,7 +189,8 @@ async fn a_cancelled_run_ends_as_cancelled() {
 async fn work_of_another_version_fails_instead_of_guessing() {
     let executor = executor(&Echo::new());
     let estimate = Estimate { prompt_tokens: 1, max_generated_tokens: 1 };
-    let prepared = Prepared { estimate, stream: false, work: serde_json::json!({ "old": true }) };
+    let prepared =
+        Prepared { estimate, stream: false, rates: None, lane: None, work: serde_json::json!({ "old": true }) };
     let failure = executor.run(&prepared, None, &CancellationToken::new()).await.unwrap_err();
     assert_eq!(failure.code, Code::Backend);
 }

@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::inference::Piece;
 use crate::inference::TextSink;
-use crate::job::{Estimate, Failure, JobKind, JobRequest, Outcome, Refusal};
+use crate::job::{Estimate, Failure, JobKind, JobRequest, Outcome, Rates, Refusal};
 
 /// Work made ready: inputs fetched, parameters checked, size known. Kept with the job, so that what runs after payment is
 /// exactly what was quoted.
@@ -17,6 +18,12 @@ pub struct Prepared {
     pub estimate: Estimate,
     /// Whether the customer wants `partial` feedback.
     pub stream: bool,
+    /// Its price list, when it has one of its own instead of the kind's.
+    #[serde(default)]
+    pub rates: Option<Rates>,
+    /// What it waits for a turn at: jobs of one lane share its room.
+    #[serde(default)]
+    pub lane: Option<String>,
     /// The executor's own description of the work.
     pub work: serde_json::Value,
 }
@@ -37,6 +44,11 @@ pub trait Executor: Send + Sync + 'static {
     /// Checks the request, fetches its inputs and finds its size, before anything is promised. The refusal is for the
     /// customer.
     async fn prepare(&self, request: &JobRequest) -> Result<Prepared, Refusal>;
+
+    /// How many jobs of a lane can be under way at once, as far as is known now.
+    fn room(&self, _lane: Option<&str>) -> usize {
+        usize::MAX
+    }
 
     /// Does the work. New text goes to `partial` as it is written. Ends soon after `cancel`. Safe to do again: a process
     /// that dies in a run runs it again.

@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::stop::StopFilter;
-use super::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, Role, TextSink};
+use super::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, Piece, PromptTokens, Role, TextSink};
 use crate::job::outcome::{FinishReason, Usage};
 
 /// The model's name.
@@ -94,11 +94,11 @@ impl Echo {
 
         let (mut text, mut generated_tokens, mut finish) = (String::new(), 0, FinishReason::Stop);
         let mut filter = StopFilter::new(&request.stop);
-        let show = |piece: &str, text: &mut String| {
+        let show = |piece: &str, tokens: u32, text: &mut String| {
             text.push_str(piece);
             if let Some(sink) = sink.filter(|_| !piece.is_empty()) {
                 // Nobody has to read.
-                let _ = sink.send(piece.to_owned());
+                let _ = sink.send(Piece { text: piece.to_owned(), tokens });
             }
         };
         let mut stopped = false;
@@ -109,17 +109,17 @@ impl Echo {
             }
             generated_tokens += 1;
             let passed = filter.push(word);
-            show(&passed.text, &mut text);
+            show(&passed.text, generated_tokens, &mut text);
             if passed.stopped {
                 stopped = true;
                 break;
             }
         }
         if !stopped {
-            show(&filter.finish(), &mut text);
+            show(&filter.finish(), generated_tokens, &mut text);
         }
         let usage = Usage { prompt_tokens, generated_tokens };
-        Ok(Generation { text, finish, usage, model: MODEL_NAME.to_owned(), parameters: None })
+        Ok(Generation { text, finish, usage, model: MODEL_NAME.to_owned(), parameters: None, digest: None })
     }
 }
 
@@ -146,12 +146,16 @@ fn count_words(messages: &[Message]) -> Result<u32, InferenceError> {
 #[async_trait]
 impl Inference for Echo {
     async fn models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
-        Ok(vec![ModelInfo { name: MODEL_NAME.to_owned(), context_tokens: Some(self.context_tokens), parameters: None }])
+        Ok(vec![ModelInfo { context_tokens: Some(self.context_tokens), ..ModelInfo::named(MODEL_NAME) }])
     }
 
-    async fn count_prompt_tokens(&self, model: Option<&str>, messages: &[Message]) -> Result<u32, InferenceError> {
+    async fn count_prompt_tokens(
+        &self,
+        model: Option<&str>,
+        messages: &[Message],
+    ) -> Result<PromptTokens, InferenceError> {
         Self::check_model(model)?;
-        count_words(messages)
+        count_words(messages).map(PromptTokens::exact)
     }
 
     async fn generate(
@@ -183,6 +187,7 @@ impl Inference for Echo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inference::Format;
     use crate::job::text::Sampling;
     use crate::testing::inference_contract::{self, Subject};
 
@@ -193,6 +198,7 @@ mod tests {
             sampling: Sampling::default(),
             stop: Vec::new(),
             max_tokens: 100,
+            format: Format::Text,
         }
     }
 

@@ -10,8 +10,11 @@ use tokio_util::sync::CancellationToken;
 use crate::job::outcome::{FinishReason, Usage};
 pub use crate::job::text::{Role, Sampling};
 
+#[cfg_attr(not(feature = "mistralrs"), allow(dead_code))] // Until model servers use it.
+mod control;
 pub mod echo;
 pub mod gguf;
+pub mod http;
 #[cfg(feature = "mistralrs")]
 pub mod mistral_rs;
 pub mod stop;
@@ -53,6 +56,33 @@ pub struct Generate {
     pub stop: Vec<String>,
     /// The most tokens to write. At least 1.
     pub max_tokens: u32,
+    /// What the answer must look like.
+    #[serde(default)]
+    pub format: Format,
+}
+
+/// What an answer must look like. A backend that can't see to it says so in [`ModelInfo::json`], and is not asked to.
+#[derive(Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Anything.
+    #[default]
+    Text,
+    /// Some JSON value.
+    Json,
+    /// JSON that this JSON Schema describes; checked by [`crate::job::schema`] before it comes here.
+    Schema(serde_json::Value),
+}
+
+impl fmt::Debug for Format {
+    /// A schema is the customer's text too.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "Text",
+            Self::Json => "Json",
+            Self::Schema(_) => "Schema(…)",
+        })
+    }
 }
 
 impl fmt::Debug for Generate {
@@ -64,6 +94,7 @@ impl fmt::Debug for Generate {
             .field("sampling", &self.sampling)
             .field("stops", &self.stop.len())
             .field("max_tokens", &self.max_tokens)
+            .field("format", &self.format)
             .finish()
     }
 }
@@ -81,6 +112,8 @@ pub struct Generation {
     pub model: String,
     /// Its parameter count when known.
     pub parameters: Option<u64>,
+    /// Its digest when known, see [`ModelInfo::digest`].
+    pub digest: Option<String>,
 }
 
 impl fmt::Debug for Generation {
@@ -92,8 +125,22 @@ impl fmt::Debug for Generation {
             .field("usage", &self.usage)
             .field("model", &self.model)
             .field("parameters", &self.parameters)
+            .field("digest", &self.digest)
             .finish()
     }
+}
+
+/// Which answers a backend can be made to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JsonSupport {
+    /// Whatever the model writes.
+    #[default]
+    None,
+    /// JSON of any shape.
+    Any,
+    /// JSON that a schema describes.
+    Schema,
 }
 
 /// A model on offer.
@@ -103,8 +150,59 @@ pub struct ModelInfo {
     pub name: String,
     /// Tokens of prompt and answer together.
     pub context_tokens: Option<u32>,
-    /// Parameters, exact, when known.
+    /// Parameters, exact, when known. Unknown stays unknown: a receipt is never made of a rounded number.
     pub parameters: Option<u64>,
+    /// What the model is, to the byte, as `sha256:` and hexadecimal digits: the hash of its file, or what its server calls
+    /// its digest.
+    pub digest: Option<String>,
+    /// Which answers it can be made to give.
+    pub json: JsonSupport,
+}
+
+impl ModelInfo {
+    /// A model of which nothing but its name is known.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: name.into(), context_tokens: None, parameters: None, digest: None, json: JsonSupport::None }
+    }
+}
+
+/// Tokens of a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PromptTokens {
+    /// How many.
+    pub count: u32,
+    /// Whether that is the backend's own count, with the model's tokenizer and template. Otherwise it is an estimate, made
+    /// so that real prompts have fewer.
+    pub exact: bool,
+}
+
+impl PromptTokens {
+    /// The backend's own count.
+    pub const fn exact(count: u32) -> Self {
+        Self { count, exact: true }
+    }
+
+    /// An estimate.
+    pub const fn estimate(count: u32) -> Self {
+        Self { count, exact: false }
+    }
+}
+
+/// A piece of an answer, as it is written.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// New text, never empty.
+    pub text: String,
+    /// Tokens written so far, this piece's included: by the backend's count where it tells, else one a piece, which is never
+    /// too many.
+    pub tokens: u32,
+}
+
+impl fmt::Debug for Piece {
+    /// The answer stays out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Piece({} bytes, {} tokens so far)", self.text.len(), self.tokens)
+    }
 }
 
 /// What can go wrong with a backend. The words are for the operator; customers get a [`crate::job::Failure`].
@@ -133,6 +231,9 @@ pub enum InferenceError {
     /// Stopped as asked.
     #[error("cancelled")]
     Cancelled,
+    /// The backend has its hands full; it did not begin.
+    #[error("the backend is busy: {0}")]
+    Busy(String),
     /// The backend failed or broke off; trying again may help.
     #[error("the backend failed: {0}")]
     Backend(String),
@@ -143,7 +244,7 @@ pub enum InferenceError {
 
 /// Where new text goes while it is written. Unbounded on purpose: the engine must never wait for a slow reader, and what
 /// can pile up is bounded by `max_tokens`.
-pub type TextSink = mpsc::UnboundedSender<String>;
+pub type TextSink = mpsc::UnboundedSender<Piece>;
 
 /// A model server.
 #[async_trait]
@@ -151,8 +252,17 @@ pub trait Inference: Send + Sync + 'static {
     /// The models on offer, the default first.
     async fn models(&self) -> Result<Vec<ModelInfo>, InferenceError>;
 
-    /// Tokens the conversation takes in that model's own tokenizer and template.
-    async fn count_prompt_tokens(&self, model: Option<&str>, messages: &[Message]) -> Result<u32, InferenceError>;
+    /// Tokens the conversation takes in that model's own tokenizer and template, or a guess where the server does not tell.
+    async fn count_prompt_tokens(
+        &self,
+        model: Option<&str>,
+        messages: &[Message],
+    ) -> Result<PromptTokens, InferenceError>;
+
+    /// How many jobs of that model can be under way at once, as far as is known now. More would only wait inside.
+    fn room(&self, _model: Option<&str>) -> usize {
+        usize::MAX
+    }
 
     /// Writes the answer, sending each new piece of text to `sink` (a closed sink is fine). Ends with
     /// [`InferenceError::Cancelled`] soon after `cancel`.

@@ -46,6 +46,9 @@ pub struct Outcome {
     pub model: Option<String>,
     /// The model's parameter count, when the backend knows it. Unknown stays unknown, never zero.
     pub parameters: Option<u64>,
+    /// The model's digest, when the backend knows it: `sha256:` and hexadecimal digits.
+    #[serde(default)]
+    pub digest: Option<String>,
     /// Time spent working.
     pub duration: Duration,
 }
@@ -111,6 +114,7 @@ mod tests {
             finish: FinishReason::Stop,
             model: None,
             parameters: Some(885_888),
+            digest: None,
             duration: Duration::ZERO,
         };
         assert_eq!(outcome.mflops(), Some(26)); // 26,576,640 FLOP

@@ -253,6 +253,8 @@ pub struct Receipt {
     pub parameters: Option<u64>,
     /// `2 × parameters × tokens / 1e6`; unknown is left out.
     pub mflops: Option<u64>,
+    /// The model's digest: `sha256:` and hexadecimal digits; unknown is left out.
+    pub digest: Option<String>,
     /// Time worked.
     pub duration: Option<Duration>,
     /// What the job cost, as charged.

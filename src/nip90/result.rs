@@ -18,6 +18,9 @@ use crate::job::{JobRequest, Usage};
 /// Bytes of a model's name.
 const MAX_MODEL_BYTES: usize = 200;
 
+/// Bytes of a model's digest: a name of a hash and its digits.
+const MAX_DIGEST_BYTES: usize = 150;
+
 /// Hexadecimal digits of a SHA-256.
 const SHA256_DIGITS: usize = 64;
 
@@ -67,6 +70,9 @@ fn receipt_words(receipt: &Receipt) -> Vec<Words> {
     if let Some(model) = &receipt.model {
         tags.push(words!["model", cut(model, MAX_MODEL_BYTES)]);
     }
+    if let Some(digest) = &receipt.digest {
+        tags.push(words!["digest", cut(digest, MAX_DIGEST_BYTES)]);
+    }
     if let Some(usage) = receipt.usage {
         tags.push(words!["tokens", usage.prompt_tokens, usage.generated_tokens]);
     }
@@ -113,6 +119,7 @@ pub(super) fn read_result(tags: &TagList<'_>, content: String) -> JobResult {
             usage: usage(),
             parameters: number("params"),
             mflops: number("mflops"),
+            digest: tags.value("digest").map(|d| plain_line(d, MAX_DIGEST_BYTES)).filter(|digest| !digest.is_empty()),
             duration: number("duration_ms").map(Duration::from_millis),
             paid: tags.value("paid").and_then(tags::msat),
             credit: tags.value("credit").and_then(tags::msat),

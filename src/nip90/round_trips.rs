@@ -57,6 +57,7 @@ fn receipt() -> Receipt {
         usage: Some(Usage { prompt_tokens: 10, generated_tokens: 5 }),
         parameters: Some(885_888),
         mflops: Some(26),
+        digest: Some("sha256:ab".into()),
         duration: Some(Duration::from_millis(1_234)),
         paid: Some(Msat::sat(21)),
         credit: Some(Msat::ZERO),

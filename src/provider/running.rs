@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Live, Moment, Provider, lock};
+use crate::executor::Piece;
 use crate::job::{Code, EffectKey, Failure, Job, JobEvent, JobId, Outcome, PaymentState, Terms};
 use crate::money::Msat;
 use crate::nip90::{Amount, Feedback, JobResult, Receipt, Status};
@@ -108,9 +109,9 @@ impl Provider {
 
     /// Sends new output as it comes, in pieces of their own, no more often than configured. What is left at the end is not
     /// sent: the result is whole.
-    async fn publish_partials(&self, live: &Live, mut pieces: mpsc::UnboundedReceiver<String>) {
+    async fn publish_partials(&self, live: &Live, mut pieces: mpsc::UnboundedReceiver<Piece>) {
         let mut seq = 0;
-        while let Some(mut text) = pieces.recv().await {
+        while let Some(Piece { mut text, .. }) = pieces.recv().await {
             let due =
                 tokio::time::sleep(if seq == 0 { std::time::Duration::ZERO } else { self.settings.partial_every });
             tokio::pin!(due);
@@ -118,7 +119,7 @@ impl Provider {
                 tokio::select! {
                     () = &mut due => break,
                     piece = pieces.recv() => match piece {
-                        Some(piece) => text.push_str(&piece),
+                        Some(piece) => text.push_str(&piece.text),
                         None => return,
                     },
                 }
@@ -147,6 +148,7 @@ fn result_of(job: &Job, credit: Msat, outcome: &Outcome) -> JobResult {
             usage: Some(outcome.usage),
             parameters: outcome.parameters,
             mflops: outcome.mflops(),
+            digest: outcome.digest.clone(),
             duration: Some(outcome.duration),
             paid: Some(charged),
             credit: (job.payment != PaymentState::Free || !credit.is_zero()).then_some(credit),

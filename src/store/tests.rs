@@ -42,7 +42,7 @@ fn request(job: u8, customer: u8) -> JobRequest {
 }
 
 fn prepared() -> Prepared {
-    Prepared { estimate: estimate(), stream: false, work: serde_json::Value::Null }
+    Prepared { estimate: estimate(), stream: false, rates: None, lane: None, work: serde_json::Value::Null }
 }
 
 fn estimate() -> Estimate {
@@ -68,6 +68,7 @@ fn outcome(generated: u32) -> Outcome {
         finish: FinishReason::Stop,
         model: None,
         parameters: None,
+        digest: None,
         duration: Duration::ZERO,
     }
 }

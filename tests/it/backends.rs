@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use coinop::inference::echo::Echo;
-use coinop::inference::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, TextSink};
+use coinop::inference::{
+    Generate, Generation, Inference, InferenceError, Message, ModelInfo, Piece, PromptTokens, TextSink,
+};
 use coinop::wallet::fake::FakeWallet;
 use coinop::wallet::{
     Balance, Capabilities, Invoice, InvoiceRequest, InvoiceState, InvoiceUpdate, PaymentHash, Wallet, WalletError,
@@ -33,7 +35,11 @@ impl Inference for SlowToCount {
         self.echo.models().await
     }
 
-    async fn count_prompt_tokens(&self, model: Option<&str>, messages: &[Message]) -> Result<u32, InferenceError> {
+    async fn count_prompt_tokens(
+        &self,
+        model: Option<&str>,
+        messages: &[Message],
+    ) -> Result<PromptTokens, InferenceError> {
         self.counting.add_permits(1);
         self.may_count.acquire().await.unwrap().forget();
         self.echo.count_prompt_tokens(model, messages).await
@@ -69,7 +75,11 @@ impl Inference for Dictated {
         self.echo.models().await
     }
 
-    async fn count_prompt_tokens(&self, model: Option<&str>, messages: &[Message]) -> Result<u32, InferenceError> {
+    async fn count_prompt_tokens(
+        &self,
+        model: Option<&str>,
+        messages: &[Message],
+    ) -> Result<PromptTokens, InferenceError> {
         self.echo.count_prompt_tokens(model, messages).await
     }
 
@@ -80,11 +90,12 @@ impl Inference for Dictated {
         cancel: &CancellationToken,
     ) -> Result<Generation, InferenceError> {
         let mut pieces = self.pieces.lock().await;
-        let mut text = String::new();
+        let (mut text, mut tokens) = (String::new(), 0);
         while let Some(piece) = pieces.recv().await {
             text.push_str(&piece);
+            tokens += 1;
             if let Some(sink) = &sink {
-                sink.send(piece).unwrap();
+                sink.send(Piece { text: piece, tokens }).unwrap();
             }
         }
         Ok(Generation { text, ..self.echo.generate(request, None, cancel).await? })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use crate::inference::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, TextSink};
+use crate::inference::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink};
 
 /// The model, with its plug pulled after it was started.
 pub(super) struct Unplugged(pub(super) Arc<dyn Inference>);
@@ -16,7 +16,11 @@ impl Inference for Unplugged {
         self.0.models().await
     }
 
-    async fn count_prompt_tokens(&self, model: Option<&str>, messages: &[Message]) -> Result<u32, InferenceError> {
+    async fn count_prompt_tokens(
+        &self,
+        model: Option<&str>,
+        messages: &[Message],
+    ) -> Result<PromptTokens, InferenceError> {
         self.0.count_prompt_tokens(model, messages).await
     }
 

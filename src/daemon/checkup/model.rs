@@ -137,7 +137,7 @@ mod tests {
             default_output_tokens: 512,
             time_limit: Duration::from_secs(1),
         };
-        let of = |context| [ModelInfo { name: "m".into(), context_tokens: Some(context), parameters: None }];
+        let of = |context| [ModelInfo { context_tokens: Some(context), ..ModelInfo::named("m") }];
         assert_eq!(judge(&of(512), 0.1, &text).last().unwrap().verdict, Verdict::Warning);
         assert_eq!(judge(&of(4_096), 0.1, &text).len(), 1);
         assert_eq!(judge(&[], 0.1, &text)[0].verdict, Verdict::Failed);

@@ -272,7 +272,7 @@ pub fn configured_models(settings: Option<&InferenceSettings>) -> Vec<ModelInfo>
         Some(InferenceSettings::Echo) => echo::MODEL_NAME.to_owned(),
         Some(InferenceSettings::MistralRs(model)) => model.model_name.clone(),
     };
-    vec![ModelInfo { name, context_tokens: None, parameters: None }]
+    vec![ModelInfo::named(name)]
 }
 
 /// Everything a service needs, from a configuration, an identity, and the parts that were opened.

@@ -10,10 +10,10 @@ use mistralrs::{GgufModelBuilder, Model, TokenSource};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::control::ControlTokens;
 use super::{MistralRs, MistralRsConfig};
+use crate::inference::control::ControlTokens;
 use crate::inference::gguf::{GgufError, GgufHeader};
-use crate::inference::{InferenceError, Message, ModelInfo, Role};
+use crate::inference::{InferenceError, JsonSupport, Message, ModelInfo, Role};
 
 /// Architectures the engine loads from GGUF files.
 const ARCHITECTURES: [&str; 8] = ["llama", "mistral3", "phi2", "phi3", "qwen2", "qwen3", "qwen3moe", "starcoder2"];
@@ -115,6 +115,8 @@ pub(super) async fn load(
             name: name.clone(),
             context_tokens: Some(context_tokens),
             parameters: Some(header.parameters),
+            digest: None,
+            json: JsonSupport::None,
         },
         context_tokens,
         control: Arc::new(ControlTokens::new(header.control_tokens)),

@@ -9,10 +9,9 @@
 //!   fails once, then the library restarts the engine: sends are tried again.
 //! - Running into the context's end is an error there, not `length`: `max_tokens` is capped before.
 //! - Stop strings are found late and shown: [`super::stop`] does it. Seeds are unknown: [`sampling`] draws the tokens.
-//! - Control tokens in a customer's text would be control tokens: [`control`] splits them.
+//! - Control tokens in a customer's text would be control tokens: [`super::control`] splits them.
 //! - The prefix cache grows without end: it is off.
 
-mod control;
 mod load;
 mod run;
 mod sampling;
@@ -28,9 +27,9 @@ use mistralrs::{MessageContent, Model, TextMessageRole, TextMessages};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::control::ControlTokens;
 pub use self::load::LoadProgress;
-use super::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, Role, TextSink};
+use super::control::ControlTokens;
+use super::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, Role, TextSink};
 
 /// How often a request is handed to an engine that doesn't take it: once, and again after it was restarted.
 const SEND_ATTEMPTS: u32 = 3;
@@ -139,9 +138,17 @@ impl Inference for MistralRs {
         Ok(vec![self.info.clone()])
     }
 
-    async fn count_prompt_tokens(&self, model: Option<&str>, messages: &[Message]) -> Result<u32, InferenceError> {
+    async fn count_prompt_tokens(
+        &self,
+        model: Option<&str>,
+        messages: &[Message],
+    ) -> Result<PromptTokens, InferenceError> {
         self.check_model(model)?;
-        self.count(&self.to_engine(messages)?).await
+        self.count(&self.to_engine(messages)?).await.map(PromptTokens::exact)
+    }
+
+    fn room(&self, _: Option<&str>) -> usize {
+        1
     }
 
     async fn generate(
@@ -176,7 +183,14 @@ impl Inference for MistralRs {
             () = cancel.cancelled() => return Err(InferenceError::Cancelled),
             answer = answer => answer?,
         };
-        Ok(Generation { text, finish, usage, model: self.info.name.clone(), parameters: self.info.parameters })
+        Ok(Generation {
+            text,
+            finish,
+            usage,
+            model: self.info.name.clone(),
+            parameters: self.info.parameters,
+            digest: self.info.digest.clone(),
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use mistralrs::{Model, NormalRequest, Request, RequestLike, Response, TextMessag
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::super::stop::StopFilter;
-use super::super::{Generate, InferenceError, TextSink};
+use super::super::{Generate, InferenceError, Piece, TextSink};
 use super::{SEND_ATTEMPTS, pause_before, sampling};
 use crate::job::outcome::{FinishReason, Usage};
 
@@ -152,24 +152,24 @@ impl Answer {
     /// Adds a piece; true when a stop string ended the answer.
     fn add(&mut self, piece: &str) -> bool {
         let passed = self.filter.push(piece);
-        show(&self.sink, &mut self.text, &passed.text);
+        show(&self.sink, &mut self.text, &passed.text, self.chunks);
         passed.stopped
     }
 
     /// The whole text, with what was held back.
     fn into_text(mut self) -> String {
-        show(&self.sink, &mut self.text, &self.filter.finish());
+        show(&self.sink, &mut self.text, &self.filter.finish(), self.chunks);
         self.text
     }
 }
 
-fn show(sink: &Option<TextSink>, text: &mut String, piece: &str) {
+fn show(sink: &Option<TextSink>, text: &mut String, piece: &str, tokens: u32) {
     if piece.is_empty() {
         return;
     }
     text.push_str(piece);
     if let Some(sink) = sink {
         // Nobody has to read.
-        let _ = sink.send(piece.to_owned());
+        let _ = sink.send(Piece { text: piece.to_owned(), tokens });
     }
 }

@@ -86,7 +86,7 @@ async fn a_conversation_with_a_system_message_and_turns_is_counted_as_billed() {
         Message::new(Role::Assistant, "intros; reflexivity."),
         Message::new(Role::User, "Error: ⟨unable⟩ to unify"),
     ];
-    let counted = engine.count_prompt_tokens(None, &messages).await.unwrap();
+    let counted = engine.count_prompt_tokens(None, &messages).await.unwrap().count;
     let usage = answer(&engine, &Generate { messages, ..ask("") }).await.usage;
     assert_eq!(usage.prompt_tokens, counted);
 }
@@ -142,7 +142,8 @@ async fn a_frequency_penalty_breaks_a_repetition() {
 #[tokio::test]
 async fn control_tokens_in_a_customers_text_are_text() {
     let engine = shared();
-    let count = async |text: &str| engine.count_prompt_tokens(None, &[Message::new(Role::User, text)]).await.unwrap();
+    let count =
+        async |text: &str| engine.count_prompt_tokens(None, &[Message::new(Role::User, text)]).await.unwrap().count;
     let plain = count("a b").await;
     // As a control token it would be one token; as text it is several.
     assert!(count("a <|im_end|>b").await > plain + 2);
@@ -227,10 +228,10 @@ async fn a_template_a_name_and_a_smaller_context_are_taken_from_the_configuratio
         chat_template: Some(template),
     };
     let engine = MistralRs::load(config, |step| steps.lock().unwrap().push(step)).await.unwrap();
-    let offered = ModelInfo { name: "mine".to_owned(), context_tokens: Some(64), parameters: Some(885_888) };
+    let offered = ModelInfo { context_tokens: Some(64), parameters: Some(885_888), ..ModelInfo::named("mine") };
     assert_eq!(engine.models().await.unwrap(), [offered]);
     let message = [Message::new(Role::User, "a")];
-    assert_eq!(engine.count_prompt_tokens(Some("mine"), &message).await.unwrap(), 1);
+    assert_eq!(engine.count_prompt_tokens(Some("mine"), &message).await.unwrap().count, 1);
     let full = answer(&engine, &Generate { max_tokens: 500, ..ask("Repeat: omega") }).await;
     assert!(full.usage.total() <= 63, "{:?}", full.usage);
     let steps = steps.into_inner().unwrap();
