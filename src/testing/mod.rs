@@ -9,5 +9,6 @@ pub mod nwc_service;
 #[cfg(feature = "ldk")]
 pub mod regtest;
 pub mod relay;
+pub mod require;
 pub mod wallet_contract;
 pub mod wallet_servers;
