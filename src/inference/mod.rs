@@ -10,13 +10,13 @@ use tokio_util::sync::CancellationToken;
 use crate::job::outcome::{FinishReason, Usage};
 pub use crate::job::text::{Role, Sampling};
 
-#[cfg_attr(not(feature = "mistralrs"), allow(dead_code))] // Until model servers use it.
 mod control;
 pub mod echo;
 pub mod gguf;
 pub mod http;
 #[cfg(feature = "mistralrs")]
 pub mod mistral_rs;
+pub mod ollama;
 pub mod stop;
 pub mod tiny;
 
