@@ -1,7 +1,7 @@
 //! Models that an Ollama server runs.
 //!
-//! What it tells exactly: the tokens it read and wrote, a model's parameters and its digest. What it does not tell is what a
-//! prompt's tokens will be, so that [`Inference::count_prompt_tokens`] estimates: bytes of text divided by
+//! What it tells exactly: the tokens it read and wrote, a model's parameters and its digest. What it does not tell is how
+//! many tokens a prompt has before it is read, so that [`Inference::count_prompt_tokens`] estimates: bytes of text divided by
 //! [`OllamaConfig::bytes_per_token`], rounded up, [`MESSAGE_TOKENS`] for each message and [`CONVERSATION_TOKENS`] for all.
 //! Whether the prompt really fits is decided by the server, which is told to refuse instead of cutting it.
 
