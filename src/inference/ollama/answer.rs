@@ -6,8 +6,11 @@ use super::super::{Generate, InferenceError, Piece, TextSink};
 use super::wire::Line;
 use crate::job::outcome::{FinishReason, Usage};
 
-/// An answer that is being written.
-#[derive(Debug)]
+/// Lines with text that a server may send beyond one a token asked for, before it is one that never ends: those in which
+/// it lets go what it had held back.
+const SPARE_LINES: u32 = 64;
+
+/// An answer that is being written. It has no `Debug`, which would show it.
 pub(super) struct Answer {
     text: String,
     filter: StopFilter,
@@ -40,6 +43,9 @@ impl Answer {
                 let last = if line.done { Some(line) } else { next_of(&mut lines).await.filter(|line| line.done) };
                 let usage = self.usage(last.as_ref());
                 return Ok((self.text, FinishReason::Stop, usage));
+            }
+            if self.lines > self.max_tokens.saturating_add(SPARE_LINES) {
+                return Err(InferenceError::Backend("it writes more than it was asked for".to_owned()));
             }
             if line.done {
                 let finish = finish(&line)?;

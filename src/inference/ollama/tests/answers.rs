@@ -190,6 +190,14 @@ async fn the_limit_of_tokens_is_the_servers_and_told() {
 }
 
 #[tokio::test]
+async fn a_server_that_never_ends_is_not_listened_to_for_ever() {
+    let server = one_model().await;
+    let answer = run(&client(&server), &Generate { max_tokens: 2, ..ask(ENDLESS) }).await;
+    assert!(matches!(answer, Err(InferenceError::Backend(why)) if why.contains("more than it was asked for")));
+    server.wait_for_hang_ups(1).await;
+}
+
+#[tokio::test]
 async fn conversations_and_sampling_reach_the_server() {
     let server = one_model().await;
     let sampling = Sampling { seed: Some(7), top_k: Some(3), ..Sampling::default() };
