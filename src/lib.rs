@@ -9,7 +9,7 @@
 //! ```
 //!
 //! [`job`], [`ledger`] and [`money`] are pure. [`nip90`] and [`identity`] speak Nostr without waiting. [`relays`],
-//! [`wallet`], [`lnurl`], [`inference`], [`executor`] and [`store`] touch the world. [`provider`] sells, [`requester`] buys.
+//! [`wallet`], [`lnurl`], [`inference`], [`hardware`], [`executor`] and [`store`] touch the world. [`provider`] sells, [`requester`] buys.
 //! [`daemon`] wires them, [`cli`] is what people type.
 
 pub mod cli;
@@ -17,6 +17,7 @@ pub mod config;
 pub mod daemon;
 pub mod executor;
 pub mod fetch;
+pub mod hardware;
 pub mod identity;
 pub mod inference;
 pub mod job;

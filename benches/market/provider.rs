@@ -121,6 +121,7 @@ async fn plan(task: Task) -> Result<Plan> {
         ad: None,
         clock: Clock::system(),
         witness: Arc::new(()),
+        background: Vec::new(),
     })
 }
 

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::tasks::Tasks;
@@ -73,6 +75,9 @@ pub struct RefundPlan {
 /// How often refunds are looked at unless told otherwise: nobody waits for one.
 pub const REFUNDS_EVERY: Duration = Duration::from_secs(60);
 
+/// Something that runs as long as the service, by its name: it ends soon after the token is cancelled.
+pub type Background = (&'static str, Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, ()> + Send>);
+
 /// Everything a service is made of.
 #[allow(missing_debug_implementations)] // Made of traits.
 pub struct Plan {
@@ -109,6 +114,8 @@ pub struct Plan {
     pub clock: Clock,
     /// Told of each step.
     pub witness: Arc<dyn Witness>,
+    /// What the parts above need done meanwhile.
+    pub background: Vec<Background>,
 }
 
 /// Why a service did not start.
@@ -170,6 +177,9 @@ impl Service {
         tasks.spawn("payments", |shutdown| Arc::clone(&provider).watch_payments(shutdown));
         tasks.spawn("audit", |shutdown| Arc::clone(&provider).watch_books(shutdown));
         tasks.spawn("housekeeping", |shutdown| Arc::clone(&provider).keep_house(plan.retention, shutdown));
+        for (name, work) in plan.background {
+            tasks.spawn(name, work);
+        }
         if let Some((desk, wallet)) = desk {
             tasks.spawn("wallet desk", |shutdown| desk.serve(wallet, shutdown));
         }

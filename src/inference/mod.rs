@@ -12,11 +12,13 @@ pub use crate::job::text::{Role, Sampling};
 
 #[cfg_attr(not(feature = "mistralrs"), allow(dead_code))] // Until model servers use it.
 mod control;
+pub mod detect;
 pub mod echo;
 pub mod gguf;
 pub mod http;
 #[cfg(feature = "mistralrs")]
 pub mod mistral_rs;
+pub mod preferred;
 pub mod stop;
 pub mod tiny;
 

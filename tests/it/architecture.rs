@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("nip90", &["money", "job", "identity"]),
     // Adapters: the world, each behind its own door.
     ("fetch", &[]),
+    ("hardware", &[]),
     ("inference", &["job"]),
     ("executor", &["money", "job", "inference"]),
     ("wallet", &["money", "job", "fetch"]),
@@ -39,6 +40,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "identity",
             "nip90",
             "fetch",
+            "hardware",
             "inference",
             "executor",
             "wallet",
@@ -78,6 +80,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "ledger",
             "identity",
             "nip90",
+            "hardware",
             "inference",
             "executor",
             "wallet",

@@ -352,6 +352,7 @@ fn service_plan(
         ad: None,
         clock: Clock::system(),
         witness: Arc::new(()),
+        background: Vec::new(),
     }
 }
 

@@ -288,6 +288,7 @@ impl MarketBuilder {
             ad: None,
             clock: self.clock.clone(),
             witness,
+            background: Vec::new(),
         }
     }
 }
