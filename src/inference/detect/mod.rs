@@ -6,6 +6,7 @@ mod read;
 mod tests;
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -177,9 +178,12 @@ pub fn ollama_host(text: &str) -> Option<Url> {
         return None;
     }
     let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
-    let rest = rest.strip_prefix(':').map_or_else(|| rest.to_owned(), |port| format!("127.0.0.1:{port}"));
-    // An address of version 6 may stand there without brackets.
-    let rest = if rest.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{rest}]") } else { rest };
+    // An address of version 6 may stand there without brackets, and a port without an address.
+    let rest = match rest.strip_prefix(':') {
+        _ if rest.parse::<Ipv6Addr>().is_ok() => format!("[{rest}]"),
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => rest.to_owned(),
+    };
     let mut url =
         Url::parse(&format!("{scheme}://{rest}")).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
     let anywhere = match url.host()? {
