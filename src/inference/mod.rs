@@ -10,7 +10,6 @@ use tokio_util::sync::CancellationToken;
 use crate::job::outcome::{FinishReason, Usage};
 pub use crate::job::text::{Role, Sampling};
 
-#[cfg_attr(not(feature = "mistralrs"), allow(dead_code))] // Until model servers use it.
 mod control;
 pub mod detect;
 pub mod echo;
@@ -19,6 +18,7 @@ pub mod http;
 #[cfg(feature = "mistralrs")]
 pub mod mistral_rs;
 pub mod preferred;
+pub mod ollama;
 pub mod stop;
 pub mod tiny;
 

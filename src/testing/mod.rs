@@ -6,8 +6,10 @@ pub mod input_sources;
 pub mod lnurl_service;
 pub mod market;
 pub mod nwc_service;
+pub mod ollama_server;
 #[cfg(feature = "ldk")]
 pub mod regtest;
 pub mod relay;
+pub mod require;
 pub mod wallet_contract;
 pub mod wallet_servers;

@@ -176,6 +176,7 @@ const CONCRETE: &[(&str, &[&str])] = &[
     ("wallet/lnbits", &["wallet::lnbits", "LnbitsWallet"]),
     ("inference/echo", &["inference::echo", "echo::Echo"]),
     ("inference/mistral_rs", &["inference::mistral_rs", "mistral_rs::MistralRs"]),
+    ("inference/ollama", &["inference::ollama", "ollama::Ollama"]),
 ];
 
 /// Rooms where things are put when nobody knows where they belong.

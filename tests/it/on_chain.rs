@@ -9,6 +9,7 @@ use bitcoin::{Amount, Transaction, TxOut, consensus};
 use bitcoinconsensus::Utxo;
 use coinop::testing::market::within;
 use coinop::testing::regtest::{ChannelPlan, RawNode, Regtest, RegtestNode, ScriptCheck};
+use coinop::testing::require;
 use ldk_node::lightning_types::payment::{PaymentHash, PaymentPreimage};
 use ldk_node::liquidity::LSPS2ServiceConfig;
 use ldk_node::payment::{PaymentKind, PaymentStatus};
@@ -17,9 +18,6 @@ use lightning_invoice::{Bolt11Invoice, Bolt11InvoiceDescription, Description};
 
 /// The bitcoind to test against, when it is not the first on the path.
 const BITCOIND: &str = "COINOP_TEST_BITCOIND";
-
-/// What must not be skipped, separated by commas: `bitcoind`.
-const REQUIRED: &str = "COINOP_TEST_REQUIRE";
 
 const PURSE: Amount = Amount::from_sat(2_000_000);
 
@@ -77,9 +75,7 @@ pub async fn network(kept: Kept) -> Option<Regtest> {
         Kept::ByBitcoind => match bitcoind() {
             Some(program) => Some(Regtest::start_bitcoind(&program).await.unwrap()),
             None => {
-                let required = std::env::var(REQUIRED).unwrap_or_default();
-                assert!(!required.split(',').any(|word| word.trim() == "bitcoind"), "there is no bitcoind");
-                eprintln!("skipped: there is no bitcoind on the PATH, nor does {BITCOIND} name one");
+                require::skip("bitcoind", &format!("put it on the PATH, or name it in {BITCOIND}"));
                 None
             }
         },

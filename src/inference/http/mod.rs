@@ -91,7 +91,7 @@ impl From<Trouble> for InferenceError {
 }
 
 /// A server's own words, for the operator: one line, bounded, without control characters.
-fn words(body: &[u8]) -> String {
+pub(super) fn words(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(MOST_WORDS_BYTES)]);
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
@@ -246,7 +246,7 @@ async fn whole(response: Response, limit: usize) -> Result<Bytes, Trouble> {
 }
 
 /// Why nothing came, in words of ours: the error's own name the address and may quote the server.
-fn broken(error: &reqwest::Error) -> Trouble {
+pub(super) fn broken(error: &reqwest::Error) -> Trouble {
     Trouble::Broken(if error.is_connect() {
         "no connection to it: is it running?"
     } else if error.is_timeout() {
