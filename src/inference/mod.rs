@@ -10,13 +10,15 @@ use tokio_util::sync::CancellationToken;
 use crate::job::outcome::{FinishReason, Usage};
 pub use crate::job::text::{Role, Sampling};
 
-#[cfg_attr(not(feature = "mistralrs"), allow(dead_code))] // Until model servers use it.
+mod chat;
 mod control;
 pub mod echo;
 pub mod gguf;
 pub mod http;
+pub mod llama_cpp;
 #[cfg(feature = "mistralrs")]
 pub mod mistral_rs;
+pub mod openai;
 pub mod stop;
 pub mod tiny;
 
