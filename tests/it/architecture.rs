@@ -175,8 +175,10 @@ const CONCRETE: &[(&str, &[&str])] = &[
     ("wallet/phoenixd", &["wallet::phoenixd", "PhoenixdWallet"]),
     ("wallet/lnbits", &["wallet::lnbits", "LnbitsWallet"]),
     ("inference/echo", &["inference::echo", "echo::Echo"]),
+    ("inference/llama_cpp", &["inference::llama_cpp", "llama_cpp::LlamaCpp"]),
     ("inference/mistral_rs", &["inference::mistral_rs", "mistral_rs::MistralRs"]),
     ("inference/ollama", &["inference::ollama", "ollama::Ollama"]),
+    ("inference/openai", &["inference::openai", "openai::OpenAi"]),
 ];
 
 /// Rooms where things are put when nobody knows where they belong.

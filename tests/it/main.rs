@@ -16,6 +16,8 @@ mod crash;
 mod crash_lightning;
 mod doctor_cli;
 mod encrypted;
+#[cfg(feature = "mistralrs")]
+mod engines;
 mod fixtures;
 mod identity_cli;
 mod inputs;
