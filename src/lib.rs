@@ -10,7 +10,7 @@
 //!
 //! [`job`], [`ledger`] and [`money`] are pure. [`nip90`] and [`identity`] speak Nostr without waiting. [`relays`],
 //! [`wallet`], [`lnurl`], [`inference`], [`executor`] and [`store`] touch the world. [`provider`] sells, [`requester`] buys.
-//! [`daemon`] wires them, [`cli`] is what people type.
+//! [`metrics`] counts what they do and [`web`] shows it. [`daemon`] wires them, [`cli`] is what people type.
 
 pub mod cli;
 pub mod config;
@@ -22,6 +22,7 @@ pub mod inference;
 pub mod job;
 pub mod ledger;
 pub mod lnurl;
+pub mod metrics;
 pub mod money;
 pub mod nip90;
 pub mod provider;
@@ -30,3 +31,4 @@ pub mod requester;
 pub mod store;
 pub mod testing;
 pub mod wallet;
+pub mod web;

@@ -15,8 +15,11 @@ mod control;
 pub mod echo;
 pub mod gguf;
 pub mod http;
+pub mod metered;
 #[cfg(feature = "mistralrs")]
 pub mod mistral_rs;
+pub mod pool;
+mod relay;
 pub mod stop;
 pub mod tiny;
 

@@ -26,6 +26,7 @@ use crate::job::admission::Rules;
 use crate::job::text::TextLimits;
 use crate::job::{JobKind, Terms};
 use crate::lnurl::LnurlClient;
+use crate::metrics::Metrics;
 use crate::money::Msat;
 use crate::nip90::handler_info::{Ad, AdParam, AdPrice, Profile};
 use crate::nip90::{Codec, ReadLimits};
@@ -342,6 +343,9 @@ pub async fn plan(
         ad: config.ad.enabled.then(|| ad_plan(config, &models, terms)),
         clock: Clock::system(),
         witness: Arc::new(()),
+        metrics: Metrics::new(),
+        metrics_at: None,
+        background: Vec::new(),
     })
 }
 
