@@ -10,7 +10,7 @@
 //!
 //! [`job`], [`ledger`] and [`money`] are pure. [`nip90`] and [`identity`] speak Nostr without waiting. [`relays`],
 //! [`wallet`], [`lnurl`], [`inference`], [`hardware`], [`executor`] and [`store`] touch the world. [`provider`] sells, [`requester`] buys.
-//! [`daemon`] wires them, [`cli`] is what people type.
+//! [`metrics`] counts what they do and [`web`] shows it. [`daemon`] wires them, [`cli`] is what people type.
 
 pub mod cli;
 pub mod config;
@@ -23,6 +23,7 @@ pub mod inference;
 pub mod job;
 pub mod ledger;
 pub mod lnurl;
+pub mod metrics;
 pub mod money;
 pub mod nip90;
 pub mod provider;
@@ -31,3 +32,4 @@ pub mod requester;
 pub mod store;
 pub mod testing;
 pub mod wallet;
+pub mod web;

@@ -17,11 +17,14 @@ pub mod echo;
 pub mod gguf;
 pub mod http;
 pub mod llama_cpp;
+pub mod metered;
 #[cfg(feature = "mistralrs")]
 pub mod mistral_rs;
-pub mod preferred;
 pub mod ollama;
 pub mod openai;
+pub mod pool;
+pub mod preferred;
+mod relay;
 pub mod stop;
 pub mod tiny;
 

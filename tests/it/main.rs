@@ -23,6 +23,7 @@ mod identity_cli;
 mod inputs;
 #[cfg(feature = "ldk")]
 mod lightning;
+mod metrics;
 #[cfg(feature = "ldk")]
 mod node_cli;
 #[cfg(feature = "ldk")]

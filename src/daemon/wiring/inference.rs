@@ -5,17 +5,36 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
-use crate::config::{BackendSettings, EndpointSettings, InferenceSettings, MistralRsSettings, ModelSettings};
+use crate::config::{
+    BackendSettings, EndpointSettings, InferenceSettings, JsonAnswers, LlamaCppSettings, MistralRsSettings, ModelSettings,
+    OllamaSettings, OpenAiSettings, ServerSettings,
+};
 use crate::daemon::service::Background;
 use crate::executor::inference::ModelTerms;
-use crate::inference::Inference;
 use crate::inference::echo::Echo;
+use crate::inference::http::ServerOptions;
+use crate::inference::llama_cpp::{LlamaCpp, LlamaCppConfig};
+use crate::inference::metered::Metered;
+use crate::inference::ollama::{Ollama, OllamaConfig};
+use crate::inference::openai::{OpenAi, OpenAiConfig};
+use crate::inference::pool::{Pool, PoolEndpoint, PoolModel, PoolOptions};
 use crate::inference::preferred::Preferred;
+use crate::inference::{Inference, JsonSupport};
+use crate::metrics::Metrics;
+
+/// Jobs an Ollama does at once when nobody says: its own default.
+const OLLAMA_SLOTS: usize = 1;
+
+/// Jobs an OpenAI-compatible server does at once when nobody says: such servers work on several together, and none tells
+/// on how many.
+const OPENAI_SLOTS: usize = 4;
 
 /// What does the work, opened.
 pub struct OpenInference {
     /// All endpoints as one.
     pub backend: Arc<dyn Inference>,
+    /// What is counted.
+    pub metrics: Metrics,
     /// What must run meanwhile.
     pub background: Vec<Background>,
 }
@@ -33,13 +52,38 @@ impl OpenInference {
     /// # Errors
     /// When a model can't be loaded, a secret is missing, or there is no endpoint.
     pub async fn open(settings: &InferenceSettings, default: Option<String>) -> Result<Self> {
-        let first = settings.endpoints.first().context("[inference] names no endpoint")?;
-        let backend = open_endpoint(first).await?;
-        let backend: Arc<dyn Inference> = match default.filter(|_| settings.models.is_empty()) {
-            Some(default) => Arc::new(Preferred::new(backend, default)),
-            None => backend,
+        let metrics = Metrics::new();
+        let mut endpoints = Vec::new();
+        for endpoint in &settings.endpoints {
+            let backend = open_endpoint(endpoint).await?;
+            let backend = Arc::new(Metered::new(backend, &endpoint.name, metrics.clone()));
+            endpoints.push(PoolEndpoint { name: endpoint.name.clone(), backend });
+        }
+        let models = settings.models.iter().map(pool_model).collect();
+        let pool = Arc::new(Pool::new(endpoints, models, PoolOptions::default()).context("[inference]")?);
+        let checked = Arc::clone(&pool);
+        let check = Background {
+            name: "model servers",
+            run: Box::new(move |shutdown| Box::pin(checked.keep_checking(shutdown))),
         };
-        Ok(Self { backend, background: Vec::new() })
+        let backend: Arc<dyn Inference> = match default.filter(|_| settings.models.is_empty()) {
+            Some(default) => Arc::new(Preferred::new(pool, default)),
+            None => pool,
+        };
+        Ok(Self { backend, metrics, background: vec![check] })
+    }
+}
+
+fn pool_model(model: &ModelSettings) -> PoolModel {
+    PoolModel {
+        name: model.name.clone(),
+        upstream: model.upstream.clone(),
+        aliases: model.aliases.clone(),
+        endpoints: model.endpoints.clone(),
+        context_tokens: model.context,
+        parameters: model.parameters,
+        digest: model.digest.clone(),
+        at_once: model.at_once,
     }
 }
 
@@ -61,8 +105,59 @@ pub async fn open_endpoint(endpoint: &EndpointSettings) -> Result<Arc<dyn Infere
     Ok(match &endpoint.backend {
         BackendSettings::Echo => Arc::new(Echo::new()),
         BackendSettings::MistralRs(model) => mistral_rs(model).await?,
-        _ => bail!("the endpoint {} ({}) can't be used by this build", endpoint.name, endpoint.section),
+        BackendSettings::Ollama(settings) => Arc::new(ollama(endpoint, settings)?),
+        BackendSettings::LlamaCpp(LlamaCppSettings { server, model_name, slots }) => {
+            let config = LlamaCppConfig {
+                url: server.url.clone(),
+                key: key(endpoint, server)?,
+                model_name: model_name.clone(),
+                slots: *slots,
+                options: ServerOptions::default(),
+            };
+            Arc::new(LlamaCpp::new(config).with_context(|| unusable(endpoint))?)
+        }
+        BackendSettings::OpenAi(settings) => {
+            let OpenAiSettings { server, models, slots, context, parameters, json, bytes_per_token } = settings;
+            let config = OpenAiConfig {
+                url: server.url.clone(),
+                key: key(endpoint, server)?,
+                models: models.clone(),
+                context_tokens: *context,
+                parameters: *parameters,
+                slots: slots.unwrap_or(OPENAI_SLOTS),
+                bytes_per_token: *bytes_per_token,
+                json: match json {
+                    JsonAnswers::None => JsonSupport::None,
+                    JsonAnswers::Any => JsonSupport::Any,
+                    JsonAnswers::Schema => JsonSupport::Schema,
+                },
+                options: ServerOptions::default(),
+            };
+            Arc::new(OpenAi::new(config).with_context(|| unusable(endpoint))?)
+        }
     })
+}
+
+fn ollama(endpoint: &EndpointSettings, settings: &OllamaSettings) -> Result<Ollama> {
+    let OllamaSettings { server, models, slots, context, bytes_per_token } = settings;
+    let config = OllamaConfig {
+        url: server.url.clone(),
+        key: key(endpoint, server)?,
+        models: models.clone(),
+        context_tokens: *context,
+        slots: slots.unwrap_or(OLLAMA_SLOTS),
+        bytes_per_token: *bytes_per_token,
+        options: ServerOptions::default(),
+    };
+    Ollama::new(config).with_context(|| unusable(endpoint))
+}
+
+fn key(endpoint: &EndpointSettings, server: &ServerSettings) -> Result<Option<secrecy::SecretString>> {
+    Ok(server.key.as_ref().map(|key| key.reveal(&endpoint.field("key"))).transpose()?)
+}
+
+fn unusable(endpoint: &EndpointSettings) -> String {
+    format!("the endpoint {} ({}) can't be used", endpoint.name, endpoint.section)
 }
 
 /// How far a download has come.
@@ -81,8 +176,14 @@ pub struct Pulling {
 /// # Errors
 /// When it can't, or is no server that fetches models.
 pub async fn pull(endpoint: &EndpointSettings, model: &str, mut progress: impl FnMut(Pulling) + Send) -> Result<()> {
-    progress(Pulling { doing: model.to_owned(), done: None, total: None });
-    bail!("the endpoint {} is no Ollama: only an Ollama fetches models", endpoint.name)
+    let BackendSettings::Ollama(settings) = &endpoint.backend else {
+        bail!("the endpoint {} is no Ollama: only an Ollama fetches models", endpoint.name);
+    };
+    let ollama = ollama(endpoint, settings)?;
+    let pulled = ollama.pull(model, |at| {
+        progress(Pulling { doing: at.status, done: at.completed, total: at.total });
+    });
+    Ok(pulled.await?)
 }
 
 #[cfg(feature = "mistralrs")]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bitcoin::Network;
 use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
 use url::Url;
 
 use crate::config::{
@@ -261,7 +262,7 @@ pub async fn plan(
     wallet: Option<Arc<dyn Wallet>>,
     opened: OpenInference,
 ) -> Result<Plan> {
-    let OpenInference { backend, background } = opened;
+    let OpenInference { backend, metrics, background } = opened;
     let models = backend.models().await.context("the inference backend does not answer")?;
     check_terms(&config.text, wallet.as_deref())?;
     let settings = settings(config);
@@ -320,8 +321,19 @@ pub async fn plan(
         ad: config.ad.enabled.then(|| ad_plan(config, &models, terms)),
         clock: Clock::system(),
         witness: Arc::new(()),
+        metrics,
+        metrics_at: metrics_listener(config).await?,
         background,
     })
+}
+
+/// Where the numbers are shown.
+async fn metrics_listener(config: &Config) -> Result<Option<TcpListener>> {
+    let Some(at) = config.metrics.listen else { return Ok(None) };
+    let listener = TcpListener::bind(at).await.with_context(|| {
+        format!("metrics.listen: nothing can be shown at {at}; write another address of this machine, or another port")
+    });
+    Ok(Some(listener?))
 }
 
 /// How addresses are asked: only public ones, unless the operator lets everything private be fetched.
