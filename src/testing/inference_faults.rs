@@ -25,12 +25,8 @@ const QUESTION: &str = "Theorem t : forall n : nat, n + 0 = n.";
 const BREAKS_AFTER: [usize; 3] = [10, 25, 45];
 
 /// Bounds in which nothing that answers at all is too slow.
-const PATIENT: ServerOptions = ServerOptions {
-    connect_timeout: PATIENCE,
-    answer_timeout: PATIENCE,
-    silence: PATIENCE,
-    max_body: 64 * 1024,
-};
+const PATIENT: ServerOptions =
+    ServerOptions { connect_timeout: PATIENCE, answer_timeout: PATIENCE, silence: PATIENCE, max_body: 64 * 1024 };
 
 /// Makes a backend of a server's address (`http://127.0.0.1:…/`) with these bounds, and spoils what the good server at `good`
 /// answers to it.

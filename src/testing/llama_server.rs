@@ -151,7 +151,9 @@ impl LlamaServer {
     /// # Panics
     /// When it does not answer.
     pub async fn slots(&self) -> Vec<Value> {
-        let Value::Array(slots) = self.answer(self.client.get(self.at("slots"))).await else { panic!("slots are a list") };
+        let Value::Array(slots) = self.answer(self.client.get(self.at("slots"))).await else {
+            panic!("slots are a list")
+        };
         slots
     }
 
@@ -160,7 +162,8 @@ impl LlamaServer {
     /// # Panics
     /// When it does not answer.
     pub async fn ask(&self, path: &str, question: &Value) -> Value {
-        let asked = self.client.post(self.at(path)).header("content-type", "application/json").body(question.to_string());
+        let asked =
+            self.client.post(self.at(path)).header("content-type", "application/json").body(question.to_string());
         self.answer(asked).await
     }
 

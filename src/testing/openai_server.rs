@@ -320,5 +320,6 @@ fn refused(error: &InferenceError) -> Response {
 
 fn refusal(status: u16, message: &str, kind: &str, code: Value) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, axum::Json(json!({"error": {"message": message, "type": kind, "param": null, "code": code}}))).into_response()
+    (status, axum::Json(json!({"error": {"message": message, "type": kind, "param": null, "code": code}})))
+        .into_response()
 }

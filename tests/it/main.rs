@@ -24,6 +24,7 @@ mod inputs;
 #[cfg(feature = "ldk")]
 mod lightning;
 mod metrics;
+mod models_cli;
 #[cfg(feature = "ldk")]
 mod node_cli;
 #[cfg(feature = "ldk")]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 
 use crate::config::{
-    BackendSettings, EndpointSettings, InferenceSettings, JsonAnswers, LlamaCppSettings, MistralRsSettings, ModelSettings,
-    OllamaSettings, OpenAiSettings, ServerSettings,
+    BackendSettings, EndpointSettings, InferenceSettings, JsonAnswers, LlamaCppSettings, MistralRsSettings,
+    ModelSettings, OllamaSettings, OpenAiSettings, ServerSettings,
 };
 use crate::daemon::service::Background;
 use crate::executor::inference::ModelTerms;

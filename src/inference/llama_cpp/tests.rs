@@ -93,10 +93,9 @@ async fn text_that_tokenizes_to_control_tokens_after_all_is_refused() {
 
 #[tokio::test]
 async fn a_server_of_another_kind_is_named_as_such() {
-    for script in [
-        (|_| None) as fn(&str) -> Option<String>,
-        |path| if path == "/v1/models" { Some(r#"{"data": []}"#.into()) } else { recorded(path) },
-    ] {
+    for script in [(|_| None) as fn(&str) -> Option<String>, |path| {
+        if path == "/v1/models" { Some(r#"{"data": []}"#.into()) } else { recorded(path) }
+    }] {
         let server = FaultyServer::scripted(script).await.unwrap();
         assert!(matches!(backend(server.url()).models().await, Err(InferenceError::Unusable(_))));
     }
