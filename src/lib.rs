@@ -9,19 +9,21 @@
 //! ```
 //!
 //! [`job`], [`ledger`] and [`money`] are pure. [`nip90`] and [`identity`] speak Nostr without waiting. [`relays`],
-//! [`wallet`], [`lnurl`], [`inference`], [`executor`] and [`store`] touch the world. [`provider`] sells, [`requester`] buys.
-//! [`daemon`] wires them, [`cli`] is what people type.
+//! [`wallet`], [`lnurl`], [`inference`], [`hardware`], [`executor`] and [`store`] touch the world. [`provider`] sells, [`requester`] buys.
+//! [`metrics`] counts what they do and [`web`] shows it. [`daemon`] wires them, [`cli`] is what people type.
 
 pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod executor;
 pub mod fetch;
+pub mod hardware;
 pub mod identity;
 pub mod inference;
 pub mod job;
 pub mod ledger;
 pub mod lnurl;
+pub mod metrics;
 pub mod money;
 pub mod nip90;
 pub mod provider;
@@ -30,3 +32,4 @@ pub mod requester;
 pub mod store;
 pub mod testing;
 pub mod wallet;
+pub mod web;

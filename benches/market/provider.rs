@@ -18,6 +18,7 @@ use coinop::inference::{Generate, Generation, Inference, InferenceError, Message
 use coinop::job::admission::Rules;
 use coinop::job::text::TextLimits;
 use coinop::job::{JobKind, Rates, Terms};
+use coinop::metrics::Metrics;
 use coinop::money::Msat;
 use coinop::nip90::ReadLimits;
 use coinop::provider::{Clock, Offer, Settings};
@@ -121,6 +122,9 @@ async fn plan(task: Task) -> Result<Plan> {
         ad: None,
         clock: Clock::system(),
         witness: Arc::new(()),
+        metrics: Metrics::new(),
+        metrics_at: None,
+        background: Vec::new(),
     })
 }
 

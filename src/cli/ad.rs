@@ -132,7 +132,7 @@ async fn connect(config: &Config, identity: &Identity) -> Result<Arc<RelayPool>>
 }
 
 fn advertiser(config: &Config, identity: &Identity, publisher: Arc<dyn Publisher>) -> Advertiser {
-    let plan = wiring::ad_plan(config, &wiring::configured_models(config.inference.as_ref()), config.text.terms);
+    let plan = wiring::ad_plan(config, &wiring::configured_models(&config.inference), config.text.terms);
     Advertiser {
         codec: Codec::new(identity.signer.clone(), wiring::read_limits(config)),
         publisher,

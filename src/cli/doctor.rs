@@ -7,14 +7,14 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::exit::Exit;
-use super::{Globals, report};
+use super::{Globals, report, servers};
 use crate::config::Config;
 use crate::daemon::checkup::{self, Checkup, Finding, Step, Verdict};
 use crate::identity::Identity;
 
 const EXAMPLES: &str = "\
 Tries the real things: each relay gets an event that nobody keeps, the wallet makes an invoice over
-1 sat that is never to be paid, the model is loaded. Nothing secret is printed. It may run beside
+1 sat that is never to be paid, each model server is asked, a model in the process is loaded. Nothing secret is printed. It may run beside
 'coinop serve', but the model is then in memory twice: use --skip-model.
 
 Exit codes: 0 nothing failed (warnings may be there), 1 something did; the cures stand beside it.
@@ -28,7 +28,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DoctorArgs {
-    /// Do not load the model
+    /// Do not load a model into this process; model servers are asked all the same
     #[arg(long)]
     skip_model: bool,
 }
@@ -75,7 +75,10 @@ pub async fn run(args: DoctorArgs, globals: &Globals) -> Result<ExitCode> {
 async fn findings(args: DoctorArgs, globals: &Globals) -> Result<Vec<Finding>> {
     let paths = globals.paths()?;
     let config = match Config::load(&paths) {
-        Ok(config) => config,
+        Ok(mut config) => {
+            servers::look_where_ollama_is(&mut config.inference);
+            config
+        }
         Err(error) => return Ok(checkup::unsound(&error)),
     };
     let mut found = vec![Finding::ok("config", format!("{} is sound", paths.config_file.display()))];

@@ -8,22 +8,26 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::Globals;
 use super::exit::{CommandError, Exit};
 use super::identity::PublicIdentity;
 use super::phrase_input::{self, NewPhraseArgs, PassphraseArgs};
 use super::prompt::{Ask, Nobody, Terminal};
-use crate::config::{Config, Paths, RawConfig, Template};
+use super::{Globals, servers};
+use crate::config::{Config, Paths, RawConfig, RawEndpoint, Template};
+use crate::daemon::wiring::found::to_keep;
 use crate::identity::{Identity, IdentityError, Keystore, PasswordSources, Phrase, WordCount};
+use crate::inference::detect::{FoundServer, look};
 use crate::job::Terms;
 use crate::money::Msat;
 
 const EXAMPLES: &str = "\
-At a terminal it asks what you do not say. Without one, or with --yes, the rest takes its default.
+At a terminal it asks what you do not say. Without one, or with --yes, the rest takes its default; model servers that are
+found on this machine are then taken to do the work.
 
 Examples:
   coinop init
   coinop init --yes --password-file /run/secrets/coinop --model /srv/models/qwen3.gguf --nwc env:COINOP_NWC
+  coinop init --yes --ollama http://127.0.0.1:11434 --nwc file:/etc/coinop/nwc
   coinop init --yes --free --relay wss://relay.example --phrase-file words.txt --password-file pw.txt";
 
 /// Write a configuration and an identity, asking what is needed
@@ -83,10 +87,19 @@ pub struct InitArgs {
     #[arg(long, value_name = "NUMBER")]
     free_per_day: Option<u32>,
 
-    /// The GGUF file of the model
+    /// The GGUF file of the model, or the folder of its safetensors
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
-    /// What does the work: mistralrs, or echo for tests
+    /// Sell what this Ollama has, such as http://127.0.0.1:11434; like the next two it may be given several times
+    #[arg(long, value_name = "URL", conflicts_with_all = ["model", "backend"])]
+    ollama: Vec<String>,
+    /// Sell what this llama.cpp server has, such as http://127.0.0.1:8080
+    #[arg(long, value_name = "URL", conflicts_with_all = ["model", "backend"])]
+    llamacpp: Vec<String>,
+    /// Sell what this OpenAI-compatible server has, such as http://127.0.0.1:8000/v1 (its key: see the configuration)
+    #[arg(long, value_name = "URL", conflicts_with_all = ["model", "backend"])]
+    openai: Vec<String>,
+    /// What does the work: auto, mistralrs, or echo for tests
     #[arg(long, value_name = "BACKEND")]
     backend: Option<String>,
     /// Be paid into this Nostr Wallet Connect wallet; its connection string stands in env:NAME or file:/path
@@ -107,6 +120,13 @@ pub struct InitArgs {
     play_money: bool,
 }
 
+impl InitArgs {
+    fn says_what_does_the_work(&self) -> bool {
+        let servers = [&self.ollama, &self.llamacpp, &self.openai];
+        self.model.is_some() || self.backend.is_some() || servers.iter().any(|urls| !urls.is_empty())
+    }
+}
+
 /// What came of it.
 #[derive(Debug, Serialize)]
 struct Done {
@@ -120,7 +140,15 @@ struct Done {
 /// Runs the command.
 pub async fn run(args: InitArgs, globals: &Globals) -> Result<ExitCode> {
     let mut asked: Box<dyn Ask> = if args.yes { Box::new(Nobody) } else { Terminal::open() };
-    let done = init(args, globals, &mut *asked)?;
+    // An offer for whoever says nothing of models.
+    let found = if args.says_what_does_the_work() {
+        Vec::new()
+    } else {
+        let mut defaults = Config::resolve(&RawConfig::default(), &globals.paths()?)?.inference;
+        servers::look_where_ollama_is(&mut defaults);
+        look(&defaults.probe).await.into_iter().filter(FoundServer::is_usable).collect()
+    };
+    let done = init(args, globals, &mut *asked, &found)?;
     globals.print(&done, || done.text())?;
     Ok(Exit::Ok.into())
 }
@@ -144,7 +172,7 @@ impl Done {
     }
 }
 
-fn init(args: InitArgs, globals: &Globals, ask: &mut dyn Ask) -> Result<Done> {
+fn init(args: InitArgs, globals: &Globals, ask: &mut dyn Ask, found: &[FoundServer]) -> Result<Done> {
     let paths = globals.paths()?;
     let config_file = &paths.config_file;
     if config_file.symlink_metadata().is_ok() && !args.force {
@@ -154,7 +182,7 @@ fn init(args: InitArgs, globals: &Globals, ask: &mut dyn Ask) -> Result<Done> {
     }
 
     // Everything is decided and checked before anything is written.
-    let template = settings(&args, ask)?;
+    let template = settings(&args, ask, found)?;
     let rendered = template.render();
     let config = Config::resolve(&RawConfig::parse(&rendered, config_file)?, &paths)?;
     let keystore = &config.identity.keystore;
@@ -175,7 +203,7 @@ fn init(args: InitArgs, globals: &Globals, ask: &mut dyn Ask) -> Result<Done> {
 }
 
 /// The configuration: what was given, then what is answered, then the defaults.
-fn settings(args: &InitArgs, ask: &mut dyn Ask) -> Result<Template> {
+fn settings(args: &InitArgs, ask: &mut dyn Ask, found: &[FoundServer]) -> Result<Template> {
     let defaults = RawConfig::default();
     let mut template = Template::default();
     if let Some(account) = args.account {
@@ -207,32 +235,67 @@ fn settings(args: &InitArgs, ask: &mut dyn Ask) -> Result<Template> {
     if let Some(about) = &args.about {
         template = template.with("profile.about", about.as_str());
     }
-    let model = args.model.as_ref().map(absolute).transpose()?;
-    if args.backend.is_none() {
-        let question = "GGUF file of the model (empty: later)";
-        let model = match model {
-            Some(model) => model,
-            None => ask_again(ask, question, "", |answer| {
-                let missing = !answer.trim().is_empty() && !PathBuf::from(answer.trim()).is_file();
-                if missing { Err(format!("there is no file {}", answer.trim())) } else { Ok(()) }
-            })?,
-        };
-        // Typed where the person is, like a flag.
-        let model = match model.trim() {
-            "" => String::new(),
-            typed => absolute(&PathBuf::from(typed))?,
-        };
-        template = template.with("inference.model", model);
-    } else if let Some(model) = model {
-        template = template.with("inference.model", model);
-    }
-    if let Some(backend) = &args.backend {
-        template = template.with("inference.backend", backend.as_str());
-    }
+    template = models(args, ask, found, template)?;
     if let Some(number) = args.free_per_day {
         template = template.with("text.free_per_day", i64::from(number));
     }
     money(args, ask, template)
+}
+
+/// What does the work: what is said, else what is found and wanted, else what is answered.
+fn models(args: &InitArgs, ask: &mut dyn Ask, found: &[FoundServer], template: Template) -> Result<Template> {
+    let mut template = template;
+    let named = [("ollama", &args.ollama), ("llamacpp", &args.llamacpp), ("openai", &args.openai)];
+    for (backend, urls) in named {
+        for (number, url) in urls.iter().enumerate() {
+            let name = if number == 0 { String::new() } else { format!("{backend}-{}", number + 1) };
+            let (backend, url) = (backend.to_owned(), url.trim().to_owned());
+            template = template.with_endpoint(&RawEndpoint { name, backend, url, ..RawEndpoint::default() });
+        }
+    }
+    if let Some(backend) = &args.backend {
+        template = template.with("inference.backend", backend.as_str());
+    }
+    if let Some(model) = &args.model {
+        return Ok(template.with("inference.model", absolute(model)?));
+    }
+    if args.says_what_does_the_work() {
+        return Ok(template);
+    }
+    let wanted = wanted(ask, found)?;
+    if !wanted.is_empty() {
+        return Ok(to_keep(&wanted).iter().fold(template, |template, endpoint| template.with_endpoint(endpoint)));
+    }
+    let question =
+        "GGUF file of the model, or folder of its safetensors (empty: a model server, looked for at each start)";
+    let model = ask_again(ask, question, "", |answer| {
+        let missing = !answer.trim().is_empty() && !PathBuf::from(answer.trim()).exists();
+        if missing { Err(format!("there is no file {}", answer.trim())) } else { Ok(()) }
+    })?;
+    // Typed where the person is, like a flag.
+    Ok(match model.trim() {
+        "" => template,
+        typed => template.with("inference.model", absolute(&PathBuf::from(typed))?),
+    })
+}
+
+/// Which of the servers that were found are to do the work. Nobody who could be asked takes all of them.
+fn wanted<'a>(ask: &mut dyn Ask, found: &'a [FoundServer]) -> Result<Vec<&'a FoundServer>> {
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut choices: Vec<String> = found.iter().map(servers::line).collect();
+    if found.len() > 1 {
+        choices.insert(0, "all model servers on this machine".into());
+    }
+    choices.push("a model file, or later".into());
+    let shown: Vec<&str> = choices.iter().map(String::as_str).collect();
+    let chosen = ask.choose("What does the work?", &shown, 0)?;
+    let of_all = usize::from(found.len() > 1);
+    Ok(match chosen {
+        0 if of_all == 1 => found.iter().collect(),
+        chosen => found.get(chosen - of_all).into_iter().collect(),
+    })
 }
 
 /// The price and where it is paid.
@@ -462,7 +525,7 @@ mod tests {
             PASSWORD,
             "y", // show
         ]);
-        let done = init(InitArgs::default(), &globals, &mut script).unwrap();
+        let done = init(InitArgs::default(), &globals, &mut script, &[]).unwrap();
         assert!(script.is_used_up());
         let shown = script.transcript.last().unwrap();
         assert_eq!(shown.trim().lines().count(), 24);
@@ -488,7 +551,7 @@ mod tests {
             InitArgs { account: Some(u32::MAX), ..InitArgs::default() },
             InitArgs { phrase_file: Some(home.path().join("missing")), ..InitArgs::default() },
         ] {
-            let error = init(args, &globals, &mut Nobody).unwrap_err();
+            let error = init(args, &globals, &mut Nobody, &[]).unwrap_err();
             assert!(!format!("{error:#}").contains("abc"));
             assert!(!home.path().join("home").exists(), "something was written: {error:#}");
         }
@@ -499,20 +562,61 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let globals = globals(home.path());
         let free = || InitArgs { free: true, ..InitArgs::default() };
-        let first = init(free(), &globals, &mut Nobody).unwrap();
+        let first = init(free(), &globals, &mut Nobody, &[]).unwrap();
         let before = fs::read(&first.keystore).unwrap();
 
-        assert!(init(free(), &globals, &mut Nobody).is_err());
+        assert!(init(free(), &globals, &mut Nobody, &[]).is_err());
         let again = InitArgs { force: true, name: Some("other".into()), ..free() };
-        let second = init(again, &globals, &mut Nobody).unwrap();
+        let second = init(again, &globals, &mut Nobody, &[]).unwrap();
         assert!(second.kept_identity);
         assert_eq!(fs::read(&first.keystore).unwrap(), before);
         assert!(first.config.with_file_name("config.toml.old").exists());
         assert!(fs::read_to_string(&first.config).unwrap().contains("name = \"other\""));
 
         let words = InitArgs { force: true, new_phrase: NewPhraseArgs { words: Some(WordCount::Twelve) }, ..free() };
-        let refused = init(words, &globals, &mut Nobody).unwrap_err();
+        let refused = init(words, &globals, &mut Nobody, &[]).unwrap_err();
         assert!(matches!(refused.downcast_ref(), Some(IdentityError::KeystoreExists(_))));
         assert_eq!(fs::read(&first.keystore).unwrap(), before);
+    }
+
+    fn found(url: &str) -> FoundServer {
+        let model = crate::inference::detect::FoundModel { name: "m".into(), bytes: None };
+        FoundServer {
+            software: crate::inference::detect::Software::Ollama,
+            version: None,
+            url: url.parse().unwrap(),
+            models: vec![model],
+            trouble: None,
+        }
+    }
+
+    #[test]
+    fn model_servers_that_were_found_are_taken_unless_somebody_says_otherwise() {
+        let home = tempfile::tempdir().unwrap();
+        let globals = globals(home.path());
+        let servers = [found("http://127.0.0.1:11434"), found("http://127.0.0.1:11435")];
+        let free = || InitArgs { free: true, force: true, ..InitArgs::default() };
+        let endpoints = |args, ask: &mut dyn Ask| {
+            init(args, &globals, ask, &servers).unwrap();
+            globals.load_config().unwrap().1.inference.endpoints
+        };
+        let names: Vec<_> = endpoints(free(), &mut Nobody).into_iter().map(|endpoint| endpoint.name).collect();
+        assert_eq!(names, ["ollama", "ollama-2"], "nobody was asked: all");
+
+        let answers = ["", "11435"]; // name, what does the work
+        let mut script = Script::new(&answers);
+        let args = InitArgs { relays: vec!["wss://one.example".into()], ..free() };
+        let chosen = endpoints(args, &mut script);
+        assert!(script.is_used_up(), "{:?}", script.transcript);
+        assert_eq!(chosen[0].server().unwrap().url.port(), Some(11_435));
+        assert_eq!(chosen.len(), 1);
+
+        let named = InitArgs {
+            llamacpp: vec!["http://127.0.0.1:8080".into(), "http://127.0.0.1:8081".into()],
+            openai: vec!["http://127.0.0.1:8000/v1".into()],
+            ..free()
+        };
+        let kinds: Vec<_> = endpoints(named, &mut Nobody).into_iter().map(|endpoint| endpoint.name).collect();
+        assert_eq!(kinds, ["llamacpp", "llamacpp-2", "openai"]);
     }
 }

@@ -25,6 +25,7 @@ pub mod init;
 pub mod jobs;
 pub mod ledger;
 pub mod logging;
+pub mod models;
 pub mod pay_screen;
 pub mod payments;
 pub mod phrase_input;
@@ -34,6 +35,7 @@ pub mod refund;
 pub mod report;
 pub mod request;
 pub mod serve;
+pub mod servers;
 pub mod table;
 pub mod wallet;
 
@@ -70,6 +72,7 @@ enum Command {
     Request(Box<request::RequestArgs>),
     Payments(payments::PaymentsArgs),
     Ad(ad::AdArgs),
+    Models(models::ModelsArgs),
     Doctor(doctor::DoctorArgs),
     Jobs(jobs::JobsArgs),
     Earnings(earnings::EarningsArgs),
@@ -90,6 +93,7 @@ impl Command {
             | Self::Request(_)
             | Self::Payments(_)
             | Self::Ad(_)
+            | Self::Models(_)
             | Self::Doctor(_)
             | Self::Jobs(_)
             | Self::Earnings(_)
@@ -127,6 +131,7 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode> {
         Command::Request(args) => request::run(*args, globals).await,
         Command::Payments(args) => payments::run(args, globals).await,
         Command::Ad(args) => ad::run(args, globals).await,
+        Command::Models(args) => models::run(args, globals).await,
         Command::Doctor(args) => doctor::run(args, globals).await,
         Command::Jobs(args) => jobs::run(args, globals).await,
         Command::Earnings(args) => earnings::run(args, globals).await,

@@ -7,15 +7,22 @@ use tracing::{info, warn};
 
 use super::Globals;
 use super::exit::{CommandError, Exit};
+use super::servers::{self, Findings};
 use crate::daemon::lock::ServeLock;
 use crate::daemon::service::Service;
+use crate::daemon::wiring::found::InForce;
+use crate::daemon::wiring::inference::OpenInference;
 use crate::daemon::wiring::wallets;
 use crate::daemon::{signals, wiring};
+use crate::hardware::Hardware;
 use crate::wallet::desk::Desk;
 
 const EXAMPLES: &str = "\
 Runs until SIGTERM or Ctrl-C: then no new jobs are taken, running ones get shutdown.grace to finish (those that do not are
 taken up again by the next start), and what is owed is sent. A second signal ends it at once; nothing is lost then either.
+
+Without a model or an endpoint in [inference] it looks for model servers on this machine (Ollama, llama.cpp, vLLM, LM Studio,
+SGLang; OLLAMA_HOST counts too), says what it found, and sells that.
 
 Exit codes: 0 stopped when asked, 1 something failed, 2 a command line or configuration to correct.
 
@@ -31,19 +38,39 @@ pub struct ServeArgs {}
 
 /// Runs the command.
 pub async fn run(_: ServeArgs, globals: &Globals) -> Result<ExitCode> {
-    let (paths, config) = globals.load_config()?;
+    let (paths, mut config) = globals.load_config()?;
+    servers::look_where_ollama_is(&mut config.inference);
     config.check_ready_to_serve(&paths)?;
-    let inference = config.inference.as_ref().context("the configuration was found ready, so it names a backend")?;
+    let in_force = InForce::of(&config.inference).await;
+    config.inference = in_force.settings.clone();
+    let was_looked_for = in_force.was_looked_for;
+    let default = if was_looked_for {
+        let findings = Findings::of(in_force, Hardware::look())?;
+        if !globals.quiet {
+            eprint!("{}", findings.text(&paths));
+        }
+        findings.default_model()
+    } else {
+        None
+    };
     let identity = globals.open_identity(&config)?;
     std::fs::create_dir_all(&paths.data_dir)
         .with_context(|| format!("the data folder {} can't be made", paths.data_dir.display()))?;
     let _lock = ServeLock::take(&paths.data_dir)?;
 
     let opened = wallets::for_serving(&config, &paths, &identity).await?;
-    let backend = wiring::backend(inference).await?;
-    let models = backend.models().await.context("the inference backend does not answer")?;
+    let inference = OpenInference::open(&config.inference, default).await?;
+    let models = inference.backend.models().await.context("the inference backend does not answer")?;
+    if was_looked_for && !globals.quiet {
+        let default = models.first().map_or("", |model| model.name.as_str());
+        let all = servers::some_of(models.iter().map(|model| model.name.as_str()));
+        eprintln!("Offered: {all}. Customers who name no model get {default}.");
+    }
+    if config.metrics.is_exposed() {
+        warn!("metrics.listen lets others than this machine read what is earned: 127.0.0.1 keeps it to yourself");
+    }
     let wallet = opened.as_ref().map(|opened| opened.wallet.clone());
-    let mut plan = wiring::plan(&config, &paths, &identity, wallet, backend).await?;
+    let mut plan = wiring::plan(&config, &paths, &identity, wallet, inference).await?;
     if plan.wallet.as_ref().is_some_and(|wallet| wallet.node().is_some()) {
         match Desk::open(&paths.data_dir) {
             Ok(desk) => plan.desk = Some(desk),

@@ -8,6 +8,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 pub mod error;
+pub mod inference;
 pub mod paths;
 pub mod raw;
 mod resolve;
@@ -18,12 +19,16 @@ mod values;
 mod wallet;
 
 pub use error::{ConfigError, Problem};
+pub use inference::{
+    BackendSettings, EndpointSettings, InferenceSettings, JsonAnswers, LlamaCppSettings, MistralRsSettings,
+    ModelSettings, OllamaSettings, OpenAiSettings, ServerSettings,
+};
 pub use paths::Paths;
-pub use raw::RawConfig;
+pub use raw::{RawConfig, RawEndpoint};
 pub use resolved::{
-    Access, AdSettings, ChainSource, ClnSettings, Config, FetchSettings, IdentitySettings, InferenceSettings,
-    LdkSettings, Limits, LndSettings, LogFormat, LogSettings, LspSettings, MistralRsSettings, PayFrom, Profile,
-    RefundSettings, RelaySettings, RequesterSettings, TextSettings, WalletSettings, ZapSettings,
+    Access, AdSettings, ChainSource, ClnSettings, Config, FetchSettings, IdentitySettings, LdkSettings, Limits,
+    LndSettings, LogFormat, LogSettings, LspSettings, MetricsSettings, PayFrom, Profile, RefundSettings, RelaySettings,
+    RequesterSettings, TextSettings, WalletSettings, ZapSettings,
 };
 pub use secret::SecretRef;
 pub use template::Template;
@@ -126,14 +131,16 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_sound_and_lack_only_a_model_and_a_wallet() {
+    fn the_defaults_are_sound_and_lack_only_a_wallet() {
         let config = resolve("").unwrap();
         assert_eq!(config.text.terms, Terms::Prepay);
         assert_eq!(config.text.rates.base, Msat::sat(2));
         assert_eq!(config.limits.payment_window, Duration::from_secs(600));
         assert_eq!(config.identity.keystore.path(), Path::new("/srv/dvm/identity.keystore"));
         let missing: Vec<_> = config.missing_to_serve().into_iter().map(|problem| problem.field).collect();
-        assert_eq!(missing, ["inference.model", "wallet.backend"]);
+        assert_eq!(missing, ["wallet.backend"]);
+        assert!(config.inference.is_auto() && config.inference.probe.len() == 5);
+        assert_eq!((config.limits.jobs_running, config.metrics.listen), (None, None));
     }
 
     #[test]
@@ -171,7 +178,8 @@ mod tests {
             inference.backend = "magic"
             inference.chat_template = "{{ literal }}"
             wallet.backend = "fake"
-            limits.jobs_running = 0
+            limits.jobs_running = 10001
+            metrics.listen = "9090"
             access.allow = ["nsec10allq0gjx7fddtzef0ax00mdps9t2kmtrldkyjfs8l5xruwvh2dq0lhhkp", "me"]
             access.proof_of_work = 200
             log.filter = "coinop=loud=very"
@@ -200,6 +208,7 @@ mod tests {
                 "limits.jobs_running",
                 "access.allow",
                 "access.proof_of_work",
+                "metrics.listen",
                 "log.filter",
                 "log.format",
                 "requester.wallet",
@@ -282,7 +291,7 @@ mod tests {
         let config = config.unwrap();
         assert_eq!(config.identity.keystore.path(), Path::new("/srv/dvm/keys/me"));
         assert_eq!(config.wallet, WalletSettings::Nwc { connection: SecretRef::File("/srv/dvm/nwc".into()) });
-        assert_eq!(config.missing_to_serve()[1].field, "wallet.nwc.connection");
+        assert_eq!(config.missing_to_serve()[0].field, "wallet.nwc.connection");
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct RawConfig {
     pub access: RawAccess,
     /// `[ad]`
     pub ad: RawAd,
+    /// `[metrics]`
+    pub metrics: RawMetrics,
     /// `[shutdown]`
     pub shutdown: RawShutdown,
     /// `[fetch]`
@@ -123,9 +125,9 @@ section! {
 section! {
     /// `[inference]`: what does the work.
     RawInference {
-        /// Which backend.
-        backend: String = "mistralrs".into(),
-        /// Path of a GGUF file.
+        /// Which backend: the short way of writing one endpoint, or none.
+        backend: String = "auto".into(),
+        /// Path of a GGUF file, or of a folder of safetensors.
         model: String = String::new(),
         /// What customers call it.
         model_name: String = String::new(),
@@ -133,6 +135,88 @@ section! {
         chat_template: String = String::new(),
         /// Tokens; 0 for the model's own.
         context: u32 = 0,
+        /// Addresses where model servers are looked for.
+        probe: Vec<String> = PROBED.map(Into::into).into(),
+        /// `[[inference.endpoints]]`. Left out when empty: TOML has no way to add to a list that is written as empty.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        endpoints: Vec<RawEndpoint> = Vec::new(),
+        /// `[[inference.models]]`
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        models: Vec<RawModel> = Vec::new(),
+    }
+}
+
+/// Where Ollama, llama.cpp, vLLM, LM Studio and SGLang are when nobody moved them.
+const PROBED: [&str; 5] = [
+    "http://127.0.0.1:11434",
+    "http://127.0.0.1:8080",
+    "http://127.0.0.1:8000",
+    "http://127.0.0.1:1234",
+    "http://127.0.0.1:30000",
+];
+
+section! {
+    /// `[[inference.endpoints]]`: one place where models run.
+    RawEndpoint {
+        /// What the operator calls it; empty for the backend's word.
+        name: String = String::new(),
+        /// ollama, llamacpp, openai, mistralrs or echo.
+        backend: String = String::new(),
+        /// Address.
+        url: String = String::new(),
+        /// Reference to the key it wants.
+        key: String = String::new(),
+        /// Names; empty for all it has.
+        models: Vec<String> = Vec::new(),
+        /// Jobs at once; 0 for what it tells.
+        slots: u32 = 0,
+        /// Tokens; 0 for what it tells.
+        context: u32 = 0,
+        /// Parameters of its models; 0 for unknown.
+        parameters: u64 = 0,
+        /// none, any or schema.
+        json: String = String::new(),
+        /// Bytes a token has at least, where nobody counts.
+        bytes_per_token: u32 = BYTES_PER_TOKEN,
+        /// Path of a GGUF file, or of a folder of safetensors.
+        model: String = String::new(),
+        /// What customers call its model.
+        model_name: String = String::new(),
+        /// Path of a chat template.
+        chat_template: String = String::new(),
+    }
+}
+
+/// Where a prompt's tokens can't be counted: real text has three to four bytes a token.
+pub const BYTES_PER_TOKEN: u32 = 2;
+
+section! {
+    /// `[[inference.models]]`: a model as customers see it.
+    RawModel {
+        /// What customers call it.
+        name: String = String::new(),
+        /// What the endpoints call it; empty for the same.
+        upstream: String = String::new(),
+        /// Other names customers may use.
+        aliases: Vec<String> = Vec::new(),
+        /// Names; empty for all that have it.
+        endpoints: Vec<String> = Vec::new(),
+        /// Tokens; 0 for the model's own.
+        context: u32 = 0,
+        /// Parameters; 0 for what the endpoints tell.
+        parameters: u64 = 0,
+        /// sha256: and 64 hexadecimal digits.
+        digest: String = String::new(),
+        /// Jobs at once; 0 for as many as there is room for.
+        at_once: u32 = 0,
+        /// Tokens; 0 for `text.max_output_tokens`.
+        max_output_tokens: u32 = 0,
+        /// Amount; empty for `text.base`.
+        base: String = String::new(),
+        /// Amount; empty for `text.per_1k_prompt`.
+        per_1k_prompt: String = String::new(),
+        /// Amount; empty for `text.per_1k_generated`.
+        per_1k_generated: String = String::new(),
     }
 }
 
@@ -267,8 +351,8 @@ section! {
         max_request_age: String = "1h".into(),
         /// Duration.
         max_clock_skew: String = "10m".into(),
-        /// Jobs.
-        jobs_running: u32 = 1,
+        /// Jobs; 0 for as many as the backends have room for.
+        jobs_running: u32 = 0,
         /// Jobs.
         jobs_queued: u32 = 1_000,
         /// Quotes.
@@ -315,6 +399,14 @@ section! {
         refresh: String = "12h".into(),
         /// Whether it is taken back.
         withdraw_on_shutdown: bool = false,
+    }
+}
+
+section! {
+    /// `[metrics]`: figures for Prometheus.
+    RawMetrics {
+        /// Socket address; empty for none.
+        listen: String = String::new(),
     }
 }
 

@@ -5,14 +5,14 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use super::error::{ConfigError, Problem};
+use super::inference::{fits_text, inference};
 use super::paths::Paths;
 use super::raw::{
-    RawAccess, RawAd, RawConfig, RawFetch, RawIdentity, RawInference, RawLimits, RawLog, RawProfile, RawRelays,
-    RawRequester, RawText,
+    RawAccess, RawAd, RawConfig, RawFetch, RawIdentity, RawLimits, RawLog, RawProfile, RawRelays, RawRequester, RawText,
 };
 use super::resolved::{
-    Access, AdSettings, Config, FetchSettings, IdentitySettings, InferenceSettings, Limits, LogFormat, LogSettings,
-    MistralRsSettings, PayFrom, Profile, RelaySettings, RequesterSettings, TextSettings, WalletSettings, ZapSettings,
+    Access, AdSettings, Config, FetchSettings, IdentitySettings, Limits, LogFormat, LogSettings, MetricsSettings,
+    PayFrom, Profile, RelaySettings, RequesterSettings, TextSettings, WalletSettings, ZapSettings,
 };
 use super::values::Values;
 use super::wallet::{network, refund, wallet};
@@ -34,7 +34,7 @@ const PLENTY: u32 = 1_000_000;
 /// The largest event or input worth configuring: far above what relays carry.
 const MAX_BYTES: u32 = 64 * 1024 * 1024;
 /// More than any model has.
-const MAX_TOKENS: u32 = 10_000_000;
+pub(super) const MAX_TOKENS: u32 = 10_000_000;
 
 impl Config {
     /// Checks a configuration as written.
@@ -44,12 +44,17 @@ impl Config {
     pub fn resolve(raw: &RawConfig, paths: &Paths) -> Result<Self, ConfigError> {
         let mut values = Values::new(paths.config_dir());
         let values_mut = &mut values;
+        // In the file's order, which is that of the problems.
+        let identity = identity(values_mut, &raw.identity, paths);
+        let relays = relays(values_mut, &raw.relays);
+        let profile = profile(values_mut, &raw.profile);
+        let text = text(values_mut, &raw.text);
         let config = Self {
-            identity: identity(values_mut, &raw.identity, paths),
-            relays: relays(values_mut, &raw.relays),
-            profile: profile(values_mut, &raw.profile),
-            text: text(values_mut, &raw.text),
-            inference: inference(values_mut, &raw.inference),
+            identity,
+            relays,
+            profile,
+            inference: inference(values_mut, &raw.inference, &text),
+            text,
             wallet: wallet(values_mut, &raw.wallet),
             network: network(values_mut, &raw.wallet.network),
             zaps: ZapSettings { accept: raw.zaps.accept },
@@ -57,12 +62,14 @@ impl Config {
             limits: limits(values_mut, &raw.limits),
             access: access(values_mut, &raw.access),
             ad: ad(values_mut, &raw.ad),
+            metrics: MetricsSettings { listen: values_mut.socket("metrics.listen", &raw.metrics.listen) },
             shutdown_grace: values_mut.duration("shutdown.grace", &raw.shutdown.grace, Duration::ZERO, HOUR),
             fetch: fetch(values_mut, &raw.fetch),
             log: log(values_mut, &raw.log),
             requester: requester(values_mut, &raw.requester),
         };
         together(values_mut, &config);
+        fits_text(values_mut, &raw.inference, &config);
         if values.problems.is_empty() {
             Ok(config)
         } else {
@@ -77,34 +84,7 @@ impl Config {
         if !self.text.enabled {
             missing.problem("text.enabled", "nothing is sold", "set it to true");
         }
-        match &self.inference {
-            None => missing.problem(
-                "inference.model",
-                "no model is configured",
-                "write the path of a GGUF file there, such as model = \"/srv/models/qwen3-4b-q4_k_m.gguf\" under \
-                 [inference] (instruction-tuned models of 1 to 8 billion parameters suit a computer without a GPU)",
-            ),
-            Some(InferenceSettings::Echo) => {}
-            Some(InferenceSettings::MistralRs(model)) => {
-                // Not an error of the configuration: another build reads the same file.
-                if !cfg!(feature = "mistralrs") {
-                    missing.problem(
-                        "inference.backend",
-                        "this coinop was built without the in-process model",
-                        "use one built with the feature mistralrs, which is on by default",
-                    );
-                }
-                let files = [
-                    ("inference.model", Some(&model.model)),
-                    ("inference.chat_template", model.chat_template.as_ref()),
-                ];
-                for (field, path) in files {
-                    if let Some(path) = path.filter(|path| !path.is_file()) {
-                        missing.problem(field, format!("there is no file {}", path.display()), "correct the path");
-                    }
-                }
-            }
-        }
+        self.inference.missing_to_serve(&mut missing);
         match &self.wallet {
             WalletSettings::None if self.text.asks_for_money() => missing.problem(
                 "wallet.backend",
@@ -145,7 +125,7 @@ impl Config {
     }
 }
 
-fn error_words(error: &ConfigError) -> String {
+pub(super) fn error_words(error: &ConfigError) -> String {
     match error {
         ConfigError::Secret { why, .. } => why.clone(),
         other => other.to_string(),
@@ -226,34 +206,15 @@ fn text(values: &mut Values<'_>, raw: &RawText) -> TextSettings {
     }
 }
 
-fn inference(values: &mut Values<'_>, raw: &RawInference) -> Option<InferenceSettings> {
-    let is_echo = values.word("inference.backend", &raw.backend, &[("mistralrs", false), ("echo", true)]);
-    let context = values.number("inference.context", raw.context, 0, MAX_TOKENS);
-    let model_name = values.line("inference.model_name", &raw.model_name, 100);
-    let chat_template = values.path(&raw.chat_template);
-    let is_template = |path: &std::path::PathBuf| path.extension().is_some_and(|end| end == "jinja" || end == "json");
-    if chat_template.as_ref().is_some_and(|path| !is_template(path)) {
-        values.problem("inference.chat_template", "it is neither .jinja nor .json", "name a template file");
-    }
-    if is_echo {
-        return Some(InferenceSettings::Echo);
-    }
-    let model = values.path(&raw.model)?;
-    if model.extension().is_none_or(|end| !end.eq_ignore_ascii_case("gguf")) {
-        values.problem("inference.model", "it is no .gguf file", "name the model's GGUF file");
-    }
-    let file_name = model.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let model_name = model_name.unwrap_or(file_name);
-    let context = (context > 0).then_some(context);
-    Some(InferenceSettings::MistralRs(MistralRsSettings { model, model_name, chat_template, context }))
-}
-
 fn limits(values: &mut Values<'_>, raw: &RawLimits) -> Limits {
     Limits {
         max_event_bytes: values.count("limits.max_event_bytes", raw.max_event_bytes, 1_024, MAX_BYTES),
         max_request_age: values.duration("limits.max_request_age", &raw.max_request_age, SECOND, 30 * DAY),
         max_clock_skew: values.duration("limits.max_clock_skew", &raw.max_clock_skew, SECOND, DAY),
-        jobs_running: values.count("limits.jobs_running", raw.jobs_running, 1, 10_000),
+        jobs_running: match values.count("limits.jobs_running", raw.jobs_running, 0, 10_000) {
+            0 => None,
+            jobs => Some(jobs),
+        },
         jobs_queued: values.count("limits.jobs_queued", raw.jobs_queued, 1, PLENTY),
         open_quotes: values.count("limits.open_quotes", raw.open_quotes, 1, PLENTY),
         per_customer_open: values.count("limits.per_customer_open", raw.per_customer_open, 1, PLENTY),
@@ -368,16 +329,6 @@ fn together(values: &mut Values<'_>, config: &Config) {
             "refund.automatic_above",
             "over NWC nobody can limit routing fees, and whoever is paid back chooses the route's end",
             "leave it empty and pay back by hand ('coinop refund'), or use another wallet",
-        );
-    }
-    if let Some(InferenceSettings::MistralRs(MistralRsSettings { context: Some(context), .. })) = &config.inference
-        && text.default_output_tokens >= *context
-        && values.are_fine(&["inference.context", "text.default_output_tokens"])
-    {
-        values.problem(
-            "inference.context",
-            format!("{context} leaves no room for a prompt beside text.default_output_tokens"),
-            "raise it, or lower the other",
         );
     }
     keys_together(values, &config.access);

@@ -1,6 +1,7 @@
 //! The configuration as the rest of coinop takes it: checked, typed, with its paths made absolute from the file's folder.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use bitcoin::Network;
 use bitcoin::secp256k1::PublicKey;
 use url::Url;
 
+use super::inference::InferenceSettings;
 use super::secret::SecretRef;
 use crate::identity::{Account, Keystore};
 use crate::job::{CustomerId, Rates, Terms};
@@ -25,8 +27,8 @@ pub struct Config {
     pub profile: Profile,
     /// Text generation.
     pub text: TextSettings,
-    /// What does the work; `None` when the operator has not said yet.
-    pub inference: Option<InferenceSettings>,
+    /// What does the work.
+    pub inference: InferenceSettings,
     /// Where the money comes in.
     pub wallet: WalletSettings,
     /// The Lightning network invoices are of.
@@ -41,6 +43,8 @@ pub struct Config {
     pub access: Access,
     /// How customers find us.
     pub ad: AdSettings,
+    /// Figures for Prometheus.
+    pub metrics: MetricsSettings,
     /// How long running jobs may take to finish when we are asked to stop.
     pub shutdown_grace: Duration,
     /// Inputs behind addresses.
@@ -114,28 +118,6 @@ impl TextSettings {
     pub fn asks_for_money(&self) -> bool {
         self.enabled && self.terms != Terms::Free && !self.rates.is_free()
     }
-}
-
-/// `[inference]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum InferenceSettings {
-    /// Repeats the prompt.
-    Echo,
-    /// A GGUF model in this process.
-    MistralRs(MistralRsSettings),
-}
-
-/// The in-process model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MistralRsSettings {
-    /// The GGUF file.
-    pub model: PathBuf,
-    /// What customers call it.
-    pub model_name: String,
-    /// A chat template instead of the file's own.
-    pub chat_template: Option<PathBuf>,
-    /// Tokens of prompt and answer together; `None` for the model's own.
-    pub context: Option<u32>,
 }
 
 /// `[wallet]`
@@ -267,8 +249,8 @@ pub struct Limits {
     pub max_request_age: Duration,
     /// How far ahead a customer's clock may be.
     pub max_clock_skew: Duration,
-    /// Jobs running at once.
-    pub jobs_running: usize,
+    /// Jobs running at once; `None` for as many as the backends have room for.
+    pub jobs_running: Option<usize>,
     /// Jobs waiting for their turn.
     pub jobs_queued: usize,
     /// Quotes waiting for payment.
@@ -313,6 +295,20 @@ pub struct AdSettings {
     pub refresh: Duration,
     /// Whether it is taken back when we stop.
     pub withdraw_on_shutdown: bool,
+}
+
+/// `[metrics]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MetricsSettings {
+    /// Where they can be read; nowhere when `None`.
+    pub listen: Option<SocketAddr>,
+}
+
+impl MetricsSettings {
+    /// Whether others than this machine can read them: they tell what is earned.
+    pub fn is_exposed(&self) -> bool {
+        self.listen.is_some_and(|at| !at.ip().is_loopback())
+    }
 }
 
 /// `[fetch]`

@@ -1,7 +1,20 @@
 //! The commented configuration that `coinop init` writes: the template with some values replaced.
 
+use super::raw::RawEndpoint;
+
 /// Every key with its default and a comment. A test keeps it equal to [`super::raw::RawConfig::default`].
 pub const TEMPLATE: &str = include_str!("template.toml");
+
+impl RawEndpoint {
+    /// The endpoint as it is written into the configuration: what differs from the defaults.
+    pub fn to_toml(&self) -> String {
+        let table = |endpoint: &Self| toml::Table::try_from(endpoint).expect("texts and numbers are TOML");
+        let (mut own, defaults) = (table(self), table(&Self::default()));
+        own.retain(|key, value| defaults.get(key) != Some(value));
+        let lines: String = own.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        format!("[[inference.endpoints]]\n{lines}")
+    }
+}
 
 /// The template, with values of one's own.
 #[derive(Debug, Clone)]
@@ -37,6 +50,21 @@ impl Template {
         self
     }
 
+    /// Adds an endpoint, before the section that follows `[inference]`.
+    ///
+    /// # Panics
+    /// When the template has no such section: a mistake in the program, which a test finds.
+    #[must_use]
+    pub fn with_endpoint(mut self, endpoint: &RawEndpoint) -> Self {
+        let section = self.lines.iter().position(|line| line == "[inference]").expect("the template has the section");
+        let mut rest = self.lines.iter().skip(section + 1);
+        let next = rest.position(|line| line.starts_with('[') && !line.starts_with("[["));
+        let at = section + 1 + next.expect("other sections follow");
+        let block = format!("{}\n", endpoint.to_toml());
+        self.lines.splice(at..at, block.lines().map(ToOwned::to_owned).chain([String::new()]));
+        self
+    }
+
     /// The configuration file.
     pub fn render(&self) -> String {
         let mut text = self.lines.join("\n");
@@ -47,7 +75,7 @@ impl Template {
 
 #[cfg(test)]
 mod tests {
-    use super::super::raw::RawConfig;
+    use super::super::raw::{RawConfig, RawModel};
     use super::*;
 
     /// `section.key` of every key in a TOML table.
@@ -78,9 +106,47 @@ mod tests {
     #[test]
     fn every_key_of_the_template_is_documented() {
         let page = include_str!("../../docs/configuration.md");
-        for field in fields_of(TEMPLATE) {
+        let lists = [
+            ("inference.endpoints", toml::Table::try_from(RawEndpoint::default()).unwrap()),
+            ("inference.models", toml::Table::try_from(RawModel::default()).unwrap()),
+        ];
+        let listed = lists.iter().flat_map(|(list, keys)| keys.keys().map(move |key| format!("{list}.{key}")));
+        for field in fields_of(TEMPLATE).into_iter().chain(listed) {
             assert!(page.contains(&format!("`{field}`")), "docs/configuration.md does not describe `{field}`");
         }
+    }
+
+    #[test]
+    fn the_examples_in_the_template_can_be_used() {
+        let examples = TEMPLATE.lines().skip_while(|line| !line.contains("[[inference.endpoints]]"));
+        let examples = examples.take_while(|line| !line.starts_with('[')).filter_map(|line| line.strip_prefix("# "));
+        let text: String = examples
+            .filter(|line| line.contains('=') || line.starts_with("[["))
+            .map(|line| line.to_owned() + "\n")
+            .collect();
+        let parsed: RawConfig = toml::from_str(&text).unwrap();
+        assert_eq!((parsed.inference.endpoints.len(), parsed.inference.models.len()), (1, 1), "{text}");
+        assert_eq!(parsed.inference.endpoints[0].slots, 16);
+    }
+
+    #[test]
+    fn an_added_endpoint_reads_back_beside_replaced_values() {
+        let endpoint = RawEndpoint {
+            backend: "ollama".into(),
+            url: "http://127.0.0.1:11434".into(),
+            models: vec!["a:1b".into(), "b".into()],
+            ..RawEndpoint::default()
+        };
+        let other = RawEndpoint { backend: "echo".into(), ..RawEndpoint::default() };
+        let text = Template::default()
+            .with_endpoint(&endpoint)
+            .with_endpoint(&other)
+            .with("wallet.backend", "fake")
+            .with("inference.context", 4_096)
+            .render();
+        let parsed: RawConfig = toml::from_str(&text).unwrap();
+        assert_eq!(parsed.inference.endpoints, [endpoint, other]);
+        assert_eq!((parsed.wallet.backend.as_str(), parsed.inference.context), ("fake", 4_096));
     }
 
     #[test]

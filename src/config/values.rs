@@ -1,6 +1,7 @@
 //! Reads single values and collects what is wrong with them, so that one look at the configuration tells everything.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ pub(super) struct Values<'a> {
 }
 
 /// A value as it may be shown.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let mut cut: String = text.chars().take(SHOWN_CHARS).collect();
     if cut.len() < text.len() {
         cut.push('…');
@@ -138,6 +139,23 @@ impl<'a> Values<'a> {
     /// An address that need not be set.
     pub(super) fn optional_url(&mut self, field: &str, text: &str) -> Option<Url> {
         if text.trim().is_empty() { None } else { self.url(field, text, ["https", "http"]) }
+    }
+
+    /// A socket address; empty is not set.
+    pub(super) fn socket(&mut self, field: &str, text: &str) -> Option<SocketAddr> {
+        let text = text.trim();
+        if text.is_empty() {
+            return None;
+        }
+        let read = text.parse().ok();
+        if read.is_none() {
+            self.problem(
+                field,
+                format!("'{}' is no socket address", shown(text)),
+                "write an address and a port, such as \"127.0.0.1:9464\"",
+            );
+        }
+        read
     }
 
     /// Public keys, as npub or hexadecimal digits.

@@ -7,8 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
+use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::tasks::Tasks;
@@ -18,6 +21,7 @@ use crate::identity::Signer;
 use crate::job::JobKind;
 use crate::job::id::NostrKey;
 use crate::lnurl::LnurlClient;
+use crate::metrics::{Metrics, OpenJobs};
 use crate::nip90::handler_info::{Ad, Profile};
 use crate::nip90::{Codec, ReadLimits};
 use crate::provider::{
@@ -28,6 +32,7 @@ use crate::relays::{Inbox, Intake, PoolConfig, RelayError, RelayPool};
 use crate::store::{Closing, Store, StoreError};
 use crate::wallet::Wallet;
 use crate::wallet::desk::Desk;
+use crate::web;
 
 /// The cursor's name in the store.
 const RELAY_CURSOR: &str = "relays";
@@ -73,6 +78,21 @@ pub struct RefundPlan {
 /// How often refunds are looked at unless told otherwise: nobody waits for one.
 pub const REFUNDS_EVERY: Duration = Duration::from_secs(60);
 
+/// Something a part of the service has to do as long as it runs: the pool's health checks, say.
+pub struct Background {
+    /// What it is, for the log.
+    pub name: &'static str,
+    /// Does it, until the token is cancelled.
+    #[allow(clippy::type_complexity)] // Named by its field.
+    pub run: Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, ()> + Send>,
+}
+
+impl std::fmt::Debug for Background {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Background").field(&self.name).finish()
+    }
+}
+
 /// Everything a service is made of.
 #[allow(missing_debug_implementations)] // Made of traits.
 pub struct Plan {
@@ -109,6 +129,12 @@ pub struct Plan {
     pub clock: Clock,
     /// Told of each step.
     pub witness: Arc<dyn Witness>,
+    /// What is counted; the parts count into the same.
+    pub metrics: Metrics,
+    /// Where the numbers are shown, when they are.
+    pub metrics_at: Option<TcpListener>,
+    /// What else runs as long as the service does.
+    pub background: Vec<Background>,
 }
 
 /// Why a service did not start.
@@ -160,6 +186,7 @@ impl Service {
             router: (plan.router)(relays.clone()),
             clock: plan.clock.clone(),
             witness: plan.witness,
+            metrics: plan.metrics.clone(),
         };
         let (late, payment_poll) = (plan.settings.late_payment_window, plan.settings.payment_poll);
         let provider = Provider::new(parts, plan.settings);
@@ -170,6 +197,18 @@ impl Service {
         tasks.spawn("payments", |shutdown| Arc::clone(&provider).watch_payments(shutdown));
         tasks.spawn("audit", |shutdown| Arc::clone(&provider).watch_books(shutdown));
         tasks.spawn("housekeeping", |shutdown| Arc::clone(&provider).keep_house(plan.retention, shutdown));
+        for Background { name, run } in plan.background {
+            tasks.spawn(name, run);
+        }
+        if let Some(listener) = plan.metrics_at {
+            // Weak: the numbers outlive the provider, whose end is waited for.
+            let provider = Arc::downgrade(&provider);
+            plan.metrics.open_jobs_from(move || {
+                let busy = provider.upgrade()?.busy();
+                Some(OpenJobs { queued: busy.queued, quoted: busy.quoted })
+            });
+            tasks.spawn("metrics", |shutdown| web::serve(listener, plan.metrics, shutdown));
+        }
         if let Some((desk, wallet)) = desk {
             tasks.spawn("wallet desk", |shutdown| desk.serve(wallet, shutdown));
         }

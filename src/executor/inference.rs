@@ -1,6 +1,7 @@
 //! Kind 5050, text generation: from a request to a conversation that fits a model, and from the model's answer to a
 //! result that is worth its price.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use super::sources::InputSource;
 use super::{Executor, Prepared};
 use crate::inference::{Format, Generate, Generation, Inference, InferenceError, Message, ModelInfo, TextSink};
 use crate::job::text::{PART_SEPARATOR, Part, TextGeneration, TextLimits, TextOutput, Turn, excerpt};
-use crate::job::{Code, Estimate, Failure, JobRequest, Outcome, Refusal};
+use crate::job::{Code, Estimate, Failure, JobRequest, Outcome, Rates, Refusal};
 
 /// Most model names an error lists.
 const MODELS_LISTED: usize = 20;
@@ -24,6 +25,18 @@ pub struct TextExecutor {
     sources: Arc<dyn InputSource>,
     limits: TextLimits,
     time_limit: Duration,
+    models: BTreeMap<String, ModelTerms>,
+}
+
+/// What the operator says of one model.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ModelTerms {
+    /// Its price list, when it has one of its own.
+    pub rates: Option<Rates>,
+    /// The most tokens an answer of it may be asked to have, instead of [`TextLimits::max_tokens`].
+    pub max_tokens: Option<u32>,
+    /// Other names it is asked for by.
+    pub aliases: Vec<String>,
 }
 
 impl std::fmt::Debug for TextExecutor {
@@ -52,7 +65,25 @@ impl TextExecutor {
         limits: TextLimits,
         time_limit: Duration,
     ) -> Self {
-        Self { backend, sources, limits, time_limit }
+        Self { backend, sources, limits, time_limit, models: BTreeMap::new() }
+    }
+
+    /// With what the operator says of some models, by their names.
+    #[must_use]
+    pub fn with_models(mut self, models: BTreeMap<String, ModelTerms>) -> Self {
+        self.models = models;
+        self
+    }
+
+    /// What a request may ask for before its model is known: the most that any model may.
+    fn widest_limits(&self) -> TextLimits {
+        let widest = self.models.values().filter_map(|model| model.max_tokens).max().unwrap_or(0);
+        TextLimits { max_tokens: self.limits.max_tokens.max(widest), ..self.limits }
+    }
+
+    fn is_called(&self, model: &ModelInfo, name: &str) -> bool {
+        let alias = |terms: &ModelTerms| terms.aliases.iter().any(|alias| alias == name);
+        model.name == name || self.models.get(&model.name).is_some_and(alias)
     }
 
     async fn resolve(&self, turns: Vec<Turn>) -> Result<Vec<Message>, Refusal> {
@@ -86,7 +117,7 @@ impl TextExecutor {
 
     async fn model(&self, wanted: Option<&str>) -> Result<ModelInfo, Refusal> {
         let models = self.backend.models().await.map_err(refusal)?;
-        let chosen = models.iter().find(|model| wanted.is_none_or(|name| name == model.name));
+        let chosen = models.iter().find(|model| wanted.is_none_or(|name| self.is_called(model, name)));
         match (chosen, wanted) {
             (Some(model), _) => Ok(model.clone()),
             (None, Some(wanted)) => Err(unknown_model(wanted, models.into_iter().map(|model| model.name))),
@@ -95,9 +126,17 @@ impl TextExecutor {
     }
 
     /// How many tokens the answer may have. With a known context it is certain to fit.
-    fn max_tokens(&self, wanted: Option<u32>, prompt_tokens: u32, context: Option<u32>) -> Result<u32, Refusal> {
-        let wanted_or_default = wanted.unwrap_or(self.limits.default_max_tokens.min(self.limits.max_tokens));
-        let Some(context) = context else { return Ok(wanted_or_default) };
+    fn max_tokens(&self, wanted: Option<u32>, prompt_tokens: u32, model: &ModelInfo) -> Result<u32, Refusal> {
+        let own = self.models.get(&model.name).and_then(|terms| terms.max_tokens);
+        let most = own.unwrap_or(self.limits.max_tokens);
+        if let Some(wanted) = wanted.filter(|wanted| *wanted > most) {
+            return Err(Refusal::bad_request(format!(
+                "param max_tokens: {wanted} is above this provider's limit for the model {}: ask for at most {most}",
+                model.name
+            )));
+        }
+        let wanted_or_default = wanted.unwrap_or(self.limits.default_max_tokens.min(most));
+        let Some(context) = model.context_tokens else { return Ok(wanted_or_default) };
         // One token stays free: engines fail at the very end of the context.
         let room = context.saturating_sub(prompt_tokens).saturating_sub(1);
         if room == 0 {
@@ -118,13 +157,13 @@ impl TextExecutor {
 #[async_trait]
 impl Executor for TextExecutor {
     async fn prepare(&self, request: &JobRequest) -> Result<Prepared, Refusal> {
-        let asked = TextGeneration::parse(request, &self.limits)?;
+        let asked = TextGeneration::parse(request, &self.widest_limits())?;
         // Before anything is fetched: a wrong name costs us nothing then.
         let model = self.model(asked.model.as_deref()).await?;
         let messages = self.resolve(asked.turns).await?;
         let counted = self.backend.count_prompt_tokens(Some(&model.name), &messages).await;
         let prompt_tokens = counted.map_err(refusal)?.count;
-        let max_tokens = self.max_tokens(asked.max_tokens, prompt_tokens, model.context_tokens)?;
+        let max_tokens = self.max_tokens(asked.max_tokens, prompt_tokens, &model)?;
         let work = TextWork {
             generate: Generate {
                 model: Some(model.name.clone()),
@@ -139,7 +178,7 @@ impl Executor for TextExecutor {
         Ok(Prepared {
             estimate: Estimate { prompt_tokens, max_generated_tokens: max_tokens },
             stream: asked.stream,
-            rates: None,
+            rates: self.models.get(&model.name).and_then(|terms| terms.rates),
             lane: Some(model.name),
             work: serde_json::to_value(work).expect("plain data is always JSON"),
         })

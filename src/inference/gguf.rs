@@ -81,6 +81,8 @@ pub struct GgufHeader {
     pub control_tokens: Vec<String>,
     /// The file's size in bytes.
     pub file_bytes: u64,
+    /// Bytes that keys and values of one token take in memory, in half precision; `None` for a model whose layers differ.
+    pub kv_bytes_a_token: Option<u64>,
 }
 
 impl GgufHeader {
@@ -146,14 +148,26 @@ impl GgufHeader {
             has_end_token: metadata.number("tokenizer.ggml.eos_token_id").is_some(),
             control_tokens: metadata.control_tokens(chat_template.as_deref().unwrap_or_default()),
             chat_template,
+            kv_bytes_a_token: metadata.kv_bytes_a_token(&architecture),
             architecture,
             file_bytes,
         })
     }
 }
 
+/// What a model's shape is told by, below the name of its architecture.
+const SHAPE: [&str; 7] = [
+    ".context_length",
+    ".block_count",
+    ".embedding_length",
+    ".attention.head_count",
+    ".attention.head_count_kv",
+    ".attention.key_length",
+    ".attention.value_length",
+];
+
 fn is_wanted(key: &str) -> bool {
-    key.ends_with(".context_length")
+    SHAPE.iter().any(|end| key.ends_with(end))
         || matches!(
             key,
             "general.architecture"
@@ -194,6 +208,20 @@ impl Metadata {
             Some(Value::Text(text)) => Some(text.clone()),
             _ => None,
         }
+    }
+
+    /// Layers × heads that keep keys and values × (size of a key + size of a value) × two bytes.
+    fn kv_bytes_a_token(&self, architecture: &str) -> Option<u64> {
+        let of = |key: &str| self.number(&format!("{architecture}.{key}")).filter(|number| *number > 0);
+        let heads = of("attention.head_count")?;
+        let kv_heads = match self.0.get(&format!("{architecture}.attention.head_count_kv")) {
+            None => heads,
+            Some(_) => of("attention.head_count_kv")?,
+        };
+        let even = of("embedding_length").map(|width| width / heads);
+        let key = of("attention.key_length").or(even)?;
+        let value = of("attention.value_length").or(even)?;
+        of("block_count")?.checked_mul(kv_heads)?.checked_mul(key.checked_add(value)?)?.checked_mul(2)
     }
 
     /// Tokens that mean something other than their text: those typed control or unknown, those that begin and end

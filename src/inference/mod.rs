@@ -10,13 +10,21 @@ use tokio_util::sync::CancellationToken;
 use crate::job::outcome::{FinishReason, Usage};
 pub use crate::job::text::{Role, Sampling};
 
+mod chat;
 mod control;
+pub mod detect;
 pub mod echo;
 pub mod gguf;
 pub mod http;
+pub mod llama_cpp;
+pub mod metered;
 #[cfg(feature = "mistralrs")]
 pub mod mistral_rs;
 pub mod ollama;
+pub mod openai;
+pub mod pool;
+pub mod preferred;
+mod relay;
 pub mod stop;
 pub mod tiny;
 

@@ -117,6 +117,7 @@ impl Provider {
                 Err(problem) => return warn!(%problem, "A refusal could not be recorded"),
             }
         }
+        self.parts.metrics.refused(refusal.code);
         info!(job.id = %to.job, code = %refusal.code, "Refused request {}", to.job);
         self.answer(to, Feedback::error(refusal));
     }

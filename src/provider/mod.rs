@@ -46,7 +46,9 @@ pub use witness::{Moment, Witness};
 pub use zaps::ZapAddress;
 
 use crate::executor::{Prepared, Router};
-use crate::job::{CustomerId, Effect, EffectKey, Job, JobEvent, JobId, Notice};
+use crate::job::{CustomerId, Effect, EffectKey, Job, JobEvent, JobId, Notice, WorkState};
+use crate::metrics::{JobEnd, Metrics};
+use crate::money::Msat;
 use crate::nip90::{Codec, ReplyTo, SignedEvent};
 use crate::relays::Publisher;
 use crate::store::{Advanced, Store, StoreError};
@@ -94,6 +96,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Told of each step; see [`Witness`].
     pub witness: Arc<dyn Witness>,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// A provider at work. Cloned by `Arc`; see [`Provider::shut_down`] for its end.
@@ -219,14 +223,33 @@ impl Provider {
 
     /// Does what the store answered to a fact.
     async fn follow_up(self: &Arc<Self>, advanced: Advanced, fact: &'static str) -> Job {
-        let Advanced { job, effects, changed } = advanced;
+        let Advanced { job, effects, changed, before } = advanced;
         self.parts.witness.at(Moment::Told(fact), job.id).await;
         if changed {
             self.census.note(&job);
+            self.count_end(&job, before);
             info!(job.id = %job.id, work = job.work.word(), payment = job.payment.word(), "Job {}: {fact}", job.id);
         }
         self.act(&job, effects);
         job
+    }
+
+    /// Counts a job that was open before and is over now. One that is paid after it lapsed ends twice.
+    fn count_end(&self, job: &Job, before: WorkState) {
+        let end = match job.work {
+            WorkState::Delivered => JobEnd::Delivered,
+            WorkState::Failed => JobEnd::Failed,
+            WorkState::Cancelled => JobEnd::Cancelled,
+            WorkState::Expired => JobEnd::Expired,
+            WorkState::Waiting | WorkState::Running | WorkState::Finished => return,
+        };
+        if before.is_over() {
+            return;
+        }
+        self.parts.metrics.job_ended(job.kind, end);
+        if end == JobEnd::Delivered {
+            self.parts.metrics.earned(job.kind, job.cost.unwrap_or(Msat::ZERO));
+        }
     }
 
     /// Starts acts. One that is under way already is not started again.

@@ -49,6 +49,7 @@ impl Provider {
         // Output that is not paid for is not shown, not even in pieces; nor is output whose payment would still be given back
         // in full, were the job cancelled or failed at its last word.
         let streams = live.prepared.stream && job.payment == PaymentState::Free;
+        let running = self.parts.metrics.run_begins();
         let outcome = {
             let mut work = executor.run(&live.prepared, streams.then_some(partial), cancel);
             tokio::select! {
@@ -59,7 +60,7 @@ impl Provider {
             }
         };
         // The next job may begin: making this one's result durable keeps the disk busy, not the model.
-        drop(turn);
+        drop((turn, running));
         self.parts.witness.at(Moment::After(EffectKey::Run), job.id).await;
         match outcome {
             Ok(outcome) => self.run_finished(job, live, outcome).await,
@@ -84,6 +85,7 @@ impl Provider {
             "Finished job {}",
             job.id
         );
+        self.parts.metrics.run_finished(&outcome);
         let codec = self.parts.codec.clone();
         let signed = Arc::clone(&live);
         let sign = move |job: &Job, credit: Msat, outcome: &Outcome| {

@@ -10,7 +10,7 @@ use crate::executor::Prepared;
 use crate::job::id::PaymentHash;
 use crate::job::{
     Context, CustomerId, Effect, Job, JobEvent, JobId, JobRequest, Outcome, PaidBy, PaymentState, QuoteDraft, TooDear,
-    Transition,
+    Transition, WorkState,
 };
 use crate::money::Msat;
 use crate::nip90::SignedEvent;
@@ -43,6 +43,8 @@ pub struct Advanced {
     pub effects: Vec<Effect>,
     /// Whether the fact was news.
     pub changed: bool,
+    /// How far the work was before.
+    pub before: WorkState,
 }
 
 /// A job with what was asked and what came of it.
@@ -389,6 +391,7 @@ pub(super) fn advance(db: &Connection, job: JobId, event: &JobEvent, now: Timest
         .optional()?;
     let (version, state) = read.ok_or(StoreError::NoSuchJob(job))?;
     let before: Job = from_json(&state, "jobs.state")?;
+    let work = before.work;
     let transition = before.apply(event, now).map_err(|source| StoreError::Illegal { job, source })?;
     if transition.changed {
         let after = &transition.job;
@@ -412,7 +415,8 @@ pub(super) fn advance(db: &Connection, job: JobId, event: &JobEvent, now: Timest
         }
     }
     settle(db, &transition, now)?;
-    Ok(Advanced { job: transition.job, effects: transition.effects, changed: transition.changed })
+    let Transition { job, effects, changed, .. } = transition;
+    Ok(Advanced { job, effects, changed, before: work })
 }
 
 /// Writes what a move asks for besides the job itself.

@@ -180,7 +180,12 @@ impl World {
             Act::Open(terms) => {
                 let opened = self.store.open_job(request(job, job % 3), prepared(), draft(*terms), at(self.now)).await;
                 if let Opened::New(transition) = opened.unwrap() {
-                    let advanced = Advanced { job: transition.job, effects: transition.effects, changed: true };
+                    let advanced = Advanced {
+                        job: transition.job,
+                        effects: transition.effects,
+                        changed: true,
+                        before: WorkState::Waiting,
+                    };
                     self.follow(job, advanced).await;
                 }
             }

@@ -1,12 +1,16 @@
 //! What the tests are made of: fakes, servers of the other side, and the contract suites every adapter must pass.
 
+pub mod faulty_server;
 pub mod gate;
 pub mod inference_contract;
+pub mod inference_faults;
 pub mod input_sources;
+pub mod llama_server;
 pub mod lnurl_service;
 pub mod market;
 pub mod nwc_service;
 pub mod ollama_server;
+pub mod openai_server;
 #[cfg(feature = "ldk")]
 pub mod regtest;
 pub mod relay;

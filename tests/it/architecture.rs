@@ -19,7 +19,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("nip90", &["money", "job", "identity"]),
     // Adapters: the world, each behind its own door.
     ("fetch", &[]),
-    ("inference", &["job"]),
+    ("hardware", &[]),
+    // Counted by the adapters and the seller alike.
+    ("metrics", &["money", "job"]),
+    ("inference", &["job", "metrics"]),
     ("executor", &["money", "job", "inference"]),
     ("wallet", &["money", "job", "fetch"]),
     ("lnurl", &["money", "job", "fetch", "wallet"]),
@@ -28,8 +31,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // What is written in the file.
     ("config", &["money", "job", "identity"]),
     // The two sides of a sale: traits in, no concrete wallet, backend or relay.
-    ("provider", &["money", "job", "ledger", "identity", "nip90", "executor", "wallet", "lnurl", "relays", "store"]),
+    (
+        "provider",
+        &["money", "job", "ledger", "identity", "nip90", "metrics", "executor", "wallet", "lnurl", "relays", "store"],
+    ),
     ("requester", &["money", "job", "nip90", "wallet", "relays", "store", "provider"]),
+    // What a browser or a scraper sees.
+    ("web", &["metrics"]),
     // Putting it together.
     (
         "daemon",
@@ -39,6 +47,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "identity",
             "nip90",
             "fetch",
+            "hardware",
+            "metrics",
             "inference",
             "executor",
             "wallet",
@@ -47,6 +57,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "store",
             "config",
             "provider",
+            "web",
         ],
     ),
     // The other side of the wire, whole markets, and suites that adapters must pass. Of the program only the demo may use
@@ -59,6 +70,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "ledger",
             "identity",
             "nip90",
+            "metrics",
             "inference",
             "executor",
             "wallet",
@@ -78,6 +90,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "ledger",
             "identity",
             "nip90",
+            "hardware",
+            "metrics",
             "inference",
             "executor",
             "wallet",
@@ -172,8 +186,11 @@ const CONCRETE: &[(&str, &[&str])] = &[
     ("wallet/phoenixd", &["wallet::phoenixd", "PhoenixdWallet"]),
     ("wallet/lnbits", &["wallet::lnbits", "LnbitsWallet"]),
     ("inference/echo", &["inference::echo", "echo::Echo"]),
+    ("inference/llama_cpp", &["inference::llama_cpp", "llama_cpp::LlamaCpp"]),
     ("inference/mistral_rs", &["inference::mistral_rs", "mistral_rs::MistralRs"]),
     ("inference/ollama", &["inference::ollama", "ollama::Ollama"]),
+    ("inference/openai", &["inference::openai", "openai::OpenAi"]),
+    ("inference/pool", &["inference::pool", "pool::Pool"]),
 ];
 
 /// Rooms where things are put when nobody knows where they belong.
@@ -423,7 +440,10 @@ fn the_pages_name_only_tests_and_files_that_are_there() {
     for page in pages() {
         let text = read(&page);
         // A test's name is a sentence: `like_this_one`.
-        for name in text.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() >= 3) {
+        // Names of metrics are compared with the registry where that is.
+        let code = text.split('`').skip(1).step_by(2);
+        let names_of_tests = code.filter(|name| name.matches('_').count() >= 3 && !name.starts_with("coinop_"));
+        for name in names_of_tests {
             let is_name = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
             if is_name && names(&sources, &format!("fn {name}")).next().is_none() {
                 wrong.push(format!("{page}: there is no {name}"));

@@ -16,11 +16,15 @@ mod crash;
 mod crash_lightning;
 mod doctor_cli;
 mod encrypted;
+#[cfg(feature = "mistralrs")]
+mod engines;
 mod fixtures;
 mod identity_cli;
 mod inputs;
 #[cfg(feature = "ldk")]
 mod lightning;
+mod metrics;
+mod models_cli;
 #[cfg(feature = "ldk")]
 mod node_cli;
 #[cfg(feature = "ldk")]

@@ -27,6 +27,7 @@ use crate::identity::{Account, Identity, Phrase, WordCount};
 use crate::inference::Inference;
 use crate::job::text::TextLimits;
 use crate::job::{Encryption, Input, InputKind, JobId, JobKind, Params, Rates, Terms};
+use crate::metrics::Metrics;
 use crate::money::Msat;
 use crate::nip90::{Codec, Order, ReadLimits};
 use crate::provider::{Clock, HOLD_SLACK, HoldKey, Offer, Settings};
@@ -352,6 +353,9 @@ fn service_plan(
         ad: None,
         clock: Clock::system(),
         witness: Arc::new(()),
+        metrics: Metrics::new(),
+        metrics_at: None,
+        background: Vec::new(),
     }
 }
 

@@ -6,6 +6,7 @@
 //! made one harmless line.
 
 mod files;
+mod machine;
 mod model;
 mod money;
 mod relays;
@@ -18,7 +19,8 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use crate::config::{Config, ConfigError, Paths};
+use super::wiring::found::InForce;
+use crate::config::{BackendSettings, Config, ConfigError, Paths};
 use crate::identity::Identity;
 
 /// Looking at files, opening the database and adding up the books.
@@ -29,6 +31,9 @@ const MODEL_FILE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Loading a model: tens of gigabytes from a slow disk.
 const MODEL_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// Asking a model server for its models, each of them, and what a prompt comes to.
+const SERVER_LIMIT: Duration = Duration::from_secs(60);
 
 /// Connecting a wallet, an invoice and a look-up: above the sum of the wallet's own limits, so that its words are heard.
 const WALLET_LIMIT: Duration = Duration::from_secs(120);
@@ -186,7 +191,8 @@ pub fn unsound(error: &ConfigError) -> Vec<Finding> {
 impl Checkup {
     /// Runs all checks at the same time and returns what they found, in a fixed order.
     pub async fn run(self, mut tell: impl FnMut(Step<'_>)) -> Vec<Finding> {
-        let checks = self.checks();
+        let in_force = InForce::of(&self.config.inference).await;
+        let checks = self.checks(in_force);
         for begun in checks.iter().filter_map(|check| check.announcement.as_deref()) {
             tell(Step::Begun(begun));
         }
@@ -208,7 +214,7 @@ impl Checkup {
         findings.into_iter().flatten().collect()
     }
 
-    fn checks(self) -> Vec<Check> {
+    fn checks(self, in_force: InForce) -> Vec<Check> {
         let Self { paths, config, identity, skip_model } = self;
         let mut checks = Vec::new();
 
@@ -243,22 +249,7 @@ impl Checkup {
             checks.push(Check::new("ad", "ad", limit, async move || vec![relays::ad(&known, &signer, patience).await]));
         }
 
-        if let Some(settings) = config.inference.clone() {
-            let model = settings.clone();
-            checks.push(Check::new("model file", "model.file", MODEL_FILE_LIMIT, async move || {
-                vec![model::file(&model)]
-            }));
-            let text = config.text.clone();
-            checks.push(if skip_model {
-                let why = Finding::skipped("model", "not loaded, as asked with --skip-model");
-                Check::new("model", "model", LOCAL_LIMIT, async move || vec![why])
-            } else {
-                let announcement = model::announcement(&settings);
-                let check =
-                    Check::new("model", "model", MODEL_LIMIT, async move || model::load(&settings, &text).await);
-                check.announce(announcement)
-            });
-        }
+        checks.extend(work(&paths, &config, in_force, skip_model));
 
         let wallet = Check::new("wallet", "wallet", WALLET_LIMIT, async move || {
             money::wallet(&config, identity.as_ref(), &paths).await
@@ -266,6 +257,43 @@ impl Checkup {
         checks.push(wallet.cure("is the wallet online, and are its relays? Try again, or make a new connection in it"));
         checks
     }
+}
+
+/// What does the work: each endpoint, the machine for it, and where its figures can be read.
+fn work(paths: &Paths, config: &Config, in_force: InForce, skip_model: bool) -> Vec<Check> {
+    let mut checks = Vec::new();
+    if in_force.settings.is_auto() {
+        let found = model::none(&in_force);
+        checks.push(Check::new("model", "model", LOCAL_LIMIT, async move || vec![found]));
+    }
+    for endpoint in &in_force.settings.endpoints {
+        let known = endpoint.clone();
+        if matches!(endpoint.backend, BackendSettings::MistralRs(_)) {
+            let check = Check::new("model file", "model.file", MODEL_FILE_LIMIT, async move || model::file(&known));
+            checks.push(check.about(endpoint.name.clone()));
+        }
+        let name = format!("model {}", endpoint.name);
+        let in_process = endpoint.server().is_none();
+        let check = if skip_model && in_process {
+            let why = Finding::skipped("model", "not loaded, as asked with --skip-model").about(&endpoint.name);
+            Check::new(name, "model", LOCAL_LIMIT, async move || vec![why])
+        } else {
+            let limit = if in_process { MODEL_LIMIT } else { SERVER_LIMIT };
+            let (known, settings, text) = (endpoint.clone(), in_force.settings.clone(), config.text.clone());
+            Check::new(name, "model", limit, async move || model::answers(&known, &settings, &text).await)
+                .announce(model::announcement(endpoint))
+        };
+        checks.push(check.about(endpoint.name.clone()).cure("is the server overloaded? Try again, or look at its log"));
+    }
+    let settings = in_force.settings;
+    checks.push(Check::new("hardware", "hardware", MODEL_FILE_LIMIT, async move || {
+        vec![machine::hardware(&settings).await]
+    }));
+    if let Some(at) = config.metrics.listen {
+        let (there, exposed) = (paths.clone(), config.metrics.is_exposed());
+        checks.push(Check::new("metrics", "metrics", LOCAL_LIMIT, async move || machine::metrics(at, exposed, &there)));
+    }
+    checks
 }
 
 /// Work of a check, made on the thread it runs on.

@@ -1,5 +1,6 @@
 //! From a configuration to parts: the one place that names concrete wallets, backends and sources.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -9,10 +10,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bitcoin::Network;
 use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
 use url::Url;
 
 use crate::config::{
-    ClnSettings, Config, InferenceSettings, LdkSettings, Limits, LndSettings, MistralRsSettings, Paths, TextSettings,
+    ClnSettings, Config, EndpointSettings, InferenceSettings, LdkSettings, Limits, LndSettings, Paths, TextSettings,
     WalletSettings,
 };
 use crate::daemon::service::{AdPlan, Plan, REFUNDS_EVERY, RefundPlan};
@@ -20,8 +22,7 @@ use crate::executor::Router;
 use crate::executor::inference::TextExecutor;
 use crate::fetch::{FetchLimits, Fetcher};
 use crate::identity::Identity;
-use crate::inference::echo::{self, Echo};
-use crate::inference::{Inference, ModelInfo};
+use crate::inference::ModelInfo;
 use crate::job::admission::Rules;
 use crate::job::text::TextLimits;
 use crate::job::{JobKind, Terms};
@@ -40,7 +41,11 @@ use crate::wallet::lnd::LndWallet;
 use crate::wallet::nwc::{NwcOptions, NwcUri, NwcWallet};
 use crate::wallet::phoenixd::PhoenixdWallet;
 
+pub mod found;
+pub mod inference;
 pub mod wallets;
+
+use self::inference::{OpenInference, model_terms};
 
 /// The file play money is kept in, in the data folder.
 pub const PLAY_MONEY_FILE: &str = "play-money.journal";
@@ -53,6 +58,9 @@ const MAX_CERTIFICATE_BYTES: u64 = 64 * 1024;
 
 /// How long another job's result is waited for when it is an input.
 const JOB_INPUT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Jobs running at once when only the backends' room counts: more than there are anywhere.
+const ANY_NUMBER_OF_JOBS: usize = 10_000;
 
 /// Bytes an event has around what the customer wrote: tags, keys, signature, JSON escapes.
 const EVENT_OVERHEAD_BYTES: usize = 16 * 1024;
@@ -233,46 +241,14 @@ pub async fn connect_nwc(connection: &str, network: Network) -> Result<NwcWallet
     NwcWallet::connect(&uri, options).await.context("the wallet behind the NWC connection can't be used")
 }
 
-/// Loads the model of the configuration. Says how far it is.
-///
-/// # Errors
-/// When the model can't be loaded, or this build can't do it.
-pub async fn backend(settings: &InferenceSettings) -> Result<Arc<dyn Inference>> {
-    match settings {
-        InferenceSettings::Echo => Ok(Arc::new(Echo::new())),
-        InferenceSettings::MistralRs(model) => mistral_rs(model).await,
+/// The models as the configuration names them, without asking anybody: what the ad says of them before the backends run.
+pub fn configured_models(settings: &InferenceSettings) -> Vec<ModelInfo> {
+    let mut names: Vec<String> = settings.models.iter().map(|model| model.name.clone()).collect();
+    if names.is_empty() {
+        names.extend(settings.endpoints.iter().flat_map(EndpointSettings::named_models));
     }
-}
-
-#[cfg(feature = "mistralrs")]
-async fn mistral_rs(model: &MistralRsSettings) -> Result<Arc<dyn Inference>> {
-    use crate::inference::mistral_rs::{MistralRs, MistralRsConfig};
-    let config = MistralRsConfig {
-        model_path: model.model.clone(),
-        name: Some(model.model_name.clone()),
-        context_tokens: model.context,
-        chat_template: model.chat_template.clone(),
-    };
-    let loaded = MistralRs::load(config, |progress| tracing::info!("{progress}")).await;
-    Ok(Arc::new(loaded.with_context(|| format!("the model {} can't be used", model.model.display()))?))
-}
-
-#[cfg(not(feature = "mistralrs"))]
-async fn mistral_rs(_: &MistralRsSettings) -> Result<Arc<dyn Inference>> {
-    anyhow::bail!(
-        "this coinop was built without in-process inference; build it with the default features, or set \
-         inference.backend to one it has"
-    )
-}
-
-/// The models as the configuration names them, without loading any: what the ad says of them before the backend runs.
-pub fn configured_models(settings: Option<&InferenceSettings>) -> Vec<ModelInfo> {
-    let name = match settings {
-        None => return Vec::new(),
-        Some(InferenceSettings::Echo) => echo::MODEL_NAME.to_owned(),
-        Some(InferenceSettings::MistralRs(model)) => model.model_name.clone(),
-    };
-    vec![ModelInfo::named(name)]
+    let mut seen = BTreeSet::new();
+    names.into_iter().filter(|name| seen.insert(name.clone())).map(ModelInfo::named).collect()
 }
 
 /// Everything a service needs, from a configuration, an identity, and the parts that were opened.
@@ -284,8 +260,9 @@ pub async fn plan(
     paths: &Paths,
     identity: &Identity,
     wallet: Option<Arc<dyn Wallet>>,
-    backend: Arc<dyn Inference>,
+    opened: OpenInference,
 ) -> Result<Plan> {
+    let OpenInference { backend, metrics, background } = opened;
     let models = backend.models().await.context("the inference backend does not answer")?;
     check_terms(&config.text, wallet.as_deref())?;
     let settings = settings(config);
@@ -313,6 +290,7 @@ pub async fn plan(
             ..FetchLimits::default()
         })
     });
+    let terms_of_models = model_terms(&config.inference);
     let router = move |relays| {
         let sources = RelayInputs {
             relays,
@@ -323,6 +301,7 @@ pub async fn plan(
             job_patience: JOB_INPUT_PATIENCE,
         };
         let text = TextExecutor::new(backend, Arc::new(sources), text_limits, time_limit);
+        let text = text.with_models(terms_of_models);
         Router::new().with(JobKind::TextGeneration, Arc::new(text))
     };
     Ok(Plan {
@@ -342,7 +321,19 @@ pub async fn plan(
         ad: config.ad.enabled.then(|| ad_plan(config, &models, terms)),
         clock: Clock::system(),
         witness: Arc::new(()),
+        metrics,
+        metrics_at: metrics_listener(config).await?,
+        background,
     })
+}
+
+/// Where the numbers are shown.
+async fn metrics_listener(config: &Config) -> Result<Option<TcpListener>> {
+    let Some(at) = config.metrics.listen else { return Ok(None) };
+    let listener = TcpListener::bind(at).await.with_context(|| {
+        format!("metrics.listen: nothing can be shown at {at}; write another address of this machine, or another port")
+    });
+    Ok(Some(listener?))
 }
 
 /// How addresses are asked: only public ones, unless the operator lets everything private be fetched.
@@ -430,7 +421,7 @@ fn settings(config: &Config) -> Settings {
             min_pow_bits: config.access.proof_of_work,
             ..Rules::default()
         },
-        jobs_running: config.limits.jobs_running,
+        jobs_running: config.limits.jobs_running.unwrap_or(ANY_NUMBER_OF_JOBS),
         payment_window: config.limits.payment_window,
         late_payment_window: config.limits.late_payment_window,
         // Play money is paid by another process, of which there is no news.
@@ -452,7 +443,10 @@ pub fn ad_plan(config: &Config, models: &[ModelInfo], terms: Terms) -> AdPlan {
     let price = if text.asks_for_money() {
         // What a job takes at least: nobody is asked less.
         let least = crate::job::Usage { prompt_tokens: 1, generated_tokens: 1 };
-        AdPrice::From(text.rates.cost(least).max(Msat::msat(1)))
+        let own = |model: &ModelInfo| config.inference.model(&model.name).and_then(|model| model.rates);
+        let rates = models.iter().map(|model| own(model).unwrap_or(text.rates));
+        let least = rates.map(|rates| rates.cost(least)).min().unwrap_or_else(|| text.rates.cost(least));
+        AdPrice::From(least.max(Msat::msat(1)))
     } else {
         AdPrice::Free
     };

@@ -25,6 +25,10 @@ use super::InferenceError;
 /// Bytes of a server's own words that are repeated to the operator.
 const MOST_WORDS_BYTES: usize = 300;
 
+/// How long an unused connection is kept. Usual servers (uvicorn under vLLM, llama.cpp's) close theirs after five seconds; who
+/// asks at that very moment is told that the connection broke.
+const KEEP_CONNECTION: Duration = Duration::from_secs(4);
+
 /// Bounds of talking to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerOptions {
@@ -132,6 +136,7 @@ impl Server {
             .redirect(Policy::none())
             .referer(false)
             .connect_timeout(options.connect_timeout)
+            .pool_idle_timeout(KEEP_CONNECTION)
             .user_agent(concat!("coinop/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|_| unusable("no HTTP client can be made here"))?;

@@ -62,16 +62,15 @@ impl Lines {
 impl Events {
     pub(super) fn new(response: Response, limit: usize, silence: Duration) -> Self {
         let bytes = response.bytes_stream().map_err(|error| io::Error::other(broken(&error)));
-        let mut open = 0_usize;
-        // The decoder keeps an event until it ends. Between two blank lines at most `limit` bytes may come.
+        let (mut open, mut at_line_start) = (0_usize, true);
+        // The decoder keeps an event until it ends. Between two blank lines at most `limit` bytes may come, however they
+        // are cut.
         let bounded = bytes.map(move |chunk: io::Result<Bytes>| {
             let chunk = chunk?;
-            let since_break = chunk.windows(2).rposition(|pair| pair == b"\n\n");
-            let since_break = since_break.or_else(|| chunk.windows(3).rposition(|end| end == b"\n\r\n"));
-            open = match since_break {
-                Some(at) => chunk.len() - at,
-                None => open.saturating_add(chunk.len()),
-            };
+            for byte in &chunk {
+                open = if *byte == b'\n' && at_line_start { 0 } else { open.saturating_add(1) };
+                at_line_start = *byte == b'\n' || (*byte == b'\r' && at_line_start);
+            }
             if open > limit { Err(io::Error::other(Trouble::TooLarge(limit))) } else { Ok(chunk) }
         });
         let events = SseByteStream::new(bounded);

@@ -2,6 +2,7 @@
 //! websockets. A test says what is different about its market and tells its story; [`TestMarket::finish`] checks what must
 //! hold in every story.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use nostr::{Event, Filter, Kind, SingleLetterTag};
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 
 use super::relay::TestRelay;
 use crate::daemon::service::{Plan, RefundPlan, Service, StartError};
@@ -21,6 +23,7 @@ use crate::job::admission::Rules;
 use crate::job::text::TextLimits;
 use crate::job::{Job, JobId, JobKind, Rates, Terms};
 use crate::lnurl::LnurlClient;
+use crate::metrics::Metrics;
 use crate::money::Msat;
 use crate::nip90::{Codec, ReadLimits, kinds};
 use crate::provider::{Clock, HoldKey, Offer, Settings, Witness, ZapAddress};
@@ -72,6 +75,7 @@ pub struct MarketBuilder {
     backend: Option<Arc<dyn Inference>>,
     clock: Clock,
     witness: Option<Arc<dyn Witness>>,
+    metrics: Option<Metrics>,
 }
 
 /// A market that is open.
@@ -86,6 +90,7 @@ pub struct TestMarket {
     moments: Arc<Moments>,
     service: Option<Service>,
     customers: AtomicU8,
+    shown_at: Option<SocketAddr>,
 }
 
 impl MarketBuilder {
@@ -222,6 +227,13 @@ impl MarketBuilder {
         self
     }
 
+    /// The provider counts into these, and shows them over HTTP; see [`TestMarket::metrics_address`].
+    #[must_use]
+    pub fn metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
     /// Opens it.
     pub async fn start(self) -> TestMarket {
         let mut relays = Vec::new();
@@ -243,6 +255,7 @@ impl MarketBuilder {
             moments,
             service: None,
             customers: AtomicU8::new(PROVIDER_WALLET + 1),
+            shown_at: None,
         };
         market.start_again().await.expect("the service starts");
         market
@@ -288,6 +301,9 @@ impl MarketBuilder {
             ad: None,
             clock: self.clock.clone(),
             witness,
+            metrics: Metrics::new(),
+            metrics_at: None,
+            background: Vec::new(),
         }
     }
 }
@@ -330,6 +346,7 @@ impl TestMarket {
             backend: None,
             clock: Clock::system(),
             witness: None,
+            metrics: None,
         }
     }
 
@@ -369,6 +386,11 @@ impl TestMarket {
     /// The provider's key.
     pub fn provider(&self) -> &Signer {
         &self.signer
+    }
+
+    /// Where the provider shows its metrics.
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.shown_at.expect("the market was made with metrics")
     }
 
     /// The service that runs.
@@ -411,7 +433,12 @@ impl TestMarket {
         let front = self.how.front.clone().unwrap_or_else(|| Arc::new(|wallet| Arc::new(wallet)));
         let play_money = self.wallet.clone().map(|wallet| front(wallet));
         let wallet = self.how.own_wallet.clone().or(play_money);
-        let plan = self.how.plan(self.signer.clone(), relays, self.database(), wallet, self.moments.clone());
+        let mut plan = self.how.plan(self.signer.clone(), relays, self.database(), wallet, self.moments.clone());
+        if let Some(metrics) = &self.how.metrics {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
+            self.shown_at = listener.local_addr().ok();
+            (plan.metrics, plan.metrics_at) = (metrics.clone(), Some(listener));
+        }
         self.service = Some(Service::start(plan).await?);
         Ok(())
     }

@@ -1,0 +1,223 @@
+//! Any server with OpenAI's interface: vLLM, SGLang, LM Studio, a paid API with a key.
+//!
+//! - Billed is what the server counts. One that sends no usage at the end of a stream is refused: its answers have no price.
+//! - The interface has no way to count a prompt before it is answered. vLLM has one beside it (`/tokenize`), which is exact;
+//!   elsewhere the count is an estimate ([`counting`]).
+//! - It tells neither the context nor the parameters of a model. vLLM and SGLang tell the context (`max_model_len`); the rest is
+//!   the operator's word.
+//! - Closing the connection is how a run is cancelled; there is no other way.
+
+mod counting;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use reqwest::StatusCode;
+use secrecy::SecretString;
+use serde::Deserialize;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use self::counting::Counter;
+use super::chat::{self, ChatRequest, Dialect, Known, Reading};
+use super::control::ControlTokens;
+use super::http::{Server, ServerOptions, Trouble};
+use super::{Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, PromptTokens, TextSink};
+
+/// Which server, and what it does not tell about itself.
+#[derive(Debug, Clone)]
+pub struct OpenAiConfig {
+    /// The base of its interface, which usually ends in `/v1`.
+    pub url: Url,
+    /// Its key, when it wants one.
+    pub key: Option<SecretString>,
+    /// The models to offer, the default first; empty: all that it lists.
+    pub models: Vec<String>,
+    /// The context of its models, when the server does not tell, or a smaller one.
+    pub context_tokens: Option<u32>,
+    /// The parameters of its models, exact; `None` leaves them unknown.
+    pub parameters: Option<u64>,
+    /// How many requests it works on at once; at least 1.
+    pub slots: usize,
+    /// Bytes of a prompt that make a token at least, for servers that don't count before they answer; at least 1.
+    pub bytes_per_token: u32,
+    /// Which answers it can be made to give.
+    pub json: JsonSupport,
+    /// Bounds of talking to it.
+    pub options: ServerOptions,
+}
+
+/// A server with OpenAI's interface.
+pub struct OpenAi {
+    config: OpenAiConfig,
+    server: Server,
+    counter: Counter,
+    control: ControlTokens,
+    /// The models last heard of.
+    known: watch::Sender<Option<Arc<[ModelInfo]>>>,
+}
+
+impl fmt::Debug for OpenAi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenAi").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+/// What `GET models` lists.
+#[derive(Deserialize)]
+struct Listed {
+    data: Vec<ListedModel>,
+}
+
+#[derive(Deserialize)]
+struct ListedModel {
+    id: String,
+    /// Of vLLM and SGLang: tokens of prompt and answer together.
+    max_model_len: Option<u32>,
+}
+
+impl OpenAi {
+    /// The server as configured. Asks it nothing yet.
+    ///
+    /// # Errors
+    /// [`InferenceError::Unusable`] when the configuration can't be right.
+    pub fn new(config: OpenAiConfig) -> Result<Self, InferenceError> {
+        let unusable = |what: &str| InferenceError::Unusable(what.to_owned());
+        if config.slots == 0 {
+            return Err(unusable("slots is 0: at least one request is worked on at once"));
+        }
+        if config.bytes_per_token == 0 {
+            return Err(unusable("bytes_per_token is 0: a token has at least one byte"));
+        }
+        let server = Server::new(&config.url, config.key.as_ref(), config.options)?;
+        let counter = Counter::new(&config)?;
+        let control = ControlTokens::usual([]);
+        Ok(Self { config, server, counter, control, known: watch::Sender::new(None) })
+    }
+
+    /// The models last heard of, or, before the first time, those it lists now.
+    async fn known(&self) -> Result<Arc<[ModelInfo]>, InferenceError> {
+        let heard = self.known.borrow().clone();
+        match heard {
+            Some(models) => Ok(models),
+            None => self.ask().await,
+        }
+    }
+
+    async fn ask(&self) -> Result<Arc<[ModelInfo]>, InferenceError> {
+        let listed = match self.server.get::<Listed>("models").await {
+            Ok(listed) => listed.data,
+            Err(trouble) if has_no_list(&trouble) && !self.config.models.is_empty() => {
+                let unlisted = |id: &String| ListedModel { id: id.clone(), max_model_len: None };
+                self.config.models.iter().map(unlisted).collect()
+            }
+            Err(trouble) if has_no_list(&trouble) => {
+                return Err(InferenceError::Unusable(
+                    "there is no list of models at its address (should it end in /v1?), and the configuration names none"
+                        .to_owned(),
+                ));
+            }
+            Err(trouble) => return Err(chat::refused(trouble, Known::default())),
+        };
+        let models = self.offered(listed)?;
+        self.known.send_replace(Some(Arc::clone(&models)));
+        Ok(models)
+    }
+
+    /// Of what is listed, what is configured, in the order of the configuration.
+    fn offered(&self, listed: Vec<ListedModel>) -> Result<Arc<[ModelInfo]>, InferenceError> {
+        let info = |model: ListedModel| ModelInfo {
+            context_tokens: self.config.context_tokens.into_iter().chain(model.max_model_len).min(),
+            parameters: self.config.parameters,
+            json: self.config.json,
+            ..ModelInfo::named(model.id)
+        };
+        let mut listed: Vec<ModelInfo> = listed.into_iter().map(info).collect();
+        if listed.is_empty() {
+            return Err(InferenceError::Unusable("it offers no model".to_owned()));
+        }
+        if !self.config.models.is_empty() {
+            let place = |model: &ModelInfo| self.config.models.iter().position(|name| *name == model.name);
+            listed.retain(|model| place(model).is_some());
+            listed.sort_by_key(place);
+        }
+        if listed.is_empty() {
+            let wanted = self.config.models.join(", ");
+            return Err(InferenceError::Unusable(format!("it lists none of the models configured: {wanted}")));
+        }
+        Ok(listed.into())
+    }
+
+    async fn answer(&self, request: &Generate, sink: Option<&TextSink>) -> Result<Generation, InferenceError> {
+        let messages = chat::conversation(&request.messages, &self.control)?;
+        let models = self.known().await?;
+        let model = chat::chosen(&models, request.model.as_deref())?;
+        let mut known = Known { prompt_tokens: None, context_tokens: model.context_tokens };
+        let mut max_tokens = request.max_tokens;
+        if let Some(context_tokens) = model.context_tokens {
+            let prompt_tokens = self.counter.count(&model.name, &messages).await?.count;
+            known.prompt_tokens = Some(prompt_tokens);
+            max_tokens = chat::fitting(max_tokens, prompt_tokens, context_tokens)?;
+        }
+        let asked = ChatRequest::new(Dialect::OpenAi, &model.name, &messages, request, max_tokens, model.json)?;
+        let events = self.server.post_for_events("chat/completions", &asked).await;
+        let events = events.map_err(|trouble| chat::refused(trouble, known))?;
+        let reading = Reading::new(&request.stop, sink, self.config.options.max_body);
+        let answer = chat::read(events, reading).await?;
+        Ok(Generation {
+            text: answer.text,
+            finish: answer.finish,
+            usage: answer.usage,
+            model: model.name.clone(),
+            parameters: model.parameters,
+            digest: None,
+        })
+    }
+}
+
+/// Whether a server has no list of models: some only answer.
+fn has_no_list(trouble: &Trouble) -> bool {
+    const NO_SUCH_PLACE: [StatusCode; 3] =
+        [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
+    matches!(trouble, Trouble::Status { status, .. } if NO_SUCH_PLACE.contains(status))
+}
+
+#[async_trait]
+impl Inference for OpenAi {
+    async fn models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
+        self.ask().await.map(|models| models.to_vec())
+    }
+
+    async fn count_prompt_tokens(
+        &self,
+        model: Option<&str>,
+        messages: &[Message],
+    ) -> Result<PromptTokens, InferenceError> {
+        let messages = chat::conversation(messages, &self.control)?;
+        let models = self.known().await?;
+        self.counter.count(&chat::chosen(&models, model)?.name, &messages).await
+    }
+
+    fn room(&self, _: Option<&str>) -> usize {
+        self.config.slots
+    }
+
+    async fn generate(
+        &self,
+        request: &Generate,
+        sink: Option<TextSink>,
+        cancel: &CancellationToken,
+    ) -> Result<Generation, InferenceError> {
+        tokio::select! {
+            biased;
+            // What is dropped with this closes the connection.
+            () = cancel.cancelled() => Err(InferenceError::Cancelled),
+            answer = self.answer(request, sink.as_ref()) => answer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

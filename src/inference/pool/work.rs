@@ -1,0 +1,163 @@
+//! Doing a job, and doing it elsewhere when an endpoint fails before it wrote anything.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::breaker::Verdict;
+use super::offer::Offer;
+use super::places::{NoPlace, Shared, now};
+use crate::inference::{Generate, Generation, InferenceError, Message, PromptTokens, TextSink, relay};
+
+/// What an endpoint's error means for the job and for the endpoint.
+struct Meaning {
+    /// Whether another endpoint may do better.
+    elsewhere: bool,
+    verdict: Verdict,
+}
+
+fn meaning(error: &InferenceError) -> Meaning {
+    let (elsewhere, verdict) = match error {
+        InferenceError::Backend(_) => (true, Verdict::Failed),
+        InferenceError::Unusable(_) => (true, Verdict::Broken),
+        InferenceError::Busy(_) => (true, Verdict::None),
+        // It is there; it only has the model no longer.
+        InferenceError::UnknownModel { .. } => (true, Verdict::Answered),
+        InferenceError::BadRequest(_) | InferenceError::ContextOverflow { .. } => (false, Verdict::Answered),
+        InferenceError::Cancelled => (false, Verdict::None),
+    };
+    Meaning { elsewhere, verdict }
+}
+
+/// An endpoint's failure as the pool's own. What the endpoint calls its models is nobody's business.
+fn ours(error: InferenceError) -> InferenceError {
+    match error {
+        InferenceError::UnknownModel { .. } => {
+            InferenceError::Backend("an endpoint no longer has its model".to_owned())
+        }
+        error => error,
+    }
+}
+
+fn panicked() -> InferenceError {
+    InferenceError::Backend("it panicked".to_owned())
+}
+
+fn out_of_order(offer: &Offer) -> InferenceError {
+    InferenceError::Backend(format!("no endpoint of the model '{}' is up", offer.name))
+}
+
+impl Shared {
+    pub(super) async fn generate(
+        self: &Arc<Self>,
+        request: &Generate,
+        sink: Option<&TextSink>,
+        cancel: &CancellationToken,
+    ) -> Result<Generation, InferenceError> {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(InferenceError::Cancelled),
+            () = self.first_look() => {}
+        }
+        let offer = self.find(request.model.as_deref())?;
+        let upstream = Generate { model: Some(offer.upstream.clone()), ..request.clone() };
+        let mut tried = Vec::new();
+        let mut again = offer.endpoints.len() == 1;
+        let mut last = None;
+        loop {
+            if last.is_some() && offer.endpoints.iter().all(|endpoint| tried.contains(endpoint)) {
+                return Err(last.map_or_else(|| out_of_order(&offer), ours));
+            }
+            let place = match self.place(&offer.name, &tried, cancel).await {
+                Ok(place) => place,
+                Err(NoPlace::Cancelled) => return Err(InferenceError::Cancelled),
+                Err(NoPlace::Down) => return Err(last.map_or_else(|| out_of_order(&offer), ours)),
+            };
+            let (endpoint, mut wrote) = (place.endpoint, false);
+            let backend = &*self.endpoints[endpoint].backend;
+            let running = async { relay::generate(backend, &upstream, sink, cancel, |_| wrote = true).await };
+            let done = AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|_| Err(panicked()));
+            let error = match done {
+                Ok(generation) => {
+                    place.give_back(Verdict::Worked, None);
+                    return Ok(Generation {
+                        model: offer.name.to_string(),
+                        parameters: generation.parameters.or(offer.parameters),
+                        digest: generation.digest.or(offer.digest),
+                        ..generation
+                    });
+                }
+                Err(error) => error,
+            };
+            let Meaning { elsewhere, verdict } = meaning(&error);
+            place.give_back(verdict, elsewhere.then(|| error.to_string()));
+            if wrote || !elsewhere {
+                return Err(ours(error));
+            }
+            warn!(endpoint = %self.endpoints[endpoint].name, %error, "An endpoint failed before it wrote anything");
+            // With nobody else to ask, one that still answers gets a second try.
+            let second =
+                again && matches!(error, InferenceError::Backend(_)) && self.still_answers(endpoint, cancel).await;
+            again = false;
+            if !second {
+                tried.push(endpoint);
+            }
+            last = Some(error);
+        }
+    }
+
+    async fn still_answers(self: &Arc<Self>, endpoint: usize, cancel: &CancellationToken) -> bool {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => false,
+            answers = self.check(endpoint) => answers,
+        }
+    }
+
+    pub(super) async fn count(
+        self: &Arc<Self>,
+        model: Option<&str>,
+        messages: &[Message],
+    ) -> Result<PromptTokens, InferenceError> {
+        self.first_look().await;
+        let offer = self.find(model)?;
+        let give_up = now() + self.options.patience;
+        let (mut tried, mut last) = (Vec::new(), None);
+        let mut changes = self.changes();
+        loop {
+            changes.borrow_and_update();
+            let endpoint = match self.counter(&offer.name, &tried) {
+                Ok(endpoint) => endpoint,
+                Err(until) if last.is_none() && now() < give_up => {
+                    let wake = until.map_or(give_up, |until| until.min(give_up));
+                    // Whichever comes first: another look will tell.
+                    let _ = tokio::time::timeout_at(wake.into(), changes.changed()).await;
+                    continue;
+                }
+                Err(_) => return Err(last.map_or_else(|| out_of_order(&offer), ours)),
+            };
+            let backend = &self.endpoints[endpoint].backend;
+            let counting = async { backend.count_prompt_tokens(Some(&offer.upstream), messages).await };
+            let done = AssertUnwindSafe(counting).catch_unwind().await.unwrap_or_else(|_| Err(panicked()));
+            let error = match done {
+                Ok(counted) => {
+                    self.counted(endpoint, counted.exact);
+                    self.learn(endpoint, Verdict::Answered, None);
+                    return Ok(counted);
+                }
+                Err(error) => error,
+            };
+            let Meaning { elsewhere, verdict } = meaning(&error);
+            self.learn(endpoint, verdict, elsewhere.then(|| error.to_string()));
+            if !elsewhere {
+                return Err(error);
+            }
+            warn!(endpoint = %self.endpoints[endpoint].name, %error, "An endpoint did not count a prompt");
+            tried.push(endpoint);
+            last = Some(error);
+        }
+    }
+}
