@@ -85,16 +85,17 @@ async fn what_is_refused_failed_or_cancelled_is_counted_as_that() {
     assert_eq!(customer.post(&order).await.refusal().await.code, Code::BadRequest);
     scraper.sees(r#"coinop_refusals_total{code="bad-request"} 1"#).await;
 
+    let mut unwanted = customer.post(&customer.order("hello again")).await;
+    unwanted.invoice().await;
+    customer.cancel(unwanted.job).await;
+    scraper.comes_to_see(r#"coinop_jobs_total{kind="text-generation",result="cancelled"} 1"#).await;
+
+    // Last: what was paid for nothing is credit, and the next job would need no invoice.
     let mut failing = customer.post(&customer.order("hello")).await;
     let invoice = failing.invoice().await;
     customer.pay(&invoice).await.unwrap();
     failing.refusal().await;
     scraper.comes_to_see(r#"coinop_jobs_total{kind="text-generation",result="failed"} 1"#).await;
-
-    let mut unwanted = customer.post(&customer.order("hello again")).await;
-    unwanted.invoice().await;
-    customer.cancel(unwanted.job).await;
-    scraper.comes_to_see(r#"coinop_jobs_total{kind="text-generation",result="cancelled"} 1"#).await;
     market.finish().await;
     assert!(!metrics.encode().contains("coinop_earned_msat_total{"), "nothing was earned");
 }
