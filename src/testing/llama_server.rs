@@ -78,6 +78,7 @@ impl LlamaServer {
     }
 
     fn launch(program: &Path, key: Option<&str>) -> io::Result<Self> {
+        super::faulty_server::crypto();
         let home = tempfile::tempdir()?;
         let model = tiny::write_to(home.path())?;
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
@@ -151,7 +152,9 @@ impl LlamaServer {
     /// # Panics
     /// When it does not answer.
     pub async fn slots(&self) -> Vec<Value> {
-        let Value::Array(slots) = self.answer(self.client.get(self.at("slots"))).await else { panic!("slots are a list") };
+        let Value::Array(slots) = self.answer(self.client.get(self.at("slots"))).await else {
+            panic!("slots are a list")
+        };
         slots
     }
 
@@ -160,7 +163,8 @@ impl LlamaServer {
     /// # Panics
     /// When it does not answer.
     pub async fn ask(&self, path: &str, question: &Value) -> Value {
-        let asked = self.client.post(self.at(path)).header("content-type", "application/json").body(question.to_string());
+        let asked =
+            self.client.post(self.at(path)).header("content-type", "application/json").body(question.to_string());
         self.answer(asked).await
     }
 

@@ -146,7 +146,9 @@ impl<'a> Reading<'a> {
         }
         let so_far = event.timings.and_then(|timings| timings.predicted_n);
         let so_far = so_far.or(event.usage.as_ref().and_then(|usage| usage.completion_tokens));
-        if let Some(Counted { prompt_tokens: Some(prompt_tokens), completion_tokens: Some(generated_tokens) }) = event.usage {
+        if let Some(Counted { prompt_tokens: Some(prompt_tokens), completion_tokens: Some(generated_tokens) }) =
+            event.usage
+        {
             self.usage = Some(Usage { prompt_tokens, generated_tokens });
         }
         for choice in event.choices.unwrap_or_default().into_iter().filter(|choice| choice.index == 0) {

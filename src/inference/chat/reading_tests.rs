@@ -104,14 +104,17 @@ fn an_error_in_the_stream_ends_the_answer() {
 
 #[test]
 fn what_is_no_event_of_an_answer_is_an_error() {
-    for garbage in ["", "x", "{", "[]", "{}", "null", r#"{"choices": 1}"#, r#"{"choices": [{"delta": {"content": 1}}]}"#] {
+    for garbage in
+        ["", "x", "{", "[]", "{}", "null", r#"{"choices": 1}"#, r#"{"choices": [{"delta": {"content": 1}}]}"#]
+    {
         assert_failed(&[text("a"), garbage.to_owned(), end("stop"), usage(1, 1)]);
     }
 }
 
 #[test]
 fn thoughts_and_other_choices_are_no_part_of_the_answer() {
-    let thought = json!({"choices": [{"index": 0, "delta": {"content": null, "reasoning_content": "hm", "reasoning": "hm"}}]});
+    let thought =
+        json!({"choices": [{"index": 0, "delta": {"content": null, "reasoning_content": "hm", "reasoning": "hm"}}]});
     let other = json!({"choices": [{"index": 1, "delta": {"content": "other"}, "finish_reason": "abort"}]});
     let (answer, pieces) =
         run(&[], &[thought.to_string(), other.to_string(), text("a"), text(""), text("b"), end("stop"), usage(3, 40)]);

@@ -141,7 +141,11 @@ mod tests {
         });
         assert_eq!(body(Dialect::OpenAi, &plain), expected);
         let fields = body(Dialect::LlamaCpp, &plain).as_object().unwrap().len();
-        assert_eq!(fields, expected.as_object().unwrap().len() + 1, "besides, llama.cpp is asked to count in every event");
+        assert_eq!(
+            fields,
+            expected.as_object().unwrap().len() + 1,
+            "besides, llama.cpp is asked to count in every event"
+        );
     }
 
     #[test]

@@ -26,9 +26,7 @@ use self::answers::{About, Listed, Prompt, Tokens, stem};
 use super::chat::{self, ChatRequest, Dialect, Known, Reading};
 use super::control::ControlTokens;
 use super::http::{Server, ServerOptions, Trouble};
-use super::{
-    Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, PromptTokens, TextSink,
-};
+use super::{Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, PromptTokens, TextSink};
 
 /// Which server, and how its model is offered.
 #[derive(Debug, Clone)]
@@ -153,8 +151,7 @@ impl LlamaCpp {
         let prompt_tokens = self.count(&messages).await?;
         let max_tokens = chat::fitting(request.max_tokens, prompt_tokens, loaded.context_tokens)?;
         let known = Known { prompt_tokens: Some(prompt_tokens), context_tokens: Some(loaded.context_tokens) };
-        let asked =
-            ChatRequest::new(Dialect::LlamaCpp, &loaded.id, &messages, request, max_tokens, loaded.info.json)?;
+        let asked = ChatRequest::new(Dialect::LlamaCpp, &loaded.id, &messages, request, max_tokens, loaded.info.json)?;
         let events = self.server.post_for_events("v1/chat/completions", &asked).await;
         let events = events.map_err(|trouble| chat::refused(trouble, known))?;
         let reading = Reading::new(&request.stop, sink, self.config.options.max_body);

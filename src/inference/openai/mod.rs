@@ -24,9 +24,7 @@ use self::counting::Counter;
 use super::chat::{self, ChatRequest, Dialect, Known, Reading};
 use super::control::ControlTokens;
 use super::http::{Server, ServerOptions, Trouble};
-use super::{
-    Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, PromptTokens, TextSink,
-};
+use super::{Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, PromptTokens, TextSink};
 
 /// Which server, and what it does not tell about itself.
 #[derive(Debug, Clone)]
