@@ -137,6 +137,7 @@ impl FaultyServer {
     }
 
     async fn start(behind: Behind) -> io::Result<Self> {
+        crypto();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let mood = watch::Sender::new(Mood::Good);
@@ -178,6 +179,11 @@ impl FaultyServer {
     pub fn answers_asked(&self) -> usize {
         self.asked.borrow().iter().filter(|path| is_answer(path)).count()
     }
+}
+
+/// HTTP clients, also ones that never speak TLS, want the process to have chosen its cryptography. It may have already.
+pub(super) fn crypto() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 fn is_answer(path: &str) -> bool {

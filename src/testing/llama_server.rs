@@ -78,6 +78,7 @@ impl LlamaServer {
     }
 
     fn launch(program: &Path, key: Option<&str>) -> io::Result<Self> {
+        super::faulty_server::crypto();
         let home = tempfile::tempdir()?;
         let model = tiny::write_to(home.path())?;
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;

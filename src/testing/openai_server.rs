@@ -20,11 +20,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
-use crate::inference::{Format, Generate, Generation, Inference, InferenceError, Message, Piece, Sampling};
+use crate::inference::{Format, Generate, Generation, Inference, InferenceError, Message, ModelInfo, Piece, Sampling};
 use crate::job::FinishReason;
 
 /// What kind of server it is.
@@ -92,6 +92,7 @@ impl OpenAiServer {
     /// # Errors
     /// When there is no port to listen on.
     pub async fn start(backend: Arc<dyn Inference>, manners: Manners) -> io::Result<Self> {
+        super::faulty_server::crypto();
         let desk = Arc::new(Desk {
             backend,
             manners,
@@ -162,7 +163,7 @@ async fn models(State(desk): State<Arc<Desk>>) -> Response {
     let Ok(models) = desk.backend.models().await else {
         return refusal(500, "no models", "server_error", Value::Null);
     };
-    let card = |model: &crate::inference::ModelInfo| {
+    let card = |model: &ModelInfo| {
         let mut card = json!({"id": model.name, "object": "model", "created": 1_700_000_000, "owned_by": "coinop"});
         if desk.manners.vllm {
             card["max_model_len"] = json!(model.context_tokens);
@@ -226,7 +227,7 @@ struct Run {
     pieces: mpsc::UnboundedReceiver<Piece>,
     outcome: Option<oneshot::Receiver<Result<Generation, InferenceError>>>,
     ended: Option<Result<Generation, InferenceError>>,
-    _cancelled_when_dropped: tokio_util::sync::DropGuard,
+    _cancelled_when_dropped: DropGuard,
 }
 
 impl Run {

@@ -7,7 +7,7 @@ mod reading;
 mod refusal;
 mod request;
 
-pub use self::reading::{Answer, Reading, read};
+pub use self::reading::{Reading, read};
 pub use self::refusal::{Known, refused};
 pub use self::request::{ChatRequest, Dialect};
 use super::control::ControlTokens;

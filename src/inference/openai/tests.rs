@@ -9,6 +9,8 @@ use super::*;
 const CONTEXT_TOKENS: u32 = 4_096;
 
 fn config(url: Url) -> OpenAiConfig {
+    // Clients want it chosen, as `main` does.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     OpenAiConfig {
         url,
         key: None,
