@@ -59,6 +59,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "ledger",
             "identity",
             "nip90",
+            "fetch",
             "inference",
             "executor",
             "wallet",
