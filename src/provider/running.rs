@@ -200,6 +200,7 @@ impl Provider {
                     if report.accepted() > 0 {
                         let prompt_tokens = live.prepared.estimate.prompt_tokens;
                         *lock(&shown.0) = Usage { prompt_tokens, generated_tokens: tokens };
+                        self.parts.witness.at(Moment::Shown, live.reply_to.job).await;
                     }
                 }
                 Err(problem) => return warn!(%problem, "A partial result could not be written"),

@@ -1,6 +1,7 @@
 //! Waiting for a turn: who is next, what the waiting are told, and who is refused before they pay.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,36 +10,44 @@ use coinop::inference::TextSink;
 use coinop::inference::echo::{Echo, MODEL_NAME};
 use coinop::job::queue::{Lane, Standing};
 use coinop::job::{
-    Code, EffectKey, Estimate, Failure, JobKind, JobRequest, Outcome, PaymentState, Rates, Refusal, Terms, WorkState,
+    Code, EffectKey, Estimate, Failure, JobId, JobKind, JobRequest, Outcome, PaymentState, Rates, Refusal, Terms,
+    WorkState,
 };
 use coinop::money::Msat;
-use coinop::nip90::{AnswerBody, Status};
-use coinop::provider::Moment;
+use coinop::nip90::{AnswerBody, Order, Status};
+use coinop::provider::{Clock, Moment, Witness};
 use coinop::testing::market::{Customer, Posted, TestMarket, within};
 use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-/// A market whose model does one job at a time, `seconds` for each token budgeted as far as the queue knows.
-async fn one_at_a_time(echo: &Echo, terms: Terms, seconds: u64) -> TestMarket {
+/// A market whose model does one job at a time, a hundred seconds for each token budgeted as far as the queue knows. Its clock
+/// stands still, so that its sums come out even.
+async fn one_at_a_time(echo: &Echo, terms: Terms) -> (TestMarket, Timestamp) {
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
     let market = TestMarket::new()
         .backend(echo.clone())
         .terms(terms)
+        .clock(Clock::new(move || now))
         .time_limit(Duration::from_secs(60))
         .settings(|settings| settings.jobs_running = 1)
         .start()
         .await;
     let lane = Lane { kind: JobKind::TextGeneration, name: Some(MODEL_NAME.to_owned()) };
     let one = Estimate { prompt_tokens: 0, max_generated_tokens: 1 };
-    market.service().provider().note_pace(lane, one, Duration::from_secs(seconds));
-    market
+    market.service().provider().note_pace(lane, one, Duration::from_secs(100));
+    (market, now)
 }
 
-/// Orders one word at most five words long: six tokens.
-async fn ask(customer: &Customer, expires_in: Option<i64>) -> Posted {
+/// One word, to be answered by at most five: six tokens, ten minutes.
+fn order(customer: &Customer, expires_at: Option<Timestamp>) -> Order {
     let mut order = customer.order("word");
     order.params.push("max_tokens", vec!["5".into()]);
-    order.expires_at = expires_in.map(|seconds| Timestamp::now() + SignedDuration::from_secs(seconds));
-    customer.post(&order).await
+    order.expires_at = expires_at;
+    order
+}
+
+async fn ask(customer: &Customer, expires_at: Option<Timestamp>) -> Posted {
+    customer.post(&order(customer, expires_at)).await
 }
 
 async fn standing(posted: &mut Posted) -> Standing {
@@ -53,15 +62,14 @@ async fn standing(posted: &mut Posted) -> Standing {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_hears_where_they_stand_and_then_that_the_work_has_begun() {
     let echo = Echo::new().gated();
-    let market = one_at_a_time(&echo, Terms::Free, 100).await;
+    let (market, _) = one_at_a_time(&echo, Terms::Free).await;
     let (one, other) = (market.customer().await, market.customer().await);
     let mut first = ask(&one, None).await;
     within("the first run", echo.wait_for_runs(1)).await;
     let mut second = ask(&other, None).await;
     let told = second.status(Status::Processing).await;
-    let Some(Standing { position: 1, wait: Some(wait) }) = told.queue else { panic!("{told:?}") };
-    assert!(wait <= Duration::from_secs(600), "{wait:?}");
-    assert_eq!(told.text, told.queue.map(|standing| standing.to_string()));
+    assert_eq!(told.queue, Some(Standing { position: 1, wait: Some(Duration::from_secs(600)) }));
+    assert_eq!(told.text.as_deref(), Some("position 1 in the queue, about 10 min"));
 
     echo.release(1);
     first.result().await;
@@ -103,25 +111,23 @@ async fn a_paid_job_goes_before_the_free_ones_that_wait() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_would_begin_after_it_expires_is_refused_before_it_is_paid() {
     let echo = Echo::new().gated();
-    let market = one_at_a_time(&echo, Terms::Prepay, 100).await;
+    let (market, now) = one_at_a_time(&echo, Terms::Prepay).await;
     let (one, other) = (market.customer().await, market.customer().await);
-    let mut first = ask(&one, Some(60)).await;
+    let (soon, late) = (now + SignedDuration::from_mins(5), now + SignedDuration::from_mins(60));
+    // Nothing is in its way.
+    let mut first = ask(&one, Some(soon)).await;
     let invoice = first.invoice().await;
     one.pay(&invoice).await.unwrap();
     within("the first run", echo.wait_for_runs(1)).await;
 
-    let mut hasty = ask(&other, Some(300)).await;
+    let mut hasty = ask(&other, Some(soon)).await;
     let refusal = hasty.refusal().await;
     assert_eq!(refusal.code, Code::RateLimited);
     assert!(refusal.text.contains("begin in about 10 min"), "{}", refusal.text);
     assert!(refusal.text.contains("expires in 5 min"), "{}", refusal.text);
-    let broadcast = {
-        let mut order = other.broadcast("word");
-        order.expires_at = Some(Timestamp::now() + SignedDuration::from_secs(300));
-        other.post(&order).await
-    };
+    let broadcast = other.post(&Order { providers: Vec::new(), ..order(&other, Some(soon)) }).await;
     // There is time enough for these.
-    ask(&other, Some(3_600)).await.invoice().await;
+    ask(&other, Some(late)).await.invoice().await;
     ask(&other, None).await.invoice().await;
     assert!(market.stored(hasty.job).await.is_none());
     echo.release(1);
@@ -135,7 +141,7 @@ async fn a_job_that_would_begin_after_it_expires_is_refused_before_it_is_paid() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_whose_held_payment_would_go_back_before_its_turn_is_refused() {
     let echo = Echo::new().gated();
-    let market = one_at_a_time(&echo, Terms::Hold, 100).await;
+    let (market, _) = one_at_a_time(&echo, Terms::Hold).await;
     let (one, other) = (market.customer().await, market.customer().await);
     let mut first = ask(&one, None).await;
     let invoice = first.invoice().await;
@@ -153,12 +159,16 @@ async fn a_job_whose_held_payment_would_go_back_before_its_turn_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_whose_lane_never_has_room_again_ends_when_it_expires() {
+    let ahead = Arc::new(AtomicI64::new(0));
+    let hand = Arc::clone(&ahead);
     let market = TestMarket::new()
+        .clock(Clock::new(move || Timestamp::now() + SignedDuration::from_secs(hand.load(Ordering::SeqCst))))
+        .witness(Arc::new(PaidAndTooLate(ahead)))
         .executor_behind(|text| Arc::new(Fronted { room: Some(0), ..Fronted::of(text) }))
         .start()
         .await;
     let customer = market.customer().await;
-    let mut posted = ask(&customer, Some(8)).await;
+    let mut posted = ask(&customer, Some(Timestamp::now() + SignedDuration::from_mins(10))).await;
     let invoice = posted.invoice().await;
     customer.pay(&invoice).await.unwrap();
     let refusal = posted.refusal().await;
@@ -207,6 +217,18 @@ async fn a_panic_in_the_work_ends_that_job_alone_and_frees_its_place() {
     let mut next = customer.post(&customer.order("stand firm")).await;
     assert_eq!(next.result().await.content, "stand firm");
     market.finish().await;
+}
+
+/// An hour passes as soon as something is paid.
+struct PaidAndTooLate(Arc<AtomicI64>);
+
+#[async_trait]
+impl Witness for PaidAndTooLate {
+    async fn at(&self, moment: Moment, _: JobId) {
+        if moment == Moment::Told("payment-settled") {
+            self.0.store(3_600, Ordering::SeqCst);
+        }
+    }
 }
 
 /// An executor that is changed in one way.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Lane, Queue, Room, Running, Ticket, seconds_between};
+use super::{Claim, Lane, Queue, Room, Running, Ticket, seconds_between};
 use crate::job::JobId;
 
 /// Below this many seconds a wait is told in seconds, above in minutes.
@@ -64,15 +64,13 @@ impl Queue {
     /// together, else those of its lane.
     fn before(&self, ticket: &Ticket, now: Timestamp) -> Vec<&Ticket> {
         let given = self.given_in_runs(now);
-        let order = |one: &Ticket, other: &Ticket| self.order(one, other, &given, now);
-        let mut before: Vec<&Ticket> = self
-            .waiting
-            .values()
-            .filter(|other| other.job != ticket.job && self.competes(&other.lane, ticket))
-            .filter(|other| order(other, ticket).is_lt())
-            .collect();
-        before.sort_by(|one, other| order(one, other));
-        before
+        let own = self.claim(ticket, &given, now);
+        let rivals =
+            self.waiting.values().filter(|other| other.job != ticket.job && self.competes(&other.lane, ticket));
+        let claims = rivals.map(|other| (self.claim(other, &given, now), other));
+        let mut before: Vec<(Claim, &Ticket)> = claims.filter(|(claim, _)| claim.order(&own).is_lt()).collect();
+        before.sort_unstable_by(|(one, _), (other, _)| one.order(other));
+        before.into_iter().map(|(_, ticket)| ticket).collect()
     }
 
     fn competes(&self, lane: &Lane, ticket: &Ticket) -> bool {

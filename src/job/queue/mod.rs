@@ -153,7 +153,7 @@ impl Queue {
             let mut open: BTreeMap<&Lane, bool> = BTreeMap::new();
             let mut is_open = |lane| *open.entry(lane).or_insert_with(|| self.running_in(lane) < room(lane));
             let may_begin = self.waiting.values().filter(|ticket| is_open(&ticket.lane));
-            may_begin.min_by(|one, other| self.order(one, other, &given, now))?.job
+            may_begin.map(|ticket| self.claim(ticket, &given, now)).min_by(Claim::order)?.job
         };
         let ticket = self.waiting.remove(&next)?;
         self.running.insert(next, Running { ticket, since: now });
@@ -195,22 +195,33 @@ impl Queue {
         given
     }
 
-    /// Seconds; see the module's description.
-    fn rank(&self, ticket: &Ticket, in_runs: &HashMap<CustomerId, f64>, now: Timestamp) -> f64 {
+    /// What decides a ticket's place; see the module's description.
+    fn claim(&self, ticket: &Ticket, in_runs: &HashMap<CustomerId, f64>, now: Timestamp) -> Claim {
         let before = self.given.get(&ticket.customer).map_or(0.0, |given| given.left(now));
         let given = before + in_runs.get(&ticket.customer).copied().unwrap_or(0.0);
-        seconds_between(ticket.entered, now) + SECONDS_PER_DOUBLING * doublings(ticket.price) - given
+        let rank = seconds_between(ticket.entered, now) + SECONDS_PER_DOUBLING * doublings(ticket.price) - given;
+        Claim { paid: ticket.paid, rank, price: ticket.price, entered: ticket.entered, job: ticket.job }
     }
+}
 
-    /// Who goes first.
-    fn order(&self, one: &Ticket, other: &Ticket, in_runs: &HashMap<CustomerId, f64>, now: Timestamp) -> Ordering {
-        let rank = |ticket| self.rank(ticket, in_runs, now);
-        other
-            .paid
-            .cmp(&one.paid)
-            .then_with(|| rank(other).total_cmp(&rank(one)))
-            .then_with(|| other.price.cmp(&one.price))
-            .then_with(|| (one.entered, one.job).cmp(&(other.entered, other.job)))
+/// What decides who goes first, at one moment.
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    paid: bool,
+    /// Seconds.
+    rank: f64,
+    price: Msat,
+    entered: Timestamp,
+    job: JobId,
+}
+
+impl Claim {
+    /// Who goes first is less.
+    fn order(&self, other: &Self) -> Ordering {
+        (other.paid.cmp(&self.paid))
+            .then_with(|| other.rank.total_cmp(&self.rank))
+            .then_with(|| other.price.cmp(&self.price))
+            .then_with(|| (self.entered, self.job).cmp(&(other.entered, other.job)))
     }
 }
 
