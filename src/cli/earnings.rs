@@ -1,4 +1,4 @@
-//! `coinop earnings`: what was earned, by day and kind.
+//! `coinop earnings`: what was earned, and the work that was done for it, by day and kind.
 
 use std::process::ExitCode;
 
@@ -10,8 +10,12 @@ use jiff::tz::TimeZone;
 use super::exit::Exit;
 use super::{Globals, table};
 use crate::money::MsatDelta;
+use crate::store::WorkDone;
 
 const EXAMPLES: &str = "\
+'paid' counts the jobs something was earned from; 'delivered' counts free ones too, and so do tokens and mflops (2 x parameters x
+tokens / 1,000,000, of the models whose parameter count is known).
+
 Examples:
   coinop earnings
   coinop earnings --since 2026-11-01 --json";
@@ -34,19 +38,23 @@ pub async fn run(args: EarningsArgs, globals: &Globals) -> Result<ExitCode> {
         if days.is_empty() {
             return "Nothing earned yet.\n".into();
         }
-        let mut table = table::new(["day (UTC)", "kind", "jobs", "earned"]);
+        let mut table = table::new(["day (UTC)", "kind", "paid", "earned", "delivered", "read", "written", "mflops"]);
         let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+        let row = |day: Cell, kind: Cell, jobs: u32, earned: MsatDelta, work: WorkDone| {
+            let mflops = work.mflops.map_or_else(String::new, |mflops| mflops.to_string());
+            let counts = [work.prompt_tokens.to_string(), work.generated_tokens.to_string(), mflops];
+            let mut cells = vec![day, kind, right(jobs.to_string()), right(earned.to_string())];
+            cells.push(right(work.delivered.to_string()));
+            cells.extend(counts.map(right));
+            cells
+        };
         for line in &days {
-            table.add_row([
-                Cell::new(line.day),
-                Cell::new(line.kind),
-                right(line.jobs.to_string()),
-                right(line.earned.to_string()),
-            ]);
+            table.add_row(row(Cell::new(line.day), Cell::new(line.kind), line.jobs, line.earned, line.work));
         }
         let total = days.iter().fold(MsatDelta::ZERO, |sum, line| sum.checked_add(line.earned).unwrap_or(sum));
         let jobs: u32 = days.iter().map(|line| line.jobs).sum();
-        table.add_row([Cell::new("total"), Cell::new(""), right(jobs.to_string()), right(total.to_string())]);
+        let work = days.iter().fold(WorkDone::default(), |sum, line| sum.plus(line.work));
+        table.add_row(row(Cell::new("total"), Cell::new(""), jobs, total, work));
         format!("{table}\n")
     })?;
     Ok(Exit::Ok.into())

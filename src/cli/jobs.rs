@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::exit::{CommandError, Exit};
 use super::{Globals, table};
-use crate::job::{Canceller, Job, JobEvent, JobId, WorkState};
+use crate::job::{Canceller, Job, JobEvent, JobId, Outcome, TokenRate, WorkState};
 use crate::provider::Clock;
 use crate::store::{JobFilter, Store, StoredJob};
 
@@ -123,6 +123,7 @@ struct Line {
     credited_msat: u64,
     prompt_tokens: Option<u32>,
     generated_tokens: Option<u32>,
+    shown_tokens: Option<u32>,
     reason: Option<String>,
     opened_at: jiff::Timestamp,
     changed_at: jiff::Timestamp,
@@ -143,6 +144,7 @@ impl From<&Job> for Line {
             credited_msat: job.credited.as_msat(),
             prompt_tokens: job.usage.map(|usage| usage.prompt_tokens),
             generated_tokens: job.usage.map(|usage| usage.generated_tokens),
+            shown_tokens: job.shown.map(|shown| shown.generated_tokens),
             reason: job.failure.as_ref().map(|failure| failure.text.clone()),
             opened_at: job.opened_at,
             changed_at: job.changed_at,
@@ -192,9 +194,11 @@ struct Shown {
     #[serde(flatten)]
     line: Line,
     model: Option<String>,
+    digest: Option<String>,
     parameters: Option<u64>,
     mflops: Option<u64>,
     duration_ms: Option<u64>,
+    tokens_per_second: Option<TokenRate>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request: Option<serde_json::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -208,9 +212,11 @@ async fn show(store: &Store, id: &str, content: bool, globals: &Globals) -> Resu
     let shown = Shown {
         line: Line::from(&job),
         model: outcome.as_ref().and_then(|outcome| outcome.model.clone()),
+        digest: outcome.as_ref().and_then(|outcome| outcome.digest.clone()),
         parameters: outcome.as_ref().and_then(|outcome| outcome.parameters),
-        mflops: outcome.as_ref().and_then(crate::job::Outcome::mflops),
+        mflops: outcome.as_ref().and_then(Outcome::mflops),
         duration_ms: outcome.as_ref().map(|outcome| u64::try_from(outcome.duration.as_millis()).unwrap_or(u64::MAX)),
+        tokens_per_second: outcome.as_ref().and_then(Outcome::tokens_per_second),
         request: if content {
             request.and_then(|request| serde_json::from_str(&request.event_json).ok())
         } else {
@@ -232,7 +238,7 @@ async fn show(store: &Store, id: &str, content: bool, globals: &Globals) -> Resu
 
 async fn cancel(store: &Store, id: &str, globals: &Globals) -> Result<()> {
     let id = find(store, id).await?;
-    let cancelled = store.advance(id, JobEvent::Cancelled(Canceller::Operator), Clock::system().now()).await?;
+    let cancelled = store.advance(id, JobEvent::cancelled(Canceller::Operator), Clock::system().now()).await?;
     let job = cancelled.job;
     if !cancelled.changed {
         return Err(CommandError::failure(format!("job {id} can no longer be cancelled: it is {}", job.work.word()))

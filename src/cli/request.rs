@@ -101,7 +101,7 @@ pub struct RequestArgs {
     /// The wanted format
     #[arg(long, value_name = "MEDIA_TYPE")]
     output: Option<String>,
-    /// Show the text as it is written, where the provider sends it (ours does for free jobs)
+    /// Show the text as it is written, where the provider sends it (what is shown is charged)
     #[arg(long)]
     stream: bool,
     /// Take the first offer that fits instead of waiting for cheaper ones
@@ -396,7 +396,11 @@ impl Screen<'_> {
                 self.say(&format!("Paid {amount}{fees}."));
             }
             Progress::Returned { amount } => self.say(&format!("The payment of {amount} came back: nothing was paid.")),
-            Progress::Working { provider, text } => {
+            // In our own words: the numbers are what counts.
+            Progress::Working { provider, queue: Some(queue), .. } => {
+                self.say(&format!("{}… has it waiting: {queue}", short(provider)));
+            }
+            Progress::Working { provider, text, queue: None } => {
                 let text = text.map_or_else(String::new, |text| format!(": {text}"));
                 self.say(&format!("{}… is working{text}", short(provider)));
             }
@@ -470,6 +474,9 @@ fn report(receipt: &Receipt, payment: Option<SpendingState>, globals: &Globals) 
         }
         if let Some(usage) = told.usage {
             facts.push(format!("{} + {} tokens", usage.prompt_tokens, usage.generated_tokens));
+        }
+        if let Some(rate) = told.tokens_per_second {
+            facts.push(format!("{rate} tokens a second"));
         }
         if let Some(cost) = told.paid {
             facts.push(format!("cost {cost}"));

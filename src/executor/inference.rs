@@ -177,7 +177,8 @@ impl Executor for TextExecutor {
         };
         Ok(Prepared {
             estimate: Estimate { prompt_tokens, max_generated_tokens: max_tokens },
-            stream: asked.stream,
+            // What may still turn out to be no JSON is not shown.
+            stream: asked.stream && asked.output != TextOutput::Json,
             rates: self.models.get(&model.name).and_then(|terms| terms.rates),
             lane: Some(model.name),
             work: serde_json::to_value(work).expect("plain data is always JSON"),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::queue::roughly;
 use super::refusal::{Code, Refusal};
 use super::{CustomerId, JobRequest};
 use crate::money::Msat;
@@ -124,6 +125,33 @@ pub fn too_dear(price: Msat) -> Refusal {
     Refusal::new(Code::Price, format!("the price of this job is {} msat, above your bid", price.as_msat()))
 }
 
+/// The refusal for a job that would wait longer than its customer, or a held payment, does; none when there is time.
+///
+/// `longest` is how long a job may wait whose payment is held meanwhile.
+pub fn too_late(
+    wait: Duration,
+    expires_at: Option<Timestamp>,
+    longest: Option<Duration>,
+    now: Timestamp,
+) -> Option<Refusal> {
+    let begins = now.checked_add(wait).unwrap_or(Timestamp::MAX);
+    let wait_in_words = roughly(wait);
+    let text = match (expires_at, longest) {
+        (Some(at), _) if begins >= at => format!(
+            "busy: the job would begin in about {wait_in_words}, and the request expires in {}; ask again later, or give it \
+             more time",
+            roughly(Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO))
+        ),
+        (_, Some(longest)) if wait > longest => format!(
+            "busy: the job would begin in about {wait_in_words}, and a payment is held for at most {} before that; ask again \
+             later",
+            roughly(longest)
+        ),
+        _ => return None,
+    };
+    Some(Refusal::new(Code::RateLimited, text))
+}
+
 fn leading_zero_bits(bytes: &[u8]) -> u32 {
     let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
     let rest = bytes.get(zeros).map_or(0, |byte| byte.leading_zeros());
@@ -188,6 +216,24 @@ mod tests {
         let rules = |bits| Rules { min_pow_bits: bits, ..Rules::default() };
         assert_eq!(verdict(&request(true), &rules(4), Load::default()), Ok(()));
         assert!(verdict(&request(true), &rules(5), Load::default()).is_err());
+    }
+
+    #[test]
+    fn a_job_whose_turn_comes_too_late_is_refused_with_the_numbers() {
+        let now = Timestamp::UNIX_EPOCH;
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        let text = |wait, expires: Option<Duration>, longest| {
+            let refusal = too_late(wait, expires.map(|span| now + span), longest, now)?;
+            assert_eq!(refusal.code, Code::RateLimited);
+            Some(refusal.text)
+        };
+        assert_eq!(text(minute, None, None), None);
+        assert_eq!(text(minute - second, Some(minute), Some(minute)), None);
+        let expires = text(minute, Some(minute), None).unwrap();
+        assert!(expires.contains("begin in about 60 s") && expires.contains("expires in 60 s"), "{expires}");
+        let held = text(minute + second, None, Some(minute)).unwrap();
+        assert!(held.contains("begin in about 61 s") && held.contains("held for at most 60 s"), "{held}");
+        assert!(text(Duration::MAX, Some(minute), Some(minute)).is_some());
     }
 
     #[test]

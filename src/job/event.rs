@@ -110,9 +110,19 @@ pub enum JobEvent {
         usage: Usage,
     },
     /// The work failed.
-    RunFailed(Failure),
+    RunFailed {
+        /// Why.
+        failure: Failure,
+        /// What the customer was shown of it by then.
+        shown: Usage,
+    },
     /// Customer or operator no longer want it.
-    Cancelled(Canceller),
+    Cancelled {
+        /// Which of them.
+        by: Canceller,
+        /// What the customer was shown of it by then.
+        shown: Usage,
+    },
     /// Enough relays have the result.
     ResultPublished,
     /// No relay took the result for so long that we gave up.
@@ -122,6 +132,16 @@ pub enum JobEvent {
 }
 
 impl JobEvent {
+    /// The work failed, and nothing of it was shown.
+    pub const fn run_failed(failure: Failure) -> Self {
+        Self::RunFailed { failure, shown: Usage::NONE }
+    }
+
+    /// Customer or operator no longer want it, and nothing of it was shown.
+    pub const fn cancelled(by: Canceller) -> Self {
+        Self::Cancelled { by, shown: Usage::NONE }
+    }
+
     /// The name used in logs and in the record of the job.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -133,8 +153,8 @@ impl JobEvent {
             Self::Zapped { .. } => "zapped",
             Self::Lapsed => "lapsed",
             Self::RunFinished { .. } => "run-finished",
-            Self::RunFailed(_) => "run-failed",
-            Self::Cancelled(_) => "cancelled",
+            Self::RunFailed { .. } => "run-failed",
+            Self::Cancelled { .. } => "cancelled",
             Self::ResultPublished => "result-published",
             Self::ResultUndeliverable => "result-undeliverable",
             Self::NoticeDone(_) => "notice-done",

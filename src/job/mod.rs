@@ -2,6 +2,7 @@
 //!
 //! [`request`] is what a customer asked, [`quote`] what we ask for it, [`state`] where it stands, [`event`] what can
 //! happen to it, [`effect`] what must be done about it, and [`transition`] the one function that ties them together.
+//! [`queue`] says whose turn it is.
 
 pub mod admission;
 pub mod effect;
@@ -10,6 +11,7 @@ pub mod id;
 pub mod kind;
 pub mod outcome;
 pub mod pricing;
+pub mod queue;
 pub mod quote;
 pub mod refusal;
 pub mod request;
@@ -21,7 +23,7 @@ pub use effect::{Effect, EffectKey, Notice};
 pub use event::{Canceller, JobEvent, Purse};
 pub use id::{CustomerId, JobId};
 pub use kind::JobKind;
-pub use outcome::{Failure, FinishReason, Outcome, Usage};
+pub use outcome::{Failure, FinishReason, Outcome, TokenRate, Usage};
 pub use pricing::Rates;
 pub use quote::{Estimate, Quote, QuoteDraft, Terms};
 pub use refusal::{Code, Refusal};

@@ -1,6 +1,7 @@
 //! What came of the work.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,9 +18,67 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Nothing at all.
+    pub const NONE: Self = Self { prompt_tokens: 0, generated_tokens: 0 };
+
     /// Both together.
     pub fn total(self) -> u64 {
         u64::from(self.prompt_tokens) + u64::from(self.generated_tokens)
+    }
+}
+
+/// Tokens written a second, in hundredths: exact where a floating-point number is not. Follows from two other facts of a
+/// receipt (tokens and whole milliseconds), so anybody can do the sum again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TokenRate(u64);
+
+impl TokenRate {
+    /// The rate of so many tokens in that time, rounded down; `None` below a millisecond.
+    pub fn of(generated_tokens: u32, duration: Duration) -> Option<Self> {
+        let hundredths = (u128::from(generated_tokens) * 100_000).checked_div(duration.as_millis())?;
+        u64::try_from(hundredths).ok().map(Self)
+    }
+}
+
+impl fmt::Display for TokenRate {
+    /// With two decimals: `12.34`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}.{:02}", self.0 / 100, self.0 % 100))
+    }
+}
+
+/// Text that is no rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a rate is written with digits and at most one point, such as 12.34")]
+pub struct NoTokenRate;
+
+impl FromStr for TokenRate {
+    type Err = NoTokenRate;
+
+    /// Reads `12`, `12.3` and `12.34`; further decimals are dropped.
+    fn from_str(text: &str) -> Result<Self, NoTokenRate> {
+        let (whole, decimals) = text.trim().split_once('.').unwrap_or((text.trim(), "0"));
+        let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+        if !is_number(whole) || !is_number(decimals) {
+            return Err(NoTokenRate);
+        }
+        let hundredths: u64 = format!("{decimals}0")[..2].parse().map_err(|_| NoTokenRate)?;
+        let whole: u64 = whole.parse().map_err(|_| NoTokenRate)?;
+        whole.checked_mul(100).and_then(|whole| whole.checked_add(hundredths)).map(Self).ok_or(NoTokenRate)
+    }
+}
+
+impl TryFrom<String> for TokenRate {
+    type Error = NoTokenRate;
+    fn try_from(text: String) -> Result<Self, NoTokenRate> {
+        text.parse()
+    }
+}
+
+impl From<TokenRate> for String {
+    fn from(rate: TokenRate) -> Self {
+        rate.to_string()
     }
 }
 
@@ -72,6 +131,11 @@ impl Outcome {
         let exact = 2 * u128::from(self.parameters?) * u128::from(self.usage.total()) / 1_000_000;
         Some(u64::try_from(exact).unwrap_or(u64::MAX))
     }
+
+    /// Tokens written a second; `None` for work that took no time worth measuring.
+    pub fn tokens_per_second(&self) -> Option<TokenRate> {
+        TokenRate::of(self.usage.generated_tokens, self.duration)
+    }
 }
 
 /// Work that failed. `text` is for the customer.
@@ -120,5 +184,24 @@ mod tests {
         assert_eq!(outcome.mflops(), Some(26)); // 26,576,640 FLOP
         outcome.parameters = None;
         assert_eq!(outcome.mflops(), None);
+        assert_eq!(outcome.tokens_per_second(), None);
+        outcome.duration = Duration::from_micros(412_999);
+        assert_eq!(outcome.tokens_per_second().unwrap().to_string(), "12.13"); // 5 / 0.412 s
+    }
+
+    #[test]
+    fn a_rate_reads_as_it_is_written() {
+        for (tokens, millis, written) in
+            [(5, 1_000, "5.00"), (1, 3_000, "0.33"), (0, 10, "0.00"), (u32::MAX, 1, "4294967295000.00")]
+        {
+            let rate = TokenRate::of(tokens, Duration::from_millis(millis)).unwrap();
+            assert_eq!(rate.to_string(), written);
+            assert_eq!(written.parse(), Ok(rate));
+        }
+        assert_eq!(" 12".parse::<TokenRate>(), "12.009".parse());
+        for junk in ["", ".", "1.", ".5", "-1", "+1", "1,5", "1e3", "1.é", "99999999999999999999", "184467440737095517"]
+        {
+            assert_eq!(junk.parse::<TokenRate>(), Err(NoTokenRate), "{junk}");
+        }
     }
 }

@@ -186,6 +186,9 @@ pub struct Job {
     pub credited: Msat,
     /// What was used.
     pub usage: Option<Usage>,
+    /// What was charged for of a job that was not finished: the part of its output that was shown.
+    #[serde(default)]
+    pub shown: Option<Usage>,
     /// Why it failed.
     pub failure: Option<Failure>,
     /// Who cancelled it.

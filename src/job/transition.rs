@@ -34,14 +34,21 @@
 //! | | Deferred | Finished | Invoicing | | issue invoice |
 //! | run-failed | Free | Failed | | | publish error |
 //! | | Covered, Settled, Deferred | Failed | (Deferred: Void) | escrow → credit | publish error |
+//! | | Covered, Settled; by the time limit, part was shown | Failed | | escrow → income for that part, rest → credit | publish error |
 //! | | Held | Failed | Releasing | escrow → credit | cancel hold, publish error |
 //! | cancelled | Waiting, Running, Finished and not yet settled | Cancelled | as run-failed | escrow → credit | stop run, publish error |
+//! | | Running; by the customer, Covered or Settled, part was shown | Cancelled | | escrow → income for that part, rest → credit | stop run, publish error |
 //! | result-published | Finished | Delivered | | | |
 //! | result-undeliverable | Finished | Failed | | income → credit | |
 //!
 //! A zap's purse is our wallet, or the one behind our lightning address. A zap of too little changes nothing about the job:
 //! strangers can zap, and must not be able to fail a customer's job. With `hold` terms a zap withdraws the hold invoice, so
 //! that nobody pays twice.
+//!
+//! A customer who was shown a part of the output (`partial` feedback) pays for that part when they call the job off, or when
+//! it runs into the time limit: the tokens of the prompt and those shown, by the price list, at most the quote. Otherwise
+//! output could be had for nothing by cancelling before the last word. When the failure is ours, or the operator cancels,
+//! nothing is charged whatever was shown. Only money that is ours already is taken for it, and only then is anything shown.
 //!
 //! A fact that comes again, or too late to matter, changes nothing. A fact that cannot be (a run finishing that was never
 //! begun) is an [`IllegalMove`]: a defect, or a wallet that lies.
@@ -139,6 +146,7 @@ impl Job {
             cost: None,
             credited: Msat::ZERO,
             usage: None,
+            shown: None,
             failure: None,
             cancelled_by: None,
             opened_at: context.now,
@@ -168,8 +176,8 @@ impl Job {
             JobEvent::Zapped { amount, purse } => next.zapped(*amount, *purse),
             JobEvent::Lapsed => next.lapsed(),
             JobEvent::RunFinished { usage } => next.run_finished(*usage),
-            JobEvent::RunFailed(failure) => next.run_failed(failure),
-            JobEvent::Cancelled(by) => next.cancelled(*by),
+            JobEvent::RunFailed { failure, shown } => next.run_failed(failure, *shown),
+            JobEvent::Cancelled { by, shown } => next.cancelled(*by, *shown),
             JobEvent::ResultPublished => next.result_published(),
             JobEvent::ResultUndeliverable => next.result_undeliverable(),
             JobEvent::NoticeDone(key) => {
@@ -420,21 +428,20 @@ impl Move {
         true
     }
 
-    fn run_failed(&mut self, failure: &Failure) -> bool {
+    fn run_failed(&mut self, failure: &Failure, shown: Usage) -> bool {
         self.no_longer(EffectKey::Run);
         if self.job.work != WorkState::Running {
             return self.job.usage.is_some() || self.job.work.is_over();
         }
-        let mut failure = failure.clone();
-        self.give_back();
-        if !self.job.credited.is_zero() {
-            failure.text = format!("{}; {} became credit for your next job", failure.text, self.job.credited);
-        }
-        self.fail(failure);
+        // The time limit was part of the offer; any other failure is ours.
+        let ours = failure.code != Code::Timeout;
+        self.part(if ours { Usage::NONE } else { shown });
+        let text = self.with_the_money(failure.text.clone());
+        self.fail(Failure { code: failure.code, text });
         true
     }
 
-    fn cancelled(&mut self, by: Canceller) -> bool {
+    fn cancelled(&mut self, by: Canceller, shown: Usage) -> bool {
         let stoppable = match self.job.work {
             WorkState::Waiting | WorkState::Running => true,
             WorkState::Finished => matches!(self.job.payment, PaymentState::Invoicing | PaymentState::Awaiting),
@@ -446,16 +453,14 @@ impl Move {
         self.stop_run();
         self.no_longer(EffectKey::IssueInvoice);
         self.no_longer(EffectKey::PublishPaymentRequired);
-        self.give_back();
+        let (text, shown) = match by {
+            Canceller::Customer => ("cancelled as you asked", shown),
+            Canceller::Operator => ("cancelled by the provider", Usage::NONE),
+        };
+        self.part(shown);
         self.job.work = WorkState::Cancelled;
         self.job.cancelled_by = Some(by);
-        let mut text = match by {
-            Canceller::Customer => "cancelled as you asked".to_owned(),
-            Canceller::Operator => "cancelled by the provider".to_owned(),
-        };
-        if !self.job.credited.is_zero() {
-            text = format!("{text}; {} became credit for your next job", self.job.credited);
-        }
+        let text = self.with_the_money(text.to_owned());
         self.tell(Code::Cancelled, text);
         true
     }
@@ -517,6 +522,29 @@ impl Move {
         }
     }
 
+    /// Settles with the customer of a job that will not be finished: what was shown of it is charged, if its payment is
+    /// ours, and the rest goes back.
+    fn part(&mut self, shown: Usage) {
+        let is_ours = matches!(self.job.payment, PaymentState::Covered | PaymentState::Settled);
+        if is_ours && self.job.work == WorkState::Running && shown.generated_tokens > 0 {
+            self.job.shown = Some(shown);
+            self.earn(shown);
+        } else {
+            self.give_back();
+        }
+    }
+
+    /// What a customer whose job was not finished is told, and what became of their money.
+    fn with_the_money(&self, mut text: String) -> String {
+        if let (Some(shown), Some(cost)) = (self.job.shown, self.job.cost) {
+            text = format!("{text}; {cost} was charged for the {} tokens you were shown", shown.generated_tokens);
+        }
+        if !self.job.credited.is_zero() {
+            text = format!("{text}; {} became credit for your next job", self.job.credited);
+        }
+        text
+    }
+
     /// Undoes the payment of a job that will not be done, whatever its state.
     fn give_back(&mut self) {
         match self.job.payment {
@@ -556,8 +584,14 @@ impl Move {
 
     /// Books the income, returns the rest, and sends the result off.
     fn earn_and_deliver(&mut self) {
+        self.earn(self.job.usage.unwrap_or(Usage::NONE));
+        self.then(Effect::Publish(Notice::Result));
+    }
+
+    /// Books what was used as income, and returns the rest.
+    fn earn(&mut self, used: Usage) {
         let all = self.job.escrow;
-        let cost = self.job.usage.map_or(Msat::ZERO, |usage| self.job.quote.cost(usage)).min(all);
+        let cost = self.job.quote.cost(used).min(all);
         let rest = all.saturating_sub(cost);
         if !all.is_zero() {
             self.entries.push(Entry::earned(self.now, self.job.id, self.job.kind, self.job.customer, cost, rest));
@@ -565,7 +599,6 @@ impl Move {
         self.job.escrow = Msat::ZERO;
         self.job.cost = Some(cost);
         self.job.credited = self.job.credited.saturating_add(rest);
-        self.then(Effect::Publish(Notice::Result));
     }
 
     // Money.

@@ -109,9 +109,9 @@ pub enum Reason {
     Payment,
     /// A zap arrived.
     Zap,
-    /// A job was done: earned, and the unused part returned as credit.
+    /// A job was done, or the customer ended it after a part of it was shown: earned, and the unused part returned as credit.
     Earned,
-    /// A paid job was not done: everything became credit.
+    /// A paid job was not done, and nothing is charged for it: everything became credit.
     Returned,
     /// A result nobody could be given: the income was taken back.
     Undelivered,

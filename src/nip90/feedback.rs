@@ -4,12 +4,15 @@
 //! Other feedback encrypts everything it says as a JSON array of tags, like the request's own, and repeats in the clear what
 //! a client that does not decrypt needs to go on: status, invoice, code.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use nostr::PublicKey;
 
 use super::draft::{Draft, Words, fitting, tag_bytes, truncated, words};
 use super::tags::{self, TagList, plain_line};
 use super::{Amount, Codec, EncodeError, Feedback, ReplyTo, SignedEvent, Status, encrypted, kinds};
+use crate::job::queue::Standing;
 use crate::job::{Code, Terms};
 
 /// Bytes of the line for people.
@@ -102,6 +105,11 @@ fn said(feedback: &Feedback, with_text: bool) -> Vec<Words> {
     if let Some(seq) = feedback.seq {
         tags.push(words!["seq", seq]);
     }
+    if let Some(Standing { position, wait }) = feedback.queue {
+        let mut queue = words!["queue", position];
+        queue.extend(wait.map(|wait| whole_seconds(wait).to_string()));
+        tags.push(queue);
+    }
     tags
 }
 
@@ -143,6 +151,19 @@ pub(super) fn read_terms(tags: &TagList<'_>) -> Option<Terms> {
     tags.value("terms").and_then(|word| word.to_ascii_lowercase().parse().ok())
 }
 
+/// Seconds, rounded up: who is told zero expects it now.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
+}
+
+/// Reads `["queue", position, seconds?]`.
+fn read_queue(tags: &TagList<'_>) -> Option<Standing> {
+    let values = tags.first("queue")?;
+    let position = tags::whole_number(values.first()?)?;
+    let wait = values.get(1).and_then(|seconds| tags::whole_number(seconds)).map(Duration::from_secs);
+    Some(Standing { position, wait })
+}
+
 /// Reads what feedback says from its tags and content; `None` without a status we know.
 pub(super) fn read_feedback(tags: &TagList<'_>, content: String) -> Option<Feedback> {
     let values = tags.first("status")?;
@@ -160,6 +181,7 @@ pub(super) fn read_feedback(tags: &TagList<'_>, content: String) -> Option<Feedb
         amount: read_amount(tags),
         terms: read_terms(tags),
         seq: tags.value("seq").and_then(tags::whole_number),
+        queue: read_queue(tags),
         content,
     })
 }

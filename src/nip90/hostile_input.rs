@@ -8,7 +8,7 @@ use super::*;
 use crate::nip90::encrypted::seal;
 
 /// Names and values that steer the readers into their corners.
-const PIECES: [&str; 40] = [
+const PIECES: [&str; 42] = [
     "i",
     "input",
     "param",
@@ -23,6 +23,8 @@ const PIECES: [&str; 40] = [
     "amount",
     "code",
     "seq",
+    "queue",
+    "tokens_per_second",
     "terms",
     "tokens",
     "truncated",

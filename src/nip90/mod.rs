@@ -16,7 +16,10 @@ use serde::{Deserialize, Serialize};
 use crate::identity::Signer;
 use crate::job::id::EventId;
 use crate::job::id::ProviderId;
-use crate::job::{Code, CustomerId, Encryption, Input, JobId, JobKind, JobRequest, Params, Refusal, Terms, Usage};
+use crate::job::queue::Standing;
+use crate::job::{
+    Code, CustomerId, Encryption, Input, JobId, JobKind, JobRequest, Params, Refusal, Terms, TokenRate, Usage,
+};
 use crate::money::Msat;
 
 mod answer;
@@ -226,6 +229,8 @@ pub struct Feedback {
     pub terms: Option<Terms>,
     /// The number of a partial piece, from 0.
     pub seq: Option<u32>,
+    /// Where the job waits for its turn.
+    pub queue: Option<Standing>,
     /// The piece of output of a partial, else empty.
     pub content: String,
 }
@@ -233,7 +238,16 @@ pub struct Feedback {
 impl Feedback {
     /// Feedback with nothing but a status.
     pub fn of(status: Status) -> Self {
-        Self { status, text: None, code: None, amount: None, terms: None, seq: None, content: String::new() }
+        Self {
+            status,
+            text: None,
+            code: None,
+            amount: None,
+            terms: None,
+            seq: None,
+            queue: None,
+            content: String::new(),
+        }
     }
 
     /// `error` feedback.
@@ -257,6 +271,9 @@ pub struct Receipt {
     pub digest: Option<String>,
     /// Time worked.
     pub duration: Option<Duration>,
+    /// Tokens written a second, which follows from the two before.
+    #[serde(default)]
+    pub tokens_per_second: Option<TokenRate>,
     /// What the job cost, as charged.
     pub paid: Option<Msat>,
     /// The customer's credit after it.

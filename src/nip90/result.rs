@@ -85,6 +85,9 @@ fn receipt_words(receipt: &Receipt) -> Vec<Words> {
     if let Some(duration) = receipt.duration {
         tags.push(words!["duration_ms", duration.as_millis()]);
     }
+    if let Some(rate) = receipt.tokens_per_second {
+        tags.push(words!["tokens_per_second", rate]);
+    }
     if let Some(paid) = receipt.paid {
         tags.push(words!["paid", paid.as_msat()]);
     }
@@ -121,6 +124,7 @@ pub(super) fn read_result(tags: &TagList<'_>, content: String) -> JobResult {
             mflops: number("mflops"),
             digest: tags.value("digest").map(|d| plain_line(d, MAX_DIGEST_BYTES)).filter(|digest| !digest.is_empty()),
             duration: number("duration_ms").map(Duration::from_millis),
+            tokens_per_second: tags.value("tokens_per_second").and_then(|rate| rate.parse().ok()),
             paid: tags.value("paid").and_then(tags::msat),
             credit: tags.value("credit").and_then(tags::msat),
             terms: read_terms(tags),

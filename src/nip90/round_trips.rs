@@ -59,6 +59,7 @@ fn receipt() -> Receipt {
         mflops: Some(26),
         digest: Some("sha256:ab".into()),
         duration: Some(Duration::from_millis(1_234)),
+        tokens_per_second: TokenRate::of(5, Duration::from_millis(1_234)),
         paid: Some(Msat::sat(21)),
         credit: Some(Msat::ZERO),
         terms: Some(Terms::Prepay),
@@ -144,6 +145,12 @@ fn feedback_is_read_by_the_customer_as_it_was_meant() {
             ..Feedback::of(Status::PaymentRequired)
         },
         Feedback::of(Status::Processing),
+        Feedback {
+            text: Some("position 3 in the queue, about 40 s".into()),
+            queue: Some(Standing { position: 3, wait: Some(Duration::from_secs(40)) }),
+            ..Feedback::of(Status::Processing)
+        },
+        Feedback { queue: Some(Standing { position: 1, wait: None }), ..Feedback::of(Status::Processing) },
         Feedback { seq: Some(3), content: "a piece\nof ⚡".into(), ..Feedback::of(Status::Partial) },
         Feedback::error(&Refusal::bad_request("param 'top_k': 'x' is no number")),
     ];

@@ -73,7 +73,7 @@ impl Provider {
     /// # Errors
     /// [`crate::store::StoreError`].
     pub async fn cancel(self: &Arc<Self>, job: JobId) -> Result<crate::job::Job, crate::store::StoreError> {
-        self.tell(job, JobEvent::Cancelled(Canceller::Operator)).await
+        self.tell(job, JobEvent::cancelled(Canceller::Operator)).await
     }
 
     async fn cancel_for_customer(self: &Arc<Self>, jobs: Vec<JobId>, customer: CustomerId) {
@@ -97,7 +97,8 @@ impl Provider {
 
     /// Cancels an open job for its customer.
     pub(super) async fn cancel_opened(self: &Arc<Self>, job: JobId) {
-        if let Err(problem) = self.tell(job, JobEvent::Cancelled(Canceller::Customer)).await {
+        let event = JobEvent::Cancelled { by: Canceller::Customer, shown: self.shown(job) };
+        if let Err(problem) = self.tell(job, event).await {
             warn!(%problem, "A cancellation could not be recorded");
         }
     }

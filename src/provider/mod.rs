@@ -11,6 +11,7 @@ mod clock;
 mod hold;
 mod intake;
 mod publishing;
+mod queue;
 mod quoting;
 mod recovery;
 mod refunds;
@@ -46,7 +47,8 @@ pub use witness::{Moment, Witness};
 pub use zaps::ZapAddress;
 
 use crate::executor::{Prepared, Router};
-use crate::job::{CustomerId, Effect, EffectKey, Job, JobEvent, JobId, Notice, WorkState};
+use crate::job::queue::Lane;
+use crate::job::{CustomerId, Effect, EffectKey, Estimate, Job, JobEvent, JobId, Notice, WorkState};
 use crate::metrics::{JobEnd, Metrics};
 use crate::money::Msat;
 use crate::nip90::{Codec, ReplyTo, SignedEvent};
@@ -54,6 +56,8 @@ use crate::relays::Publisher;
 use crate::store::{Advanced, Store, StoreError};
 use crate::wallet::Wallet;
 use census::Census;
+use queue::Turns;
+use running::Underway;
 
 /// Jobs whose request is kept in memory between two steps; any other is read from the store again.
 const LIVE_JOBS: NonZeroUsize = NonZeroUsize::new(2_048).expect("not zero");
@@ -113,8 +117,8 @@ pub struct Provider {
     preparing: Arc<Semaphore>,
     /// For requests whose inputs have to be fetched: strangers decide how long that takes.
     fetching: Arc<Semaphore>,
-    turns: Arc<Semaphore>,
-    running: Mutex<HashMap<JobId, CancellationToken>>,
+    turns: Arc<Turns>,
+    running: Mutex<HashMap<JobId, Underway>>,
     live: Mutex<LruCache<JobId, Arc<Live>>>,
     in_flight: Mutex<HashSet<(JobId, EffectKey)>>,
     cancelled_early: Mutex<LruCache<(JobId, CustomerId), ()>>,
@@ -160,7 +164,7 @@ impl Provider {
         Arc::new(Self {
             preparing: Arc::new(Semaphore::new(settings.preparing.max(1))),
             fetching: Arc::new(Semaphore::new(FETCHING)),
-            turns: Arc::new(Semaphore::new(settings.jobs_running.max(1))),
+            turns: Turns::new(parts.clock.clone(), parts.router.clone(), settings.jobs_running),
             parts,
             settings,
             census: Census::default(),
@@ -183,6 +187,17 @@ impl Provider {
     pub fn busy(&self) -> Busy {
         let (queued, quoted) = self.census.totals();
         Busy { queued, quoted }
+    }
+
+    /// How many jobs wait for their turn.
+    pub fn waiting(&self) -> usize {
+        self.turns.waiting()
+    }
+
+    /// Tells the queue how long a run of that size took, as each run of ours does: for somebody who knows how fast a lane is
+    /// before its first job. Until then nobody is told how long they wait, and nobody is refused for it.
+    pub fn note_pace(&self, lane: Lane, estimate: Estimate, took: Duration) {
+        self.turns.note_run(lane, estimate, took);
     }
 
     /// The store, for reports.

@@ -76,7 +76,8 @@ impl Provider {
         self.publish_notice(job, EffectKey::PublishPaymentRequired, &feedback, invoice.expires_at).await
     }
 
-    /// Says that the work begins, if it has not ended by then: a job that takes no time needs no announcement.
+    /// Says that the work begins, or where the job waits for its turn, if it has not ended by then: a job that takes no time
+    /// needs no announcement.
     pub(super) async fn publish_processing(self: &Arc<Self>, job: &Job) -> Result<(), StoreError> {
         tokio::select! {
             () = tokio::time::sleep(ANNOUNCE_AFTER) => {}
@@ -85,7 +86,9 @@ impl Provider {
         if lock(&self.running).contains_key(&job.id)
             && let Some(live) = self.live(job.id).await?
         {
-            self.answer(&live.reply_to, Feedback::of(Status::Processing));
+            let queue = self.turns.tell(job.id);
+            let text = queue.map(|standing| standing.to_string());
+            self.answer(&live.reply_to, Feedback { text, queue, ..Feedback::of(Status::Processing) });
         }
         Ok(())
     }

@@ -1,14 +1,18 @@
 //! From request to quote to invoice.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use jiff::SignedDuration;
-use tracing::{debug, info, warn};
+use futures::FutureExt;
+use jiff::{SignedDuration, Timestamp};
+use tracing::{debug, error, info, warn};
 
-use super::{HOLD_SLACK, Moment, PREPARE_LIMIT, Provider};
-use crate::job::admission::{Turned, too_dear};
+use super::{HOLD_SLACK, Moment, Offer, PREPARE_LIMIT, Provider};
+use crate::executor::Prepared;
+use crate::job::admission::{Turned, too_dear, too_late};
+use crate::job::queue::{Lane, Ticket};
 use crate::job::{Code, Job, JobEvent, JobRequest, QuoteDraft, Refusal, Terms};
 use crate::lnurl::Target;
 use crate::money::Msat;
@@ -50,10 +54,11 @@ impl Provider {
             let refusal = Refusal::unsupported(format!("this provider does not offer {}", request.kind));
             return self.turn_away(&request, Turned::away(&request, refusal)).await;
         };
+        let preparing = AssertUnwindSafe(executor.prepare(&request)).catch_unwind();
         let prepared = tokio::select! {
-            prepared = tokio::time::timeout(PREPARE_LIMIT, executor.prepare(&request)) => {
+            prepared = tokio::time::timeout(PREPARE_LIMIT, preparing) => {
                 let too_long = || Refusal::new(Code::Timeout, "the inputs could not be fetched and read in time");
-                prepared.unwrap_or_else(|_| Err(too_long()))
+                prepared.map_or_else(|_| Err(too_long()), |prepared| prepared.unwrap_or_else(|_| Err(panicked())))
             }
             // Not taken: the relays still have it, and the next start asks for it again.
             () = self.closing.cancelled() => {
@@ -70,7 +75,7 @@ impl Provider {
         };
         let capabilities = self.parts.wallet.as_ref().map(|wallet| wallet.capabilities());
         let draft = QuoteDraft {
-            rates: offer.rates,
+            rates: prepared.rates.unwrap_or(offer.rates),
             estimate: prepared.estimate,
             terms: offer.terms_with(self.parts.wallet.as_deref()),
             on_the_house: self.settings.rules.on_the_house.contains(&request.customer),
@@ -84,6 +89,10 @@ impl Provider {
         if self.was_cancelled_early(id, customer) || request.is_expired(now) {
             self.census.leave(id);
             return Ok(());
+        }
+        if let Some(refusal) = self.would_begin_too_late(&request, &prepared, &draft, &offer, now) {
+            self.census.leave(id);
+            return self.turn_away(&request, Turned::away(&request, refusal)).await;
         }
         match self.parts.store.open_job(request.clone(), prepared.clone(), draft, now).await? {
             Opened::Known => {
@@ -113,6 +122,35 @@ impl Provider {
             }
         }
         Ok(())
+    }
+
+    /// Why a job is not sold whose turn would come too late. Before it is paid, because afterwards the money would have to go
+    /// back.
+    fn would_begin_too_late(
+        &self,
+        request: &JobRequest,
+        prepared: &Prepared,
+        draft: &QuoteDraft,
+        offer: &Offer,
+        now: Timestamp,
+    ) -> Option<Refusal> {
+        let price = draft.price();
+        // A job of the day's free ones is taken for a paid one: should it expire in the queue, nobody has lost anything.
+        let paid = draft.terms != Terms::Free && !draft.on_the_house && !price.is_zero();
+        let longest = (paid && draft.terms == Terms::Hold).then(|| offer.longest_wait());
+        if request.expires_at.is_none() && longest.is_none() {
+            return None;
+        }
+        let ticket = Ticket {
+            job: request.id,
+            customer: request.customer,
+            price,
+            paid,
+            lane: Lane { kind: request.kind, name: prepared.lane.clone() },
+            estimate: prepared.estimate,
+            entered: now,
+        };
+        too_late(self.turns.wait_of(&ticket)?, request.expires_at, longest, now)
     }
 
     async fn turn_away(self: &Arc<Self>, request: &JobRequest, turned: Turned) -> Result<(), StoreError> {
@@ -176,6 +214,12 @@ impl Provider {
             .when(|problem: &WalletError| problem.is_passing() && !self.closing.is_cancelled())
             .await
     }
+}
+
+fn panicked() -> Refusal {
+    // What it says may hold the customer's words.
+    error!("Making a request ready panicked");
+    Refusal::new(Code::Backend, "the provider failed on this request; change it or try again later")
 }
 
 /// What is wrong with the address a request wants credit paid back to: told at once, not when the credit is there.

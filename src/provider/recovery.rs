@@ -53,7 +53,7 @@ impl Provider {
             if effect == Effect::Run && recoveries > MOST_RECOVERIES {
                 warn!("Gave up job {job}: found undone at {recoveries} starts");
                 let failure = Failure::backend("the job could not be finished over several restarts of the provider");
-                self.tell(job, JobEvent::RunFailed(failure)).await?;
+                self.tell(job, JobEvent::run_failed(failure)).await?;
                 continue;
             }
             // The list may be a moment old: what has been done since is not done again.
@@ -77,7 +77,10 @@ impl Provider {
         loop {
             let done = tokio::select! {
                 () = shutdown.cancelled() => return,
-                _ = tick.tick() => self.look_at_outbox(&mut seen).await,
+                _ = tick.tick() => {
+                    self.turns.look();
+                    self.look_at_outbox(&mut seen).await
+                }
                 _ = prune.tick() => self.forget_old(retention).await,
             };
             if let Err(problem) = done {

@@ -1,78 +1,144 @@
 //! The work itself: a turn, the executor, the signed result.
 
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{Live, Moment, Provider, lock};
-use crate::executor::Piece;
-use crate::job::{Code, EffectKey, Failure, Job, JobEvent, JobId, Outcome, PaymentState, Terms};
+use crate::executor::{Executor, Piece};
+use crate::job::queue::{Lane, Ticket};
+use crate::job::{Code, EffectKey, Failure, Job, JobEvent, JobId, Outcome, PaymentState, Terms, Usage};
 use crate::money::Msat;
 use crate::nip90::{Amount, Feedback, JobResult, Receipt, Status};
 use crate::store::{FinishedWork, StoreError};
 
+/// A run from when it is asked for until it ends, its wait included.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Underway {
+    cancel: CancellationToken,
+    shown: Shown,
+}
+
+/// What the customer was shown of the output by now: what the relays have. A run that ends with the process takes the
+/// count with it, and then nothing is charged.
+#[derive(Debug, Clone, Default)]
+struct Shown(Arc<Mutex<Usage>>);
+
+impl Shown {
+    fn so_far(&self) -> Usage {
+        *lock(&self.0)
+    }
+}
+
 impl Provider {
-    /// Does a job's work when its turn comes. A process that dies in between does it again: nothing of it was seen.
+    /// Does a job's work when its turn comes. A process that dies in between does it again: nothing of it was promised.
     pub(super) async fn run(self: &Arc<Self>, job: &Job) -> Result<(), StoreError> {
-        let cancel = self.stop.child_token();
-        lock(&self.running).insert(job.id, cancel.clone());
-        let done = self.run_until(job, &cancel).await;
+        let underway = Underway { cancel: self.stop.child_token(), shown: Shown::default() };
+        lock(&self.running).insert(job.id, underway.clone());
+        let done = self.run_until(job, &underway).await;
         lock(&self.running).remove(&job.id);
         done
     }
 
-    async fn run_until(self: &Arc<Self>, job: &Job, cancel: &CancellationToken) -> Result<(), StoreError> {
+    async fn run_until(self: &Arc<Self>, job: &Job, underway: &Underway) -> Result<(), StoreError> {
+        // The request is not kept in memory while its job waits.
+        let Some(ticket) = self.live(job.id).await?.map(|live| ticket_of(job, &live)) else {
+            return self.run_failed(job, Failure::backend("the request is no longer kept"), Usage::NONE).await;
+        };
+        let lane = ticket.lane.clone();
         let turn = tokio::select! {
-            turn = Arc::clone(&self.turns).acquire_owned() => turn,
-            () = cancel.cancelled() => return Ok(()),
+            turn = self.turns.wait_for(ticket) => turn,
+            () = underway.cancel.cancelled() => return Ok(()),
+            // Its lane may never have room again.
+            () = self.until_expired(job) => return self.run_failed(job, expired(), Usage::NONE).await,
         };
         // Shutting down before its turn came: it stays in the outbox.
-        let Ok(turn) = turn else { return Ok(()) };
+        let Some(turn) = turn else { return Ok(()) };
         // Called off before it was noted as running.
         if lock(&self.called_off).contains(&job.id) {
             return Ok(());
         }
         let Some(live) = self.live(job.id).await? else {
-            return self.run_failed(job, Failure::backend("the request is no longer kept")).await;
+            return self.run_failed(job, Failure::backend("the request is no longer kept"), Usage::NONE).await;
         };
         let now = self.parts.clock.now();
         if live.expires_at.is_some_and(|at| at <= now) {
-            let failure = Failure { code: Code::Expired, text: "the request expired before its turn came".into() };
-            return self.run_failed(job, failure).await;
+            return self.run_failed(job, expired(), Usage::NONE).await;
         }
         let Some(executor) = self.parts.router.get(job.kind) else {
-            return self.run_failed(job, Failure::backend("this kind of job is no longer offered")).await;
+            let failure = Failure::backend("this kind of job is no longer offered");
+            return self.run_failed(job, failure, Usage::NONE).await;
         };
-        let (partial, pieces) = mpsc::unbounded_channel();
-        // Output that is not paid for is not shown, not even in pieces; nor is output whose payment would still be given back
-        // in full, were the job cancelled or failed at its last word.
-        let streams = live.prepared.stream && job.payment == PaymentState::Free;
+        if turn.was_waited_for() {
+            let text = Some("the work has begun".to_owned());
+            self.answer(&live.reply_to, Feedback { text, ..Feedback::of(Status::Processing) });
+        }
         let running = self.parts.metrics.run_begins();
-        let outcome = {
-            let mut work = executor.run(&live.prepared, streams.then_some(partial), cancel);
-            tokio::select! {
-                // A piece still waiting for its relays' word is on its way to them; the result does not wait for it.
-                outcome = &mut work => outcome,
-                // No more pieces come, or they can't be written.
-                () = self.publish_partials(&live, pieces) => work.await,
-            }
-        };
+        let outcome = self.work(executor.as_ref(), job, &live, underway).await;
+        if let Ok(outcome) = &outcome {
+            self.turns.note_run(lane, live.prepared.estimate, outcome.duration);
+        }
         // The next job may begin: making this one's result durable keeps the disk busy, not the model.
         drop((turn, running));
         self.parts.witness.at(Moment::After(EffectKey::Run), job.id).await;
         match outcome {
             Ok(outcome) => self.run_finished(job, live, outcome).await,
             // Parked by a shutdown: stays in the outbox. Cancelled by somebody: the job is over already.
-            Err(_) if cancel.is_cancelled() => Ok(()),
-            Err(failure) => self.run_failed(job, failure).await,
+            Err(_) if underway.cancel.is_cancelled() => Ok(()),
+            Err(failure) => self.run_failed(job, failure, underway.shown.so_far()).await,
         }
     }
 
-    async fn run_failed(self: &Arc<Self>, job: &Job, failure: Failure) -> Result<(), StoreError> {
+    /// The executor's work, shown while it is done where that is asked for and allowed. A panic in it ends this job alone.
+    async fn work(
+        self: &Arc<Self>,
+        executor: &dyn Executor,
+        job: &Job,
+        live: &Live,
+        underway: &Underway,
+    ) -> Result<Outcome, Failure> {
+        let (partial, pieces) = mpsc::unbounded_channel();
+        // Output that is not paid for is not shown, not even in pieces. What is shown is charged, so only where there is
+        // nothing to charge or the money is ours already.
+        let streams = live.prepared.stream && job.payment.allows_publishing();
+        let running = executor.run(&live.prepared, streams.then_some(partial), &underway.cancel);
+        let mut work = AssertUnwindSafe(running).catch_unwind();
+        let outcome = tokio::select! {
+            // A piece still waiting for its relays' word is on its way to them; the result does not wait for it.
+            outcome = &mut work => outcome,
+            // No more pieces come, or they can't be written.
+            () = self.publish_partials(live, &underway.shown, pieces) => work.await,
+        };
+        outcome.unwrap_or_else(|_| {
+            // What it says may hold the customer's words.
+            error!("The work on job {} panicked", job.id);
+            Err(Failure::backend("the provider failed while working on this job; please try again"))
+        })
+    }
+
+    async fn until_expired(&self, job: &Job) {
+        match job.expires_at {
+            Some(at) => {
+                let left = at.duration_since(self.parts.clock.now());
+                tokio::time::sleep(Duration::try_from(left).unwrap_or(Duration::ZERO)).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What the customer of a running job was shown of it by now.
+    pub(super) fn shown(&self, job: JobId) -> Usage {
+        lock(&self.running).get(&job).map_or(Usage::NONE, |underway| underway.shown.so_far())
+    }
+
+    async fn run_failed(self: &Arc<Self>, job: &Job, failure: Failure, shown: Usage) -> Result<(), StoreError> {
         info!(code = %failure.code, "Job {} failed", job.id);
-        self.tell(job.id, JobEvent::RunFailed(failure)).await?;
+        self.tell(job.id, JobEvent::RunFailed { failure, shown }).await?;
         Ok(())
     }
 
@@ -102,26 +168,28 @@ impl Provider {
     /// Stops a run, here if it runs here.
     pub(super) async fn stop_run(self: &Arc<Self>, job: JobId) -> Result<(), StoreError> {
         lock(&self.called_off).put(job, ());
-        if let Some(cancel) = lock(&self.running).get(&job) {
-            cancel.cancel();
+        if let Some(underway) = lock(&self.running).get(&job) {
+            underway.cancel.cancel();
         }
         self.tell(job, JobEvent::NoticeDone(EffectKey::StopRun)).await?;
         Ok(())
     }
 
-    /// Sends new output as it comes, in pieces of their own, no more often than configured. What is left at the end is not
-    /// sent: the result is whole.
-    async fn publish_partials(&self, live: &Live, mut pieces: mpsc::UnboundedReceiver<Piece>) {
+    /// Sends new output as it comes, in pieces of their own, no more often than configured, and counts what a relay has. What
+    /// is left at the end is not sent: the result is whole.
+    async fn publish_partials(&self, live: &Live, shown: &Shown, mut pieces: mpsc::UnboundedReceiver<Piece>) {
         let mut seq = 0;
-        while let Some(Piece { mut text, .. }) = pieces.recv().await {
-            let due =
-                tokio::time::sleep(if seq == 0 { std::time::Duration::ZERO } else { self.settings.partial_every });
+        while let Some(Piece { mut text, mut tokens }) = pieces.recv().await {
+            let due = tokio::time::sleep(if seq == 0 { Duration::ZERO } else { self.settings.partial_every });
             tokio::pin!(due);
             loop {
                 tokio::select! {
                     () = &mut due => break,
                     piece = pieces.recv() => match piece {
-                        Some(piece) => text.push_str(&piece.text),
+                        Some(piece) => {
+                            text.push_str(&piece.text);
+                            tokens = piece.tokens;
+                        }
                         None => return,
                     },
                 }
@@ -130,12 +198,34 @@ impl Provider {
             seq += 1;
             match self.parts.codec.feedback(&live.reply_to, &feedback, self.parts.clock.now()) {
                 Ok(event) => {
-                    self.parts.publisher.publish(&event, &live.reply_to.relays).await;
+                    let report = self.parts.publisher.publish(&event, &live.reply_to.relays).await;
+                    if report.accepted() > 0 {
+                        let prompt_tokens = live.prepared.estimate.prompt_tokens;
+                        *lock(&shown.0) = Usage { prompt_tokens, generated_tokens: tokens };
+                        self.parts.witness.at(Moment::Shown, live.reply_to.job).await;
+                    }
                 }
                 Err(problem) => return warn!(%problem, "A partial result could not be written"),
             }
         }
     }
+}
+
+/// A job's place in the queue. It waits since it became ready to run, also over a restart.
+fn ticket_of(job: &Job, live: &Live) -> Ticket {
+    Ticket {
+        job: job.id,
+        customer: job.customer,
+        price: job.quote.price,
+        paid: job.quote.terms != Terms::Free,
+        lane: Lane { kind: job.kind, name: live.prepared.lane.clone() },
+        estimate: live.prepared.estimate,
+        entered: job.changed_at,
+    }
+}
+
+fn expired() -> Failure {
+    Failure { code: Code::Expired, text: "the request expired before its turn came".into() }
 }
 
 /// The result and its receipt.
@@ -152,6 +242,7 @@ fn result_of(job: &Job, credit: Msat, outcome: &Outcome) -> JobResult {
             mflops: outcome.mflops(),
             digest: outcome.digest.clone(),
             duration: Some(outcome.duration),
+            tokens_per_second: outcome.tokens_per_second(),
             paid: Some(charged),
             credit: (job.payment != PaymentState::Free || !credit.is_zero()).then_some(credit),
             terms: Some(job.quote.terms),

@@ -29,6 +29,11 @@ impl Offer {
         time_limit.saturating_mul(2).saturating_add(HOLD_SLACK)
     }
 
+    /// How long of that a job may wait for its turn.
+    pub fn longest_wait(&self) -> Duration {
+        self.hold_for.saturating_sub(HOLD_SLACK) / 2
+    }
+
     /// The terms a wallet can really do: a job whose payment it can't hold for long enough is paid before instead.
     pub fn terms_with(&self, wallet: Option<&dyn Wallet>) -> Terms {
         let longest = wallet.and_then(Wallet::hold_invoices).map(HoldInvoices::longest_hold);
@@ -46,7 +51,7 @@ pub struct Settings {
     pub offers: BTreeMap<JobKind, Offer>,
     /// Who may order, and how much at once.
     pub rules: Rules,
-    /// Jobs worked on at once; further ones wait their turn.
+    /// Jobs worked on at once; further ones wait their turn. 0 for as many as the executors have room for.
     pub jobs_running: usize,
     /// Requests made ready (inputs fetched, tokens counted) at once; further ones wait in the relays' queue.
     pub preparing: usize,

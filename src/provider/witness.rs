@@ -15,6 +15,8 @@ pub enum Moment {
     Before(EffectKey),
     /// The world has seen the act, the store has not.
     After(EffectKey),
+    /// A relay has another piece of the output, and it counts as shown.
+    Shown,
 }
 
 impl std::fmt::Display for Moment {
@@ -24,6 +26,7 @@ impl std::fmt::Display for Moment {
             Self::Told(fact) => write!(f, "told {fact}"),
             Self::Before(act) => write!(f, "before {act}"),
             Self::After(act) => write!(f, "after {act}"),
+            Self::Shown => f.write_str("shown another piece"),
         }
     }
 }

@@ -12,6 +12,7 @@ use tracing::warn;
 use super::book::{Book, NotBegun, Word, fee_limit};
 use super::purchase::{Choice, Ending, Limits, Offer, Purchase, Receipt, Step};
 use crate::job::id::ProviderId;
+use crate::job::queue::Standing;
 use crate::job::{JobId, Refusal, Terms};
 use crate::money::Msat;
 use crate::nip90::{Answer, SignedEvent};
@@ -81,6 +82,8 @@ pub enum Progress {
         provider: ProviderId,
         /// Its words.
         text: Option<String>,
+        /// Where the job waits for its turn.
+        queue: Option<Standing>,
     },
     /// A piece of output.
     Piece(String),
@@ -218,7 +221,7 @@ impl Buyer {
                 match step {
                     Step::Offered(offer) => progress(Progress::Offered(offer)),
                     Step::Passed { provider, why } => progress(Progress::Passed { provider, why }),
-                    Step::Working { provider, text } => progress(Progress::Working { provider, text }),
+                    Step::Working { provider, text, queue } => progress(Progress::Working { provider, text, queue }),
                     Step::Piece(text) => progress(Progress::Piece(text)),
                     Step::Refused { provider, refusal } => progress(Progress::Refused { provider, refusal }),
                     Step::Pay(offer) => {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::job::id::{EventId, PaymentHash, ProviderId};
+use crate::job::queue::Standing;
 use crate::job::{JobId, Refusal, Terms};
 use crate::money::Msat;
 use crate::nip90::{Answer, AnswerBody, Feedback, JobResult, Status};
@@ -84,6 +85,8 @@ pub enum Step {
         provider: ProviderId,
         /// Its words.
         text: Option<String>,
+        /// Where the job waits for its turn.
+        queue: Option<Standing>,
     },
     /// A piece of output, in order, none twice.
     Piece(String),
@@ -266,7 +269,7 @@ impl Purchase {
                 }
             },
             Status::PaymentRequired | Status::Success | Status::Pong => Vec::new(),
-            Status::Processing => vec![Step::Working { provider, text: feedback.text }],
+            Status::Processing => vec![Step::Working { provider, text: feedback.text, queue: feedback.queue }],
             Status::Partial => self.piece(feedback),
             Status::Error => {
                 let refusal = Refusal::new(

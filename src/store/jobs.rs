@@ -186,6 +186,7 @@ impl Store {
                     db.prepare_cached("INSERT INTO results (job, event, outcome) VALUES (?1, ?2, ?3)")?.execute(
                         params![job.0, to_json(&event, "results.event")?, to_json(&outcome, "results.outcome")?],
                     )?;
+                    count_work(db, &advanced.job, &outcome, now)?;
                     zaps::remember_event(db, event.id, job, now)?;
                 }
                 Ok(advanced)
@@ -380,6 +381,24 @@ fn count_free_job(db: &Connection, customer: CustomerId, day: i64) -> Result<(),
          ON CONFLICT (customer, day) DO UPDATE SET jobs = jobs + 1",
     )?
     .execute(params![customer.0, day])?;
+    Ok(())
+}
+
+/// Keeps what a job took for longer than its result.
+fn count_work(db: &Connection, job: &Job, outcome: &Outcome, now: Timestamp) -> Result<(), StoreError> {
+    // More than fits the column is more than anybody computes.
+    let mflops = outcome.mflops().map(|mflops| i64::try_from(mflops).unwrap_or(i64::MAX));
+    db.prepare_cached(
+        "INSERT INTO work_done (job, kind, at, prompt_tokens, generated_tokens, mflops) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute(params![
+        job.id.0,
+        job.kind.request_kind(),
+        millis(now),
+        outcome.usage.prompt_tokens,
+        outcome.usage.generated_tokens,
+        mflops,
+    ])?;
     Ok(())
 }
 

@@ -31,7 +31,7 @@ pub use jobs::{Advanced, FinishedWork, OpenInvoice, Opened, StoredJob};
 pub use outbox::Pending;
 pub use refunds::{NewRefund, NotReserved};
 pub use settlements::BookedPayment;
-pub use views::{AccountBalance, DayEarnings, EntryRow, JobFilter, JobRow};
+pub use views::{AccountBalance, DayEarnings, EntryRow, JobFilter, JobRow, WorkDone};
 pub use zaps::ZapRow;
 
 use columns::{millis, time};

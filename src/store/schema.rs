@@ -4,7 +4,11 @@ use rusqlite_migration::{M, Migrations};
 
 /// Every migration in order.
 pub(super) fn migrations() -> Migrations<'static> {
-    Migrations::new(vec![M::up(include_str!("0001_foundation.sql")), M::up(include_str!("0002_zaps_and_refunds.sql"))])
+    Migrations::new(vec![
+        M::up(include_str!("0001_foundation.sql")),
+        M::up(include_str!("0002_zaps_and_refunds.sql")),
+        M::up(include_str!("0003_work_done.sql")),
+    ])
 }
 
 #[cfg(test)]
@@ -12,6 +16,35 @@ mod tests {
     #[test]
     fn the_migrations_are_valid() {
         assert_eq!(super::migrations().validate(), Ok(()));
+    }
+
+    #[test]
+    fn work_done_before_it_was_counted_is_counted() {
+        let mut db = rusqlite::Connection::open_in_memory().unwrap();
+        super::migrations().to_version(&mut db, 2).unwrap();
+        let outcome = r#"{"usage": {"prompt_tokens": 10, "generated_tokens": 5}, "parameters": 885888}"#;
+        let unknown = r#"{"usage": {"prompt_tokens": 1, "generated_tokens": 2}, "parameters": null}"#;
+        for (job, outcome) in [(1, outcome), (2, unknown)] {
+            db.execute(
+                "INSERT INTO jobs (id, customer, kind, work, payment, terms, opened_at, changed_at, version, state)
+                 VALUES (?1, x'00', 5050, 'delivered', 'free', 'free', 1, 2, 1, '{}')",
+                [[job]],
+            )
+            .unwrap();
+            db.execute(
+                "INSERT INTO results (job, event, outcome) VALUES (?1, '{}', ?2)",
+                rusqlite::params![[job], outcome],
+            )
+            .unwrap();
+        }
+        super::migrations().to_latest(&mut db).unwrap();
+        let mut rows = db.prepare("SELECT kind, at, prompt_tokens, generated_tokens, mflops FROM work_done").unwrap();
+        let counted: Vec<(i64, i64, i64, i64, Option<i64>)> = rows
+            .query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(counted, [(5050, 2, 10, 5, Some(26)), (5050, 2, 1, 2, None)]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The money rules over the real database, under random interleavings of several jobs and customers.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -93,8 +94,10 @@ enum Act {
     Release,
     Lapse,
     Finish(u32),
-    Fail,
-    Cancel,
+    /// By the time limit or by us, after so many tokens were shown.
+    Fail(bool, u32),
+    /// After so many tokens were shown.
+    Cancel(Canceller, u32),
     /// Of so much more or less than the invoice, to which purse.
     Zap(i8, Purse),
     /// Credit set aside, and what the wallet made of it.
@@ -121,8 +124,9 @@ fn acts() -> impl Strategy<Value = Act> {
         1 => Just(Act::Release),
         1 => Just(Act::Lapse),
         4 => (0u32..=10).prop_map(Act::Finish),
-        1 => Just(Act::Fail),
-        1 => Just(Act::Cancel),
+        1 => (any::<bool>(), 0u32..=12).prop_map(|(late, shown)| Act::Fail(late, shown)),
+        1 => (prop_oneof![Just(Canceller::Customer), Just(Canceller::Operator)], 0u32..=12)
+            .prop_map(|(by, shown)| Act::Cancel(by, shown)),
         3 => (-1i8..=1, prop_oneof![Just(Purse::Wallet), Just(Purse::Address)]).prop_map(|(d, p)| Act::Zap(d, p)),
         2 => (0u8..=30, prop_oneof![
             Just(Refunding::Paid), Just(Refunding::Failed), Just(Refunding::GivenUp), Just(Refunding::Open)
@@ -143,6 +147,8 @@ struct World {
     refunded: Msat,
     hashes: u8,
     published: Vec<JobId>,
+    /// The most that was shown of a job that its customer or the time limit ended.
+    shown: HashMap<JobId, u32>,
 }
 
 impl World {
@@ -222,11 +228,14 @@ impl World {
                     self.follow(job, done).await;
                 }
             }
-            Act::Fail => {
-                self.tell(job, JobEvent::RunFailed(Failure::backend("x"))).await;
+            Act::Fail(late, tokens) => {
+                let failure = if *late { Failure::timeout(Duration::ZERO) } else { Failure::backend("x") };
+                let shown = self.show(job, *tokens, *late);
+                self.tell(job, JobEvent::RunFailed { failure, shown }).await;
             }
-            Act::Cancel => {
-                self.tell(job, JobEvent::Cancelled(Canceller::Customer)).await;
+            Act::Cancel(by, tokens) => {
+                let shown = self.show(job, *tokens, *by == Canceller::Customer);
+                self.tell(job, JobEvent::Cancelled { by: *by, shown }).await;
             }
             Act::Zap(delta, purse) => {
                 let Some(Job { invoice: Some(invoice), .. }) = self.job(job).await else { return };
@@ -265,6 +274,14 @@ impl World {
 }
 
 impl World {
+    fn show(&mut self, job: u8, tokens: u32, may_be_charged: bool) -> Usage {
+        if may_be_charged {
+            let most = self.shown.entry(JobId([job; 32])).or_default();
+            *most = tokens.max(*most);
+        }
+        Usage { prompt_tokens: 10, generated_tokens: tokens }
+    }
+
     fn next_hash(&mut self) -> PaymentHash {
         self.hashes += 1;
         PaymentHash([100 + self.hashes; 32])
@@ -329,6 +346,7 @@ async fn live_through(story: Vec<(u8, Act)>) {
         refunded: Msat::ZERO,
         hashes: 0,
         published: vec![],
+        shown: HashMap::new(),
     };
     for (job, act) in story {
         world.act(job, &act).await;
@@ -342,6 +360,14 @@ async fn live_through(story: Vec<(u8, Act)>) {
     assert_eq!(of(Account::Address), MsatDelta::plus(world.zapped));
     let sum = balances.iter().try_fold(MsatDelta::ZERO, |sum, line| sum.checked_add(line.balance));
     assert_eq!(sum, Some(MsatDelta::ZERO), "what came in is credit, income or in escrow");
+    for job in world.store.list_jobs(JobFilter::default()).await.unwrap() {
+        if !world.published.contains(&job.id) {
+            let most = world.shown.get(&job.id).copied().unwrap_or(0);
+            let charged = job.cost.unwrap_or(Msat::ZERO);
+            let allowed = job.quote.cost(Usage { prompt_tokens: 10, generated_tokens: most });
+            assert!(charged.is_zero() || most > 0 && charged <= allowed, "{charged} for {most} tokens shown");
+        }
+    }
     for pending in world.store.pending().await.unwrap() {
         let job = world.store.job(pending.job).await.unwrap().unwrap();
         if pending.effect.key() == EffectKey::PublishResult {
@@ -377,7 +403,7 @@ async fn two_quotes_at_once_never_spend_the_same_credit() {
     store.open_job(request(1, 1), prepared(), draft(Terms::Prepay), START).await.unwrap();
     store.advance(JobId([1; 32]), JobEvent::InvoiceIssued(invoice(1, Msat::sat(21))), START).await.unwrap();
     store.advance(JobId([1; 32]), JobEvent::PaymentSettled { amount: Msat::sat(42) }, START).await.unwrap();
-    store.advance(JobId([1; 32]), JobEvent::RunFailed(Failure::backend("x")), START).await.unwrap();
+    store.advance(JobId([1; 32]), JobEvent::run_failed(Failure::backend("x")), START).await.unwrap();
     assert_eq!(store.credit(customer).await.unwrap(), Msat::sat(42));
     let open = |job| store.open_job(request(job, 1), prepared(), draft(Terms::Prepay), START);
     let (two, three, four) = tokio::join!(open(2), open(3), open(4));
@@ -491,6 +517,43 @@ async fn pruning_forgets_prompts_but_never_the_books() {
 }
 
 #[tokio::test]
+async fn the_work_of_free_and_paid_jobs_is_counted_by_day_and_outlives_their_results() {
+    let (store, _closing) = Store::in_memory().unwrap();
+    let deliver = async |job: u8, terms, parameters, now| {
+        store.open_job(request(job, 1), prepared(), draft(terms), START).await.unwrap();
+        if terms != Terms::Free {
+            let issued = JobEvent::InvoiceIssued(invoice(job, Msat::sat(21)));
+            store.advance(JobId([job; 32]), issued, START).await.unwrap();
+            let paid = JobEvent::PaymentSettled { amount: Msat::sat(21) };
+            store.advance(JobId([job; 32]), paid, START).await.unwrap();
+        }
+        let outcome = Outcome { parameters, ..outcome(4) };
+        store.finish(JobId([job; 32]), FinishedWork { outcome, ..work(4) }, now).await.unwrap();
+        store.advance(JobId([job; 32]), JobEvent::ResultPublished, now).await.unwrap();
+    };
+    deliver(1, Terms::Prepay, Some(1_000_000), START).await;
+    deliver(2, Terms::Free, Some(500_000), START).await;
+    deliver(3, Terms::Free, None, at(90_000)).await;
+    // Finished, and not out yet.
+    store.open_job(request(4, 1), prepared(), draft(Terms::Free), START).await.unwrap();
+    store.finish(JobId([4; 32]), work(4), START).await.unwrap();
+    let days = store.earnings(None).await.unwrap();
+    let of = |delivered, tokens: u64, mflops| WorkDone {
+        delivered,
+        prompt_tokens: 10 * u64::from(delivered),
+        generated_tokens: tokens,
+        mflops,
+    };
+    assert_eq!(days.iter().map(|day| day.work).collect::<Vec<_>>(), [of(2, 8, Some(28 + 14)), of(1, 4, None)]);
+    assert_eq!((days[0].jobs, days[0].earned, days[1].jobs), (1, MsatDelta::plus(Msat::sat(15)), 0));
+    assert_eq!(days[0].work.plus(days[1].work), of(3, 12, Some(42)));
+    store.prune(at(100_000), at(100_000), at(100_000)).await.unwrap();
+    assert!(store.job(JobId([3; 32])).await.unwrap().unwrap().outcome.is_none());
+    assert_eq!(store.earnings(None).await.unwrap(), days);
+    assert_eq!(store.earnings(Some(at(90_000))).await.unwrap(), days[1..]);
+}
+
+#[tokio::test]
 async fn a_zap_that_the_job_cannot_use_is_not_kept_as_counted() {
     let (store, _closing) = Store::in_memory().unwrap();
     let zap = |job| ZapRow {
@@ -542,7 +605,7 @@ async fn what_is_paid_back_by_itself_ends_at_the_day_s_limit() {
     store.open_job(request(1, 1), prepared(), draft(Terms::Prepay), START).await.unwrap();
     store.advance(JobId([1; 32]), JobEvent::InvoiceIssued(invoice(1, Msat::sat(21))), START).await.unwrap();
     store.advance(JobId([1; 32]), JobEvent::PaymentSettled { amount: Msat::sat(100) }, START).await.unwrap();
-    store.advance(JobId([1; 32]), JobEvent::RunFailed(Failure::backend("x")), START).await.unwrap();
+    store.advance(JobId([1; 32]), JobEvent::run_failed(Failure::backend("x")), START).await.unwrap();
     let new = |hash: u8, sats: u32, limit: Option<u32>| NewRefund {
         payment_hash: PaymentHash([hash; 32]),
         customer: CustomerId([1; 32]),

@@ -1,5 +1,7 @@
 //! Reports: read for people, never to decide anything.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use rusqlite::params;
 use serde::Serialize;
@@ -26,7 +28,7 @@ pub struct JobFilter {
 /// A line of the list of jobs.
 pub type JobRow = Job;
 
-/// Earnings of a day.
+/// What a day brought: money by the books, work by the receipts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DayEarnings {
     /// The day, UTC.
@@ -38,6 +40,37 @@ pub struct DayEarnings {
     /// Earned, less what was taken back.
     #[serde(rename = "earned_msat")]
     pub earned: MsatDelta,
+    /// The work done, free jobs included.
+    #[serde(flatten)]
+    pub work: WorkDone,
+}
+
+/// Work that was done and delivered, for money or for nothing, by the day it was finished. What was shown of jobs that were
+/// called off is not in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct WorkDone {
+    /// Jobs delivered.
+    pub delivered: u32,
+    /// Tokens read.
+    pub prompt_tokens: u64,
+    /// Tokens written.
+    pub generated_tokens: u64,
+    /// Millions of floating-point operations of the models whose parameter count is known; `None` when none is.
+    pub mflops: Option<u64>,
+}
+
+impl WorkDone {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let mflops = [self.mflops, other.mflops].into_iter().flatten().reduce(u64::saturating_add);
+        Self {
+            delivered: self.delivered.saturating_add(other.delivered),
+            prompt_tokens: self.prompt_tokens.saturating_add(other.prompt_tokens),
+            generated_tokens: self.generated_tokens.saturating_add(other.generated_tokens),
+            mflops,
+        }
+    }
 }
 
 /// A posting with its entry.
@@ -101,34 +134,46 @@ impl Store {
             .await
     }
 
-    /// Earnings by day and kind, oldest first.
+    /// Earnings and work by day and kind, oldest first.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn earnings(&self, since: Option<Timestamp>) -> Result<Vec<DayEarnings>, StoreError> {
         self.writer
             .run(move |db| {
+                let since = since.map_or(0, millis);
+                let mut days: BTreeMap<(i64, JobKind), DayEarnings> = BTreeMap::new();
                 let mut statement = db.prepare_cached(
                     "SELECT at / 86400000 AS day, account, count(DISTINCT job), sum(-msat) FROM postings
                      JOIN entries ON entries.id = postings.entry
-                     WHERE account LIKE 'income:%' AND at >= ?1 GROUP BY day, account ORDER BY day, account",
+                     WHERE account LIKE 'income:%' AND at >= ?1 GROUP BY day, account",
                 )?;
-                let mut rows = statement.query([since.map_or(0, millis)])?;
-                let mut earnings = Vec::new();
+                let mut rows = statement.query([since])?;
                 while let Some(row) = rows.next()? {
                     let account: String = row.get(1)?;
                     let Ok(Account::Income(kind)) = account.parse() else {
                         return Err(StoreError::corrupt("postings.account", "not an income account"));
                     };
-                    let midnight = time(row.get::<_, i64>(0)?.saturating_mul(86_400_000), "entries.at")?;
-                    earnings.push(DayEarnings {
-                        day: midnight.to_zoned(jiff::tz::TimeZone::UTC).date(),
-                        kind,
-                        jobs: row.get(2)?,
-                        earned: MsatDelta::from_msat(row.get(3)?),
-                    });
+                    let line = line_of(&mut days, row.get(0)?, kind)?;
+                    (line.jobs, line.earned) = (row.get(2)?, MsatDelta::from_msat(row.get(3)?));
                 }
-                Ok(earnings)
+                let mut statement = db.prepare_cached(
+                    "SELECT at / 86400000 AS day, work_done.kind, count(*), sum(prompt_tokens), sum(generated_tokens),
+                     sum(mflops) FROM work_done JOIN jobs ON jobs.id = work_done.job
+                     WHERE at >= ?1 AND work = 'delivered' GROUP BY day, work_done.kind",
+                )?;
+                let mut rows = statement.query([since])?;
+                while let Some(row) = rows.next()? {
+                    let kind = JobKind::from_request_kind(row.get(1)?)
+                        .ok_or_else(|| StoreError::corrupt("work_done.kind", "not a kind of job"))?;
+                    line_of(&mut days, row.get(0)?, kind)?.work = WorkDone {
+                        delivered: row.get(2)?,
+                        prompt_tokens: row.get(3)?,
+                        generated_tokens: row.get(4)?,
+                        mflops: row.get(5)?,
+                    };
+                }
+                Ok(days.into_values().collect())
             })
             .await
     }
@@ -236,4 +281,20 @@ impl Store {
             })
             .await
     }
+}
+
+/// The line of a day (since 1970) and kind.
+fn line_of(
+    days: &mut BTreeMap<(i64, JobKind), DayEarnings>,
+    day: i64,
+    kind: JobKind,
+) -> Result<&mut DayEarnings, StoreError> {
+    let midnight = time(day.saturating_mul(86_400_000), "entries.at")?;
+    Ok(days.entry((day, kind)).or_insert_with(|| DayEarnings {
+        day: midnight.to_zoned(jiff::tz::TimeZone::UTC).date(),
+        kind,
+        jobs: 0,
+        earned: MsatDelta::ZERO,
+        work: WorkDone::default(),
+    }))
 }

@@ -91,6 +91,8 @@ impl LlamaServer {
             // One thread: several tests run at once. Each slot has its part of the context.
             .args(["--threads", "1", "--parallel", &SLOTS.to_string()])
             .args(["--ctx-size", &(CONTEXT_TOKENS * u32::try_from(SLOTS).unwrap_or(1)).to_string()])
+            // Unlikely tokens are cut before temperature comes, unless told not to; this model is too sure for that.
+            .args(["--min-p", "0"])
             .args(["--no-webui", "--slots"])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

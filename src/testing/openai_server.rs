@@ -40,6 +40,8 @@ pub struct Manners {
     pub bytewise: bool,
     /// It has no list of models.
     pub no_list: bool,
+    /// It knows `max_completion_tokens` only, as OpenAI's newer models do.
+    pub limit_renamed: bool,
 }
 
 /// A running server.
@@ -74,6 +76,7 @@ struct Asked {
     stream: bool,
     stream_options: Option<StreamOptions>,
     max_tokens: Option<u32>,
+    max_completion_tokens: Option<u32>,
     temperature: Option<f64>,
     seed: Option<u64>,
     #[serde(default)]
@@ -190,6 +193,11 @@ async fn chat(State(desk): State<Arc<Desk>>, axum::Json(body): axum::Json<Value>
         _ => return refusal(400, "unreadable, or no stream", "invalid_request_error", Value::Null),
     };
     desk.asked.send_modify(|bodies| bodies.push(body));
+    if desk.manners.limit_renamed && asked.max_tokens.is_some() {
+        let error = json!({"message": "use the other name", "type": "invalid_request_error", "param": "max_tokens",
+            "code": "unsupported_parameter"});
+        return (StatusCode::BAD_REQUEST, axum::Json(json!({"error": error}))).into_response();
+    }
     let wants_usage = asked.stream_options.is_some_and(|options| options.include_usage);
     let model = asked.model.clone();
     let request = Generate {
@@ -197,7 +205,7 @@ async fn chat(State(desk): State<Arc<Desk>>, axum::Json(body): axum::Json<Value>
         messages: asked.messages,
         sampling: Sampling { temperature: asked.temperature, seed: asked.seed, ..Sampling::default() },
         stop: asked.stop,
-        max_tokens: asked.max_tokens.unwrap_or(u32::MAX),
+        max_tokens: asked.max_tokens.or(asked.max_completion_tokens).unwrap_or(u32::MAX),
         format: Format::Text,
     };
     let mut run = Run::start(Arc::clone(&desk), request);

@@ -71,6 +71,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "identity",
             "nip90",
             "metrics",
+            "fetch",
             "inference",
             "executor",
             "wallet",

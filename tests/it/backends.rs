@@ -91,7 +91,12 @@ impl Inference for Dictated {
     ) -> Result<Generation, InferenceError> {
         let mut pieces = self.pieces.lock().await;
         let (mut text, mut tokens) = (String::new(), 0);
-        while let Some(piece) = pieces.recv().await {
+        loop {
+            let piece = tokio::select! {
+                piece = pieces.recv() => piece,
+                () = cancel.cancelled() => return Err(InferenceError::Cancelled),
+            };
+            let Some(piece) = piece else { break };
             text.push_str(&piece);
             tokens += 1;
             if let Some(sink) = &sink {

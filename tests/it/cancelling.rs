@@ -142,7 +142,7 @@ async fn another_process_cancels_beside_the_running_provider() {
 
     let (store, closing) = market.second_store();
     let now = jiff::Timestamp::now();
-    let cancelled = store.advance(posted.job, JobEvent::Cancelled(Canceller::Operator), now).await.unwrap();
+    let cancelled = store.advance(posted.job, JobEvent::cancelled(Canceller::Operator), now).await.unwrap();
     assert_eq!(cancelled.job.work, WorkState::Cancelled);
     drop(store);
     closing.wait();

@@ -30,6 +30,7 @@ mod node_cli;
 #[cfg(feature = "ldk")]
 mod on_chain;
 mod paying;
+mod queueing;
 mod refunds;
 mod refusing;
 mod relays;

@@ -374,7 +374,7 @@ async fn owe(store: &Store, customer: CustomerId, amount: Msat) {
     let invoice = Invoice { bolt11: "lnbcrt".into(), payment_hash: PaymentHash([1; 32]), amount, expires_at: now };
     store.advance(job, JobEvent::InvoiceIssued(invoice), now).await.unwrap();
     store.advance(job, JobEvent::PaymentSettled { amount }, now).await.unwrap();
-    store.advance(job, JobEvent::RunFailed(Failure::backend("x")), now).await.unwrap();
+    store.advance(job, JobEvent::run_failed(Failure::backend("x")), now).await.unwrap();
     for key in EffectKey::ALL {
         store.advance(job, JobEvent::NoticeDone(key), now).await.unwrap();
     }

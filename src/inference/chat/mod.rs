@@ -8,7 +8,7 @@ mod refusal;
 mod request;
 
 pub use self::reading::{Reading, read};
-pub use self::refusal::{Known, refused};
+pub use self::refusal::{Known, refused, wants_limit_renamed};
 pub use self::request::{ChatRequest, Dialect};
 use super::control::ControlTokens;
 use super::{InferenceError, Message, ModelInfo};

@@ -12,6 +12,8 @@ const TOO_LONG_AT_LLAMA_CPP: &str = "exceed_context_size_error";
 const TOO_LONG_AT_OPEN_AI: &str = "context_length_exceeded";
 /// OpenAI's code, below a 429, for an account that is used up: waiting does not help.
 const NO_CREDIT: &str = "insufficient_quota";
+/// OpenAI's code for a field that a model does not take, named in `param`.
+const NOT_TAKEN: &str = "unsupported_parameter";
 
 /// What we know of a request that was refused, for servers that give no numbers.
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,6 +31,8 @@ struct Details {
     kind: Value,
     #[serde(default)]
     code: Value,
+    #[serde(default)]
+    param: Value,
     #[serde(default)]
     n_prompt_tokens: Option<u32>,
     #[serde(default)]
@@ -56,6 +60,13 @@ impl Details {
             _ => InferenceError::BadRequest("the prompt is longer than the model's context".to_owned()),
         })
     }
+}
+
+/// Whether the model wants the limit by its other name: [`super::ChatRequest::with_limit_renamed`].
+pub fn wants_limit_renamed(trouble: &Trouble) -> bool {
+    let Trouble::Status { status, body } = trouble else { return false };
+    let details = serde_json::from_slice::<Value>(body).map(|body| Details::of(&body)).unwrap_or_default();
+    status.as_u16() == 400 && details.code == NOT_TAKEN && details.param == "max_tokens"
 }
 
 /// What it means that a server did not answer.

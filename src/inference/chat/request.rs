@@ -25,7 +25,10 @@ pub struct ChatRequest<'a> {
     messages: &'a [Message],
     stream: bool,
     stream_options: StreamOptions,
-    max_tokens: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_completion_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,7 +81,8 @@ impl<'a> ChatRequest<'a> {
             messages,
             stream: true,
             stream_options: StreamOptions { include_usage: true },
-            max_tokens,
+            max_tokens: Some(max_tokens),
+            max_completion_tokens: None,
             temperature: sampling.temperature,
             top_p: sampling.top_p,
             top_k: sampling.top_k,
@@ -91,6 +95,13 @@ impl<'a> ChatRequest<'a> {
             response_format: response_format(&request.format, json)?,
             timings_per_token: llama_cpp.then_some(true),
         })
+    }
+
+    /// Calls the limit `max_completion_tokens`, as OpenAI's newer models insist on and most others don't know.
+    #[must_use]
+    pub fn with_limit_renamed(mut self) -> Self {
+        self.max_completion_tokens = self.max_tokens.take();
+        self
     }
 }
 
@@ -146,6 +157,14 @@ mod tests {
             expected.as_object().unwrap().len() + 1,
             "besides, llama.cpp is asked to count in every event"
         );
+    }
+
+    #[test]
+    fn the_limit_goes_by_one_name_at_a_time() {
+        let request = ask("hello");
+        let chat = ChatRequest::new(Dialect::OpenAi, "m", &request.messages, &request, 9, JsonSupport::None).unwrap();
+        let body = serde_json::to_value(chat.with_limit_renamed()).unwrap();
+        assert_eq!((&body["max_completion_tokens"], body.get("max_tokens")), (&json!(9), None));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod counting;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use reqwest::StatusCode;
@@ -23,7 +24,7 @@ use url::Url;
 use self::counting::Counter;
 use super::chat::{self, ChatRequest, Dialect, Known, Reading};
 use super::control::ControlTokens;
-use super::http::{Server, ServerOptions, Trouble};
+use super::http::{Events, Server, ServerOptions, Trouble};
 use super::{Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, PromptTokens, TextSink};
 
 /// Which server, and what it does not tell about itself.
@@ -57,6 +58,8 @@ pub struct OpenAi {
     control: ControlTokens,
     /// The models last heard of.
     known: watch::Sender<Option<Arc<[ModelInfo]>>>,
+    /// It has refused `max_tokens` and wants `max_completion_tokens`.
+    limit_renamed: AtomicBool,
 }
 
 impl fmt::Debug for OpenAi {
@@ -94,7 +97,8 @@ impl OpenAi {
         let server = Server::new(&config.url, config.key.as_ref(), config.options)?;
         let counter = Counter::new(&config)?;
         let control = ControlTokens::usual([]);
-        Ok(Self { config, server, counter, control, known: watch::Sender::new(None) })
+        let (known, limit_renamed) = (watch::Sender::new(None), AtomicBool::new(false));
+        Ok(Self { config, server, counter, control, known, limit_renamed })
     }
 
     /// The models last heard of, or, before the first time, those it lists now.
@@ -150,6 +154,21 @@ impl OpenAi {
         Ok(listed.into())
     }
 
+    /// Asks for an answer, once more when all that was wrong is the name of the limit.
+    async fn begin(&self, asked: ChatRequest<'_>) -> Result<Events, Trouble> {
+        const PATH: &str = "chat/completions";
+        if self.limit_renamed.load(Ordering::Relaxed) {
+            return self.server.post_for_events(PATH, &asked.with_limit_renamed()).await;
+        }
+        match self.server.post_for_events(PATH, &asked).await {
+            Err(trouble) if chat::wants_limit_renamed(&trouble) => {
+                self.limit_renamed.store(true, Ordering::Relaxed);
+                self.server.post_for_events(PATH, &asked.with_limit_renamed()).await
+            }
+            begun => begun,
+        }
+    }
+
     async fn answer(&self, request: &Generate, sink: Option<&TextSink>) -> Result<Generation, InferenceError> {
         let messages = chat::conversation(&request.messages, &self.control)?;
         let models = self.known().await?;
@@ -162,8 +181,7 @@ impl OpenAi {
             max_tokens = chat::fitting(max_tokens, prompt_tokens, context_tokens)?;
         }
         let asked = ChatRequest::new(Dialect::OpenAi, &model.name, &messages, request, max_tokens, model.json)?;
-        let events = self.server.post_for_events("chat/completions", &asked).await;
-        let events = events.map_err(|trouble| chat::refused(trouble, known))?;
+        let events = self.begin(asked).await.map_err(|trouble| chat::refused(trouble, known))?;
         let reading = Reading::new(&request.stop, sink, self.config.options.max_body);
         let answer = chat::read(events, reading).await?;
         Ok(Generation {

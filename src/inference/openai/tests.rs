@@ -142,6 +142,18 @@ async fn the_answer_leaves_room_for_the_prompt() {
 }
 
 #[tokio::test]
+async fn a_server_that_wants_the_limit_by_its_new_name_gets_it() {
+    let server = serve(Manners { limit_renamed: true, ..vllm() }).await;
+    let backend = OpenAi::new(config(server.url())).unwrap();
+    for _ in 0..2 {
+        answer(&backend, &ask("a b")).await.unwrap();
+    }
+    let asked = server.asked();
+    let names = asked.iter().map(|body| body.get("max_tokens").is_some()).collect::<Vec<_>>();
+    assert_eq!(names, [true, false, false], "tried once, and remembered");
+}
+
+#[tokio::test]
 async fn models_are_offered_as_configured() {
     let backend = |models: &[&str], context_tokens| {
         let models = models.iter().map(|name| (*name).to_owned()).collect();

@@ -72,6 +72,11 @@ fn used(tokens: u32) -> JobEvent {
     JobEvent::RunFinished { usage: Usage { prompt_tokens: 10, generated_tokens: tokens } }
 }
 
+/// Output shown, after a prompt that was read.
+fn shown(tokens: u32) -> Usage {
+    Usage { prompt_tokens: 10, generated_tokens: tokens }
+}
+
 /// Every fact, with the amounts that make a difference.
 fn facts(job: &Job) -> Vec<JobEvent> {
     let asked = job.invoice.as_ref().map_or(Msat::sat(21), |invoice| invoice.amount);
@@ -84,12 +89,17 @@ fn facts(job: &Job) -> Vec<JobEvent> {
         JobEvent::Lapsed,
         used(0),
         used(10),
-        JobEvent::RunFailed(Failure::timeout(Duration::from_secs(1))),
-        JobEvent::Cancelled(Canceller::Customer),
-        JobEvent::Cancelled(Canceller::Operator),
+        JobEvent::run_failed(Failure::timeout(Duration::from_secs(1))),
+        JobEvent::cancelled(Canceller::Customer),
         JobEvent::ResultPublished,
         JobEvent::ResultUndeliverable,
     ];
+    for shown in [shown(3), shown(u32::MAX)] {
+        for failure in [Failure::timeout(Duration::from_secs(1)), Failure::backend("x")] {
+            facts.push(JobEvent::RunFailed { failure, shown });
+        }
+        facts.extend([Canceller::Customer, Canceller::Operator].map(|by| JobEvent::Cancelled { by, shown }));
+    }
     for amount in [less, asked, more] {
         facts.push(JobEvent::PaymentSettled { amount });
         facts.push(JobEvent::PaymentHeld { amount });
@@ -155,7 +165,15 @@ fn check(job: &Job, effects: &[Effect], books: &Books, start: Msat, story: &str)
     assert!(owed >= MsatDelta::ZERO, "a customer owes us\n{story}");
     assert!(income <= MsatDelta::plus(job.quote.price), "earned more than quoted\n{story}");
     if matches!(job.work, WorkState::Failed | WorkState::Cancelled | WorkState::Expired) {
-        assert_eq!(income, MsatDelta::ZERO, "earned from a job that was not done\n{story}");
+        let most = job.shown.map_or(Msat::ZERO, |shown| job.quote.cost(shown));
+        assert!(income <= MsatDelta::plus(most), "earned from a job that was not done\n{story}");
+        assert_eq!(income, MsatDelta::plus(job.cost.unwrap_or(Msat::ZERO)), "the job and the books differ\n{story}");
+    }
+    if job.shown.is_some() {
+        let ran_out = job.failure.as_ref().is_some_and(|failure| failure.code == Code::Timeout);
+        let ended_by_customer = job.cancelled_by == Some(Canceller::Customer) || ran_out;
+        assert!(ended_by_customer, "charged for what is our fault\n{story}");
+        assert!(matches!(job.payment, PaymentState::Covered | PaymentState::Settled), "charged unpaid\n{story}");
     }
     for effect in effects {
         if *effect == Effect::Publish(Notice::Result) {
@@ -186,6 +204,9 @@ fn walk(first: Transition, start: Msat) -> HashSet<(WorkState, PaymentState)> {
                 let mut after = books.clone();
                 after.post(&next.entries);
                 let story = format!("{story}\n{} at {now}: {fact:?}", fact.name());
+                if job.shown != next.job.shown {
+                    assert_eq!(next.job.shown, shown_by(&fact), "charged for what was not shown\n{story}");
+                }
                 check(&next.job, &next.effects, &after, start, &story);
                 if !next.changed {
                     // A hold of a job that a zap has paid goes back, as often as it is seen.
@@ -205,6 +226,15 @@ fn walk(first: Transition, start: Msat) -> HashSet<(WorkState, PaymentState)> {
         }
     }
     pairs
+}
+
+/// What a fact says was shown.
+fn shown_by(fact: &JobEvent) -> Option<Usage> {
+    match fact {
+        JobEvent::RunFailed { shown, .. } | JobEvent::Cancelled { shown, .. } => Some(*shown),
+        _ => None,
+    }
+    .filter(|shown| shown.generated_tokens > 0)
 }
 
 #[test]
@@ -275,6 +305,54 @@ fn credit_pays_first_and_a_covered_job_asks_for_no_invoice() {
     assert_eq!(covered.effects[0], Effect::Run);
 }
 
+fn running(terms: Terms) -> Job {
+    let issued = after(&open(terms, Msat::ZERO).job, &[JobEvent::InvoiceIssued(invoice(Msat::sat(21)))]);
+    let amount = Msat::sat(21);
+    let paid =
+        if terms == Terms::Hold { JobEvent::PaymentHeld { amount } } else { JobEvent::PaymentSettled { amount } };
+    after(&issued.job, &[paid]).job
+}
+
+fn told(transition: &Transition) -> &Refusal {
+    let told = transition.effects.iter().find_map(|effect| match effect {
+        Effect::Publish(Notice::Error(refusal)) => Some(refusal),
+        _ => None,
+    });
+    told.unwrap()
+}
+
+#[test]
+fn a_customer_who_cancels_pays_for_what_was_shown_and_has_the_rest_as_credit() {
+    let cancelled = |tokens| JobEvent::Cancelled { by: Canceller::Customer, shown: shown(tokens) };
+    let ended = after(&running(Terms::Prepay), &[cancelled(3)]);
+    assert_eq!((ended.job.work, ended.effects[0].key()), (WorkState::Cancelled, EffectKey::StopRun));
+    assert_eq!((ended.job.cost, ended.job.credited), (Some(Msat::sat(14)), Msat::sat(7)));
+    let words = "cancelled as you asked; 14 sat was charged for the 3 tokens you were shown; 7 sat became credit";
+    assert!(told(&ended).text.starts_with(words), "{}", told(&ended).text);
+    // Credit pays for what was shown like a payment does.
+    let covered = after(&open(Terms::Prepay, Msat::sat(100)).job, &[cancelled(3)]);
+    assert_eq!((covered.job.cost, covered.job.credited), (Some(Msat::sat(14)), Msat::sat(7)));
+    // Never more than the quote, and nothing for nothing.
+    assert_eq!(after(&running(Terms::Prepay), &[cancelled(99)]).job.cost, Some(Msat::sat(21)));
+    let unseen = after(&running(Terms::Prepay), &[cancelled(0)]);
+    assert_eq!((unseen.job.cost, unseen.job.credited), (None, Msat::sat(21)));
+    // Money that is not ours is not taken.
+    let held = after(&running(Terms::Hold), &[cancelled(3)]);
+    assert_eq!((held.job.cost, held.effects.contains(&Effect::CancelHold)), (None, true));
+}
+
+#[test]
+fn what_was_shown_is_charged_at_the_time_limit_and_not_when_the_failure_is_ours() {
+    let failed = |failure| after(&running(Terms::Prepay), &[JobEvent::RunFailed { failure, shown: shown(3) }]).job;
+    let late = failed(Failure::timeout(Duration::from_secs(1)));
+    assert_eq!((late.cost, late.credited, late.work), (Some(Msat::sat(14)), Msat::sat(7), WorkState::Failed));
+    let broken = failed(Failure::backend("x"));
+    assert_eq!((broken.cost, broken.credited), (None, Msat::sat(21)));
+    let by = Canceller::Operator;
+    let stopped = after(&running(Terms::Prepay), &[JobEvent::Cancelled { by, shown: shown(3) }]).job;
+    assert_eq!((stopped.cost, stopped.credited), (None, Msat::sat(21)));
+}
+
 #[test]
 fn postpay_charges_what_was_used_and_keeps_the_result_until_it_is_paid() {
     let finished = after(&open(Terms::Postpay, Msat::ZERO).job, &[used(3)]);
@@ -295,7 +373,7 @@ fn a_hold_is_settled_only_after_the_result_is_stored_and_published_only_after_th
     assert_eq!(finished.effects, [Effect::SettleHold]);
     let settled = after(&finished.job, &[JobEvent::PaymentSettled { amount: Msat::sat(21) }]);
     assert_eq!(settled.effects, [Effect::Publish(Notice::Result)]);
-    let failed = after(&held.job, &[JobEvent::RunFailed(Failure::backend("x"))]);
+    let failed = after(&held.job, &[JobEvent::run_failed(Failure::backend("x"))]);
     assert_eq!(failed.effects[0], Effect::CancelHold);
     let lost = after(&finished.job, &[JobEvent::HoldReleased]);
     assert_eq!((lost.job.work, lost.job.payment), (WorkState::Failed, PaymentState::Released));

@@ -14,8 +14,9 @@ use tokio::net::TcpListener;
 
 use super::relay::TestRelay;
 use crate::daemon::service::{Plan, RefundPlan, Service, StartError};
-use crate::executor::Router;
 use crate::executor::inference::TextExecutor;
+use crate::executor::{Executor, Router};
+use crate::fetch::Fetcher;
 use crate::identity::Signer;
 use crate::inference::Inference;
 use crate::inference::echo::Echo;
@@ -58,6 +59,9 @@ pub async fn within<T>(what: &str, coming: impl Future<Output = T>) -> T {
 /// Puts something between the provider and its wallet.
 type Front = Arc<dyn Fn(FakeWallet) -> Arc<dyn Wallet> + Send + Sync>;
 
+/// Puts something between the provider and what does its work.
+type ExecutorFront = Arc<dyn Fn(Arc<dyn Executor>) -> Arc<dyn Executor> + Send + Sync>;
+
 /// What is different about a market.
 #[allow(missing_debug_implementations)] // Made of traits.
 pub struct MarketBuilder {
@@ -73,6 +77,9 @@ pub struct MarketBuilder {
     own_wallet: Option<Arc<dyn Wallet>>,
     time_limit: Duration,
     backend: Option<Arc<dyn Inference>>,
+    executor: Option<ExecutorFront>,
+    fetcher: Option<Fetcher>,
+    job_patience: Duration,
     clock: Clock,
     witness: Option<Arc<dyn Witness>>,
     metrics: Option<Metrics>,
@@ -133,6 +140,30 @@ impl MarketBuilder {
     #[must_use]
     pub fn backend(mut self, backend: impl Inference + 'static) -> Self {
         self.backend = Some(Arc::new(backend));
+        self
+    }
+
+    /// The provider has its work done through this.
+    #[must_use]
+    pub fn executor_behind(
+        mut self,
+        front: impl Fn(Arc<dyn Executor>) -> Arc<dyn Executor> + Send + Sync + 'static,
+    ) -> Self {
+        self.executor = Some(Arc::new(front));
+        self
+    }
+
+    /// The provider fetches addresses with this; without it it fetches none.
+    #[must_use]
+    pub fn fetcher(mut self, fetcher: Fetcher) -> Self {
+        self.fetcher = Some(fetcher);
+        self
+    }
+
+    /// How long another job's result is waited for.
+    #[must_use]
+    pub fn job_patience(mut self, patience: Duration) -> Self {
+        self.job_patience = patience;
         self
     }
 
@@ -273,11 +304,13 @@ impl MarketBuilder {
         let backend = self.backend.clone().unwrap_or_else(|| Arc::new(Echo::new()));
         let read_limits = ReadLimits { allow_private_relays: true, ..ReadLimits::default() };
         let (codec, us) = (Codec::new(signer.clone(), read_limits), signer.provider_id());
-        let time_limit = self.time_limit;
+        let (time_limit, fetcher, job_patience) = (self.time_limit, self.fetcher, self.job_patience);
+        let front = self.executor.clone();
         let router = move |relays| {
-            let sources = RelayInputs { relays, codec, us, fetcher: None, lookup: PATIENCE, job_patience: PATIENCE };
+            let sources = RelayInputs { relays, codec, us, fetcher, lookup: PATIENCE, job_patience };
             let text = TextExecutor::new(backend, Arc::new(sources), TextLimits::default(), time_limit);
-            Router::new().with(JobKind::TextGeneration, Arc::new(text))
+            let text: Arc<dyn Executor> = Arc::new(text);
+            Router::new().with(JobKind::TextGeneration, front.map_or(Arc::clone(&text), |front| front(text)))
         };
         let mut settings = self.settings.clone();
         settings.offers.insert(JobKind::TextGeneration, self.offer);
@@ -344,6 +377,9 @@ impl TestMarket {
             own_wallet: None,
             time_limit: PATIENCE,
             backend: None,
+            executor: None,
+            fetcher: None,
+            job_patience: PATIENCE,
             clock: Clock::system(),
             witness: None,
             metrics: None,

@@ -38,9 +38,14 @@ impl Moments {
 
     /// Waits until a job has taken this step.
     pub async fn reached(&self, job: JobId, moment: Moment) {
+        self.reached_times(job, moment, 1).await;
+    }
+
+    /// Waits until a job has taken this step so many times.
+    pub async fn reached_times(&self, job: JobId, moment: Moment, times: usize) {
         let mut count = self.count.subscribe();
-        let reached = count.wait_for(|_| self.times(job, moment) > 0);
-        within(&format!("'{moment}' of job {job}"), reached).await.expect("the sender is kept here");
+        let reached = count.wait_for(|_| self.times(job, moment) >= times);
+        within(&format!("{times} times '{moment}' of job {job}"), reached).await.expect("the sender is kept here");
     }
 
     /// Waits until a job was told this fact (its [`crate::job::JobEvent::name`]).
