@@ -127,12 +127,15 @@ async fn somebody_without_a_model_is_told_how_to_come_by_one() {
     let host = idle.url().to_string();
     let refused = run(&machine, &["serve"], Some(&host)).await;
     assert!(err(&refused).contains("it has no model") && err(&refused).contains("coinop models pull"), "{refused:?}");
-    idle.set_library(vec![ServedModel::new("llama3.2:latest")]);
-    let pulled = run(&machine, &["models", "pull", "llama3.2"], Some(&host)).await;
+    idle.set_library(vec![ServedModel::new("llama3.2:1b")]);
+    let pulled = run(&machine, &["models", "pull", "llama3.2:1b"], Some(&host)).await;
     assert_eq!(pulled.status.code(), Some(0), "{}", err(&pulled));
     assert!(err(&pulled).contains("pulling manifest"), "the steps, a line each: {}", err(&pulled));
+    let nobody = run(&machine, &["models", "pull", "nobody:1b"], Some(&host)).await;
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(err(&nobody).contains("nobody:1b was not fetched") && err(&nobody).contains("help: "), "{}", err(&nobody));
     let there = json(&run(&machine, &["models", "list", "--json"], Some(&host)).await);
-    assert_eq!(there["models"][0]["name"], "llama3.2:latest", "{there:#}");
+    assert_eq!(there["models"][0]["name"], "llama3.2:1b", "{there:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
