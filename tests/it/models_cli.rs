@@ -70,7 +70,7 @@ async fn installed(relay: &TestRelay, more: &[&str]) -> Machine {
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_with_an_ollama_sells_without_having_said_so() {
     let relay = TestRelay::start().await.unwrap();
-    let server = ollama(&[("small:1b", 1_000_000), ("large:8b", 9_000_000)]).await;
+    let server = ollama(&[("small:1b", 1_000_000), ("large:8b", 900_000_000)]).await;
     let machine = installed(&relay, &["--backend", "auto"]).await;
     rewrite_inference(&machine, "");
     assert!(!fs::read_to_string(machine.home().join("config.toml")).unwrap().contains("[inference]"));
@@ -103,7 +103,9 @@ async fn somebody_with_an_ollama_sells_without_having_said_so() {
         "small:1b, large:8b",
         "large:8b suits this machine",
         "[[inference.endpoints]]\n  backend = \"ollama\"",
-        "Offered: large:8b, small:1b. Customers who name no model get large:8b.",
+        // What else happens to run on this machine is offered too.
+        "Offered: large:8b, ",
+        "Customers who name no model get large:8b.",
     ] {
         assert!(told.contains(part), "{part} in {told}");
     }
