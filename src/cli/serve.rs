@@ -60,7 +60,10 @@ pub async fn run(_: ServeArgs, globals: &Globals) -> Result<ExitCode> {
 
     let opened = wallets::for_serving(&config, &paths, &identity).await?;
     let inference = OpenInference::open(&config.inference, default).await?;
-    let models = inference.backend.models().await.context("the inference backend does not answer")?;
+    let models = inference.backend.models().await.map_err(|error| {
+        CommandError::failure(format!("there is no model to sell: {error}"))
+            .help("'coinop models list' says of each endpoint what is wrong with it")
+    })?;
     if was_looked_for && !globals.quiet {
         let default = models.first().map_or("", |model| model.name.as_str());
         let all = servers::some_of(models.iter().map(|model| model.name.as_str()));

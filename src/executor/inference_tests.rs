@@ -86,6 +86,25 @@ async fn without_a_number_the_default_counts() {
 }
 
 #[tokio::test]
+async fn a_model_has_its_own_price_limit_and_other_names() {
+    let rates = Rates { base: crate::money::Msat::sat(9), ..Rates::default() };
+    let terms = ModelTerms { rates: Some(rates), max_tokens: Some(900), aliases: vec!["parrot".into()] };
+    let executor = executor(&Echo::new()).with_models(BTreeMap::from([("echo".to_owned(), terms.clone())]));
+    let prepared = executor.prepare(&say("hi", &[("model", "parrot"), ("max_tokens", "900")])).await.unwrap();
+    assert_eq!((prepared.rates, prepared.lane.as_deref()), (Some(rates), Some("echo")));
+    assert_eq!(prepared.estimate.max_generated_tokens, 900, "above the limit of the others");
+
+    // Another model may be asked for more than this one.
+    let low = ModelTerms { max_tokens: Some(50), ..terms.clone() };
+    let models = BTreeMap::from([("echo".to_owned(), low), ("other".to_owned(), terms)]);
+    let executor = super::tests::executor(&Echo::new()).with_models(models);
+    let refusal = executor.prepare(&say("hi", &[("max_tokens", "51")])).await.unwrap_err();
+    assert!(refusal.text.contains("at most 50"), "{}", refusal.text);
+    let prepared = executor.prepare(&say("hi", &[])).await.unwrap();
+    assert_eq!(prepared.estimate.max_generated_tokens, 50, "the default shrinks to what is allowed");
+}
+
+#[tokio::test]
 async fn an_unknown_model_is_refused_with_those_on_offer() {
     let refusal = executor(&Echo::new()).prepare(&say("hello", &[("model", "gpt-9")])).await.unwrap_err();
     assert_eq!(refusal.code, Code::Unsupported);

@@ -14,7 +14,7 @@ use crate::cli::{Globals, servers};
 use crate::config::{BackendSettings, Config, EndpointSettings, Paths};
 use crate::daemon::wiring::found;
 use crate::daemon::wiring::inference::{Pulling, pull};
-use crate::inference::detect::{FoundServer, Software, look};
+use crate::inference::detect::{Software, look};
 
 #[derive(Serialize)]
 struct Pulled<'a> {
@@ -43,9 +43,7 @@ pub(super) async fn run(
     let endpoints = if config.inference.is_auto() {
         // An Ollama without a model can't be used yet, but it can fetch one.
         let found = look(&config.inference.probe).await;
-        let ollamas: Vec<FoundServer> =
-            found.into_iter().filter(|server| server.software == Software::Ollama).collect();
-        found::endpoints(&ollamas, None)
+        found::endpoints(found.iter().filter(|server| server.software == Software::Ollama), None)
     } else {
         config.inference.endpoints.clone()
     };

@@ -26,7 +26,8 @@ impl InForce {
             return Self { settings: settings.clone(), found: Vec::new(), was_looked_for: false };
         }
         let found = look(&settings.probe).await;
-        let settings = InferenceSettings { endpoints: endpoints(&found, settings.context), ..settings.clone() };
+        let endpoints = endpoints(found.iter().filter(|server| server.is_usable()), settings.context);
+        let settings = InferenceSettings { endpoints, ..settings.clone() };
         Self { settings, found, was_looked_for: true }
     }
 
@@ -39,10 +40,10 @@ impl InForce {
     }
 }
 
-/// Endpoints of the servers that can be used, each with a name of its own.
-pub fn endpoints(found: &[FoundServer], context: Option<u32>) -> Vec<EndpointSettings> {
+/// Endpoints of these servers, each with a name of its own.
+pub fn endpoints<'a>(found: impl IntoIterator<Item = &'a FoundServer>, context: Option<u32>) -> Vec<EndpointSettings> {
     let mut made: Vec<EndpointSettings> = Vec::new();
-    for server in found.iter().filter(|server| server.is_usable()) {
+    for server in found {
         let name = free_name(server.software, |name| made.iter().any(|endpoint| endpoint.name == name));
         made.push(EndpointSettings { name, section: "inference".into(), backend: backend(server, context) });
     }
@@ -124,11 +125,10 @@ mod tests {
             server(Software::Ollama, "http://127.0.0.1:11434", &[("a", 1)]),
             server(Software::Vllm, "http://127.0.0.1:8000/v1", &[("b", 1)]),
             server(Software::Ollama, "http://127.0.0.1:11435", &[("c", 1)]),
-            server(Software::LlamaCpp, "http://127.0.0.1:8080", &[]),
         ];
         let made = endpoints(&found, Some(4_096));
         let names: Vec<_> = made.iter().map(|made| (made.name.as_str(), made.backend.word())).collect();
-        assert_eq!(names, [("ollama", "ollama"), ("vllm", "openai"), ("ollama-2", "ollama")], "without the idle one");
+        assert_eq!(names, [("ollama", "ollama"), ("vllm", "openai"), ("ollama-2", "ollama")]);
         assert!(matches!(&made[0].backend, BackendSettings::Ollama(ollama) if ollama.context == Some(4_096)));
         let kept = to_keep(&found.iter().collect::<Vec<_>>());
         let written = kept[1].to_toml();

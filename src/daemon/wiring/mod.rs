@@ -59,9 +59,6 @@ const MAX_CERTIFICATE_BYTES: u64 = 64 * 1024;
 /// How long another job's result is waited for when it is an input.
 const JOB_INPUT_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Jobs running at once when only the backends' room counts: more than there are anywhere.
-const ANY_NUMBER_OF_JOBS: usize = 10_000;
-
 /// Bytes an event has around what the customer wrote: tags, keys, signature, JSON escapes.
 const EVENT_OVERHEAD_BYTES: usize = 16 * 1024;
 
@@ -421,7 +418,7 @@ fn settings(config: &Config) -> Settings {
             min_pow_bits: config.access.proof_of_work,
             ..Rules::default()
         },
-        jobs_running: config.limits.jobs_running.unwrap_or(ANY_NUMBER_OF_JOBS),
+        jobs_running: config.limits.jobs_running.unwrap_or(0),
         payment_window: config.limits.payment_window,
         late_payment_window: config.limits.late_payment_window,
         // Play money is paid by another process, of which there is no news.
