@@ -13,6 +13,7 @@ use crate::inference::echo::Echo;
 use crate::inference::{Format, JsonSupport, Piece, Role, Sampling};
 use crate::job::outcome::{FinishReason, Usage};
 use crate::testing::inference_contract::{self, Subject, ask};
+use crate::testing::inference_faults::check_faults;
 use crate::testing::ollama_server::{Fault, OllamaServer, ServedModel, queue_full};
 use crate::testing::require;
 
@@ -124,6 +125,15 @@ async fn ollama_keeps_the_contract_when_every_byte_comes_alone() {
     server.send_byte_by_byte();
     let backend = Arc::new(client(&server));
     inference_contract::check(&Subject { backend, questions: questions(), endless: Some(ENDLESS.into()) }).await;
+}
+
+#[tokio::test]
+async fn whatever_an_ollama_does_its_backend_bears_it() {
+    let good = one_model().await;
+    let make = |url: Url, options: ServerOptions| -> Arc<dyn Inference> {
+        Arc::new(connect(OllamaConfig { options, ..OllamaConfig::at(url) }).unwrap())
+    };
+    check_faults(make, &good.url()).await;
 }
 
 /// A real one, named by `COINOP_TEST_OLLAMA`. Its first model is asked: the one in memory, if there is one.
