@@ -13,6 +13,7 @@ pub mod pricing;
 pub mod quote;
 pub mod refusal;
 pub mod request;
+pub mod schema;
 pub mod state;
 pub mod text;
 pub mod transition;
