@@ -106,7 +106,18 @@ impl TextExecutor {
         model: &ModelInfo,
     ) -> Result<Format, Refusal> {
         match (output, json_schema) {
-            (_, Some(schema)) if model.json >= JsonSupport::Schema => Ok(Format::Schema(schema.into_value())),
+            (_, Some(schema)) if model.json >= JsonSupport::Schema => {
+                let format = Format::Schema(schema.into_value());
+                match self.backend.check_format(Some(&model.name), &format).await {
+                    Ok(()) => Ok(format),
+                    // The backend's words repeat the customer's text: not for the log.
+                    Err(InferenceError::BadRequest(_)) => Err(Refusal::bad_request(
+                        "param json_schema: the model can't be held to this schema; make it simpler (fewer allOf, \
+                             anyOf and oneOf, no limits that contradict each other)",
+                    )),
+                    Err(other) => Err(refusal(other)),
+                }
+            }
             (_, Some(_)) => {
                 let models = self.backend.models().await.map_err(refusal)?;
                 let able = models.into_iter().filter(|model| model.json >= JsonSupport::Schema);

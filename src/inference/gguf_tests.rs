@@ -57,7 +57,8 @@ fn the_tiny_models_header_says_what_it_is() {
     assert_eq!(header.context_tokens, Some(1_024));
     assert_eq!(header.parameters, 885_888);
     assert_eq!(header.tokenizer.as_deref(), Some("gpt2"));
-    assert!(header.has_end_token);
+    assert_eq!(header.end_token, Some(2));
+    assert_eq!(header.special_tokens[..2], [(0, "<|endoftext|>".to_owned()), (1, "<|im_start|>".to_owned())]);
     assert!(header.chat_template.unwrap().contains("<|im_start|>"));
     assert_eq!(header.control_tokens, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]);
 }

@@ -9,5 +9,7 @@ pub mod nwc_service;
 #[cfg(feature = "ldk")]
 pub mod regtest;
 pub mod relay;
+#[cfg(all(test, feature = "mistralrs"))]
+pub mod tiny_folder;
 pub mod wallet_contract;
 pub mod wallet_servers;
