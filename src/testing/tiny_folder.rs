@@ -27,7 +27,7 @@ pub fn write_to(folder: &Path, shards: usize) {
     write_json("tokenizer.json", &tokenizer(&entries));
     write_json(
         "tokenizer_config.json",
-        &json!({ "chat_template": entries["tokenizer.chat_template"], "eos_token": { "content": "<|im_end|>" },
+        &json!({ "chat_template": entries["tokenizer.chat_template"], "eos_token": "<|im_end|>",
             "bos_token": "<|endoftext|>" }),
     );
     let mut weight_map = BTreeMap::new();

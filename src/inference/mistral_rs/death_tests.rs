@@ -18,9 +18,9 @@ async fn in_time<T>(work: impl Future<Output = T>) -> T {
 async fn kill(engine: &MistralRs) {
     let (response, nobody) = mpsc::channel(1);
     drop(nobody);
-    let chat = || engine.to_engine(&ask(EASY).messages).unwrap().into();
+    let messages: Vec<_> = engine.to_engine(&ask(EASY).messages).unwrap().into();
     let request = TokenizationRequest {
-        text: MessageContent::Left(String::new()).map_left(|_| chat()).map_right(|_| String::new()),
+        text: MessageContent::Left(String::new()).map_left(|_| messages).map_right(|_| String::new()),
         tools: None,
         add_generation_prompt: true,
         add_special_tokens: true,
@@ -43,12 +43,11 @@ async fn a_job_under_way_fails_honestly_and_the_one_that_waits_is_answered() {
     let endless = Generate { max_tokens: u32::MAX, ..ask("Repeat: omega") };
     let under_way = engine.generate(&endless, Some(sink), &cancel);
     let easy = ask(EASY);
-    let waiting = engine.generate(&easy, None, &cancel);
-    let killing = async {
+    let waiting_and_killing = async {
         pieces.recv().await.expect("it writes");
-        kill(&engine).await;
+        tokio::join!(engine.generate(&easy, None, &cancel), kill(&engine)).0
     };
-    let (failed, waited, ()) = in_time(async { tokio::join!(under_way, waiting, killing) }).await;
+    let (failed, waited) = in_time(async { tokio::join!(under_way, waiting_and_killing) }).await;
     assert!(matches!(failed, Err(InferenceError::Backend(_))), "{failed:?}");
     assert_eq!(waited.unwrap().text, expected);
     assert_eq!(engine.restarts(), 1);

@@ -78,7 +78,7 @@ fn gguf(config: &MistralRsConfig, configured: Option<template::Configured>) -> R
     let named = named.and_then(|name| header.special_tokens.iter().find(|(_, text)| text == name));
     let end_token = named.map_or(end_token, |(id, _)| *id);
     Ok(ModelFacts {
-        context_tokens: context(config, header.context_tokens).or_else(wrong)?,
+        context_tokens: context(config, header.context_tokens).map_err(|what| unusable(path, &what))?,
         name: offered_name(config, header.name),
         end_tokens: grammar::end_tokens([end_token], &header.special_tokens, template),
         architecture: header.architecture,

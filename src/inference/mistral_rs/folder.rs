@@ -6,6 +6,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::facts::{ModelFacts, context, offered_name, unknown_architecture, unusable};
@@ -69,6 +70,8 @@ struct GenerationConfig {
 /// Of `tokenizer.json` only what is added to the vocabulary; the rest is passed over while it is read.
 #[derive(Deserialize)]
 struct Tokenizer {
+    #[serde(rename = "model")]
+    _model: IgnoredAny,
     #[serde(default)]
     added_tokens: Vec<AddedToken>,
 }

@@ -11,6 +11,10 @@ use serde_json::{Value, json};
 
 use crate::inference::{Format, InferenceError};
 
+/// White space between the parts of JSON: a space, or a new line and its indentation. Without an end to it a model that is
+/// held to JSON against its will writes nothing else.
+const WHITE_SPACE: &str = r"\x20|\x0A[\x20\x09]{0,32}";
+
 /// The engine's constraint for a format. `end_tokens` are those that end an answer, at least one.
 pub(super) fn constraint(format: &Format, end_tokens: &[u32]) -> Constraint {
     grammar(format, end_tokens).map_or(Constraint::None, Constraint::Llguidance)
@@ -35,7 +39,8 @@ fn grammar(format: &Format, end_tokens: &[u32]) -> Option<TopLevelGrammar> {
     };
     if let Value::Object(schema) = &mut schema {
         // Alternatives that may overlap: the grammar takes `oneOf` for `anyOf`, and the answer is checked afterwards.
-        schema.insert("x-guidance".to_owned(), json!({ "coerce_one_of": true }));
+        let options = json!({ "coerce_one_of": true, "whitespace_pattern": WHITE_SPACE });
+        schema.insert("x-guidance".to_owned(), options);
     }
     let ends: Vec<String> = end_tokens.iter().map(u32::to_string).collect();
     Some(TopLevelGrammar::from_lark(format!("start: %json {schema} <[{}]>", ends.join(","))))
@@ -102,7 +107,7 @@ mod tests {
         // Whether or not the tokenizer is known to end texts with that token.
         for (own, other) in [(257, 256), (256, 257)] {
             let mut matcher = matcher(&format, &[own]);
-            write(&mut matcher, "{\"ok\":true}");
+            write(&mut matcher, "{\n    \"ok\": true\n}");
             let mask = matcher.compute_mask_or_eos().unwrap();
             assert!(mask.is_allowed(own) && !mask.is_allowed(u32::from(b'x')), "{own}");
             assert!(own == 256 || !mask.is_allowed(other), "{own}");
@@ -123,11 +128,14 @@ mod tests {
     #[test]
     fn what_is_no_json_is_not_allowed() {
         let mut matcher = matcher(&Format::Json, &[257]);
-        for byte in [b'x', b'}', b'I'] {
+        for byte in [b'x', b'}', b'I', b' '] {
             assert_eq!(matcher.validate_tokens(&[u32::from(byte)]).unwrap(), 0);
         }
         assert!(!matcher.compute_mask_or_eos().unwrap().is_allowed(257), "an empty answer");
         assert!(matches!(constraint(&Format::Text, &[257]), Constraint::None));
+        write(&mut matcher, "[\n  ");
+        write(&mut matcher, &" ".repeat(30));
+        assert_eq!(matcher.validate_tokens(&[u32::from(b' ')]).unwrap(), 0, "white space without end");
     }
 
     #[test]

@@ -126,9 +126,9 @@ impl MistralRs {
             for _ in 0..COUNT_ATTEMPTS {
                 let (response, mut answer) = mpsc::channel(1);
                 // The engine's `Either` is not re-exported; this is the way to name one.
-                let chat = || chat.clone().into();
+                let messages: Vec<_> = chat.clone().into();
                 let request = TokenizationRequest {
-                    text: MessageContent::Left(String::new()).map_left(|_| chat()).map_right(|_| String::new()),
+                    text: MessageContent::Left(String::new()).map_left(|_| messages).map_right(|_| String::new()),
                     tools: None,
                     add_generation_prompt: true,
                     add_special_tokens: true,
