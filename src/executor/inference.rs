@@ -11,9 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::sources::InputSource;
 use super::{Executor, Prepared};
-use crate::inference::{Format, Generate, Generation, Inference, InferenceError, Message, ModelInfo, TextSink};
+use crate::inference::{
+    Format, Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, TextSink,
+};
+use crate::job::schema::{self, Schema};
 use crate::job::text::{PART_SEPARATOR, Part, TextGeneration, TextLimits, TextOutput, Turn, excerpt};
-use crate::job::{Code, Estimate, Failure, JobRequest, Outcome, Rates, Refusal};
+use crate::job::{Code, Estimate, Failure, FinishReason, JobRequest, Outcome, Rates, Refusal};
 
 /// Most model names an error lists.
 const MODELS_LISTED: usize = 20;
@@ -125,6 +128,37 @@ impl TextExecutor {
         }
     }
 
+    /// What the backend is made to write. Where it can't be made to write JSON, the answer is only checked; but a schema is
+    /// promised only where it can be kept.
+    async fn format(
+        &self,
+        output: TextOutput,
+        json_schema: Option<Schema>,
+        model: &ModelInfo,
+    ) -> Result<Format, Refusal> {
+        match (output, json_schema) {
+            (_, Some(schema)) if model.json >= JsonSupport::Schema => {
+                let format = Format::Schema(schema.into_value());
+                match self.backend.check_format(Some(&model.name), &format).await {
+                    Ok(()) => Ok(format),
+                    // The backend's words repeat the customer's text: not for the log.
+                    Err(InferenceError::BadRequest(_)) => Err(Refusal::bad_request(
+                        "param json_schema: the model can't be held to this schema; make it simpler (fewer allOf, \
+                             anyOf and oneOf, no limits that contradict each other)",
+                    )),
+                    Err(other) => Err(refusal(other)),
+                }
+            }
+            (_, Some(_)) => {
+                let models = self.backend.models().await.map_err(refusal)?;
+                let able = models.into_iter().filter(|model| model.json >= JsonSupport::Schema);
+                Err(no_schemas(&model.name, able.map(|model| model.name)))
+            }
+            (TextOutput::Json, None) if model.json >= JsonSupport::Any => Ok(Format::Json),
+            _ => Ok(Format::Text),
+        }
+    }
+
     /// How many tokens the answer may have. With a known context it is certain to fit.
     fn max_tokens(&self, wanted: Option<u32>, prompt_tokens: u32, model: &ModelInfo) -> Result<u32, Refusal> {
         let own = self.models.get(&model.name).and_then(|terms| terms.max_tokens);
@@ -160,6 +194,7 @@ impl Executor for TextExecutor {
         let asked = TextGeneration::parse(request, &self.widest_limits())?;
         // Before anything is fetched: a wrong name costs us nothing then.
         let model = self.model(asked.model.as_deref()).await?;
+        let format = self.format(asked.output, asked.json_schema, &model).await?;
         let messages = self.resolve(asked.turns).await?;
         let counted = self.backend.count_prompt_tokens(Some(&model.name), &messages).await;
         let prompt_tokens = counted.map_err(refusal)?.count;
@@ -171,7 +206,7 @@ impl Executor for TextExecutor {
                 sampling: asked.sampling,
                 stop: asked.stop,
                 max_tokens,
-                format: Format::Text,
+                format,
             },
             output: asked.output,
         };
@@ -208,39 +243,66 @@ impl Executor for TextExecutor {
             Ok(done) => done.map_err(failure)?,
             Err(_) => return Err(Failure::timeout(self.time_limit)),
         };
-        outcome(generation, work.output, begun.elapsed())
+        outcome(generation, work.output, &work.generate.format, begun.elapsed())
     }
 }
 
 /// A result is worth something, or the job fails and costs nothing.
-fn outcome(generation: Generation, output: TextOutput, duration: Duration) -> Result<Outcome, Failure> {
+fn outcome(
+    generation: Generation,
+    output: TextOutput,
+    format: &Format,
+    duration: Duration,
+) -> Result<Outcome, Failure> {
     let Generation { text, finish, usage, model, parameters, digest } = generation;
     if text.trim().is_empty() {
         return Err(Failure::backend("the model wrote nothing; rephrase the prompt or change stop"));
     }
     let content = match output {
         TextOutput::Plain | TextOutput::Markdown => text,
-        TextOutput::Json => json(&text)?,
+        TextOutput::Json => json(&text, format, finish)?,
     };
     Ok(Outcome { content, usage, finish, model: Some(model), parameters, digest, duration })
 }
 
 /// The answer as JSON: as it is, or out of the one code block around it, which models like to add.
-fn json(text: &str) -> Result<String, Failure> {
+fn json(text: &str, format: &Format, finish: FinishReason) -> Result<String, Failure> {
     let text = text.trim();
     let block = text.strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
     let inner = block.map(|block| block.strip_prefix("json").unwrap_or(block).trim());
-    [Some(text), inner]
-        .into_iter()
-        .flatten()
-        .find(|candidate| serde_json::from_str::<serde::de::IgnoredAny>(candidate).is_ok())
-        .map(str::to_owned)
-        .ok_or_else(|| {
-            Failure::backend(
-                "the answer is not the JSON that output application/json asks for; ask for JSON in the prompt, raise \
-                 max_tokens, or ask for text/plain",
-            )
-        })
+    let mut readings = [Some(text), inner].into_iter().flatten();
+    let read = readings.find_map(|reading| serde_json::from_str(reading).ok().map(|value| (reading, value)));
+    let Some((content, value)) = read else {
+        return Err(Failure::backend(match finish {
+            FinishReason::Length => {
+                "the answer ended at max_tokens before its JSON did (output application/json); raise max_tokens or ask \
+                 for less"
+            }
+            FinishReason::Stop => {
+                "the answer is not the JSON that output application/json asks for; ask for JSON in the prompt, or ask \
+                 for text/plain"
+            }
+        }));
+    };
+    if let Format::Schema(schema) = format {
+        schema::matches(schema, &value).map_err(|mismatch| {
+            Failure::backend(format!(
+                "the answer does not match param json_schema, {mismatch}; describe the form in the prompt too, or \
+                 loosen the schema"
+            ))
+        })?;
+    }
+    Ok(content.to_owned())
+}
+
+fn no_schemas(asked: &str, able: impl Iterator<Item = String>) -> Refusal {
+    let able: Vec<String> = able.take(MODELS_LISTED).collect();
+    let cure = if able.is_empty() {
+        "leave it out and describe the form in the prompt".to_owned()
+    } else {
+        format!("choose one of {} or leave it out", able.join(", "))
+    };
+    Refusal::unsupported(format!("param json_schema: the model '{asked}' can't be held to a schema; {cure}"))
 }
 
 fn unknown_model(wanted: &str, offered: impl Iterator<Item = String>) -> Refusal {

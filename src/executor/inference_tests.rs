@@ -2,6 +2,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::executor::sources::TextOnly;
+use crate::inference::JsonSupport;
 use crate::inference::echo::Echo;
 use crate::job::id::EventId;
 use crate::job::{CustomerId, FinishReason, Input, InputKind, JobId, JobKind, Params, Usage};
@@ -212,4 +213,59 @@ async fn work_of_another_version_fails_instead_of_guessing() {
         Prepared { estimate, stream: false, rates: None, lane: None, work: serde_json::json!({ "old": true }) };
     let failure = executor.run(&prepared, None, &CancellationToken::new()).await.unwrap_err();
     assert_eq!(failure.code, Code::Backend);
+}
+
+/// A request for JSON whose prompt, and so the echo's answer, is `text`.
+fn say_json(text: &str, params: &[(&str, &str)]) -> JobRequest {
+    JobRequest { output: Some("application/json".to_owned()), ..say(text, params) }
+}
+
+const OK_SCHEMA: &str = r#"{"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}"#;
+
+#[tokio::test]
+async fn a_backend_is_made_to_write_what_it_can_be_made_to() {
+    let format = async |json, request: &JobRequest| {
+        let prepared = executor(&Echo::new().with_json(json)).prepare(request).await.unwrap();
+        TextWork::deserialize(&prepared.work).unwrap().generate.format
+    };
+    let plain = say_json("{}", &[]);
+    assert_eq!(format(JsonSupport::None, &plain).await, Format::Text);
+    assert_eq!(format(JsonSupport::Any, &plain).await, Format::Json);
+    assert_eq!(format(JsonSupport::Schema, &plain).await, Format::Json);
+    assert_eq!(format(JsonSupport::Schema, &say("{}", &[])).await, Format::Text);
+    let schema = format(JsonSupport::Schema, &say_json("{}", &[("json_schema", OK_SCHEMA)])).await;
+    assert_eq!(schema, Format::Schema(serde_json::from_str(OK_SCHEMA).unwrap()));
+}
+
+#[tokio::test]
+async fn a_schema_is_refused_where_it_cannot_be_kept() {
+    for json in [JsonSupport::None, JsonSupport::Any] {
+        let request = say_json("{}", &[("json_schema", OK_SCHEMA)]);
+        let refusal = executor(&Echo::new().with_json(json)).prepare(&request).await.unwrap_err();
+        assert_eq!(refusal.code, Code::Unsupported);
+        assert!(refusal.text.contains("json_schema") && refusal.text.contains("'echo'"), "{}", refusal.text);
+    }
+    let refusal = no_schemas("small", ["large".to_owned()].into_iter());
+    assert!(refusal.text.contains("choose one of large"), "{}", refusal.text);
+}
+
+#[tokio::test]
+async fn an_answer_that_departs_from_its_schema_is_a_failure() {
+    let executor = executor(&Echo::new().with_json(JsonSupport::Schema));
+    let answer = async |text: &str| run(&executor, &say_json(text, &[("json_schema", OK_SCHEMA)])).await;
+    assert_eq!(answer("{\"ok\": true}").await.unwrap().content, "{\"ok\": true}");
+    for (text, at) in [("{\"ok\": 1}", "at /ok"), ("{}", "at the top"), ("[1]", "at the top")] {
+        let failure = answer(text).await.unwrap_err();
+        assert_eq!(failure.code, Code::Backend);
+        assert!(failure.text.contains("json_schema") && failure.text.contains(at), "{}", failure.text);
+    }
+}
+
+#[tokio::test]
+async fn json_cut_at_max_tokens_says_so() {
+    let executor = executor(&Echo::new());
+    let cut = run(&executor, &say_json("{\"a\": 1}", &[("max_tokens", "1")])).await.unwrap_err();
+    assert!(cut.text.contains("raise max_tokens"), "{}", cut.text);
+    let whole = run(&executor, &say_json("{\"a\":1} more", &[("max_tokens", "1")])).await.unwrap();
+    assert_eq!((whole.content.as_str(), whole.finish), ("{\"a\":1}", FinishReason::Length));
 }

@@ -8,7 +8,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::stop::StopFilter;
-use super::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, Piece, PromptTokens, Role, TextSink};
+use super::{
+    Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, Piece, PromptTokens, Role,
+    TextSink,
+};
 use crate::job::outcome::{FinishReason, Usage};
 
 /// The model's name.
@@ -19,6 +22,7 @@ pub const MODEL_NAME: &str = "echo";
 #[derive(Debug, Clone)]
 pub struct Echo {
     context_tokens: u32,
+    json: JsonSupport,
     gate: Option<Arc<Semaphore>>,
     failures_left: Arc<AtomicU32>,
     runs: Arc<watch::Sender<u32>>,
@@ -33,13 +37,26 @@ impl Default for Echo {
 impl Echo {
     /// An echo with a context of 4,096 words.
     pub fn new() -> Self {
-        Self { context_tokens: 4_096, gate: None, failures_left: Arc::default(), runs: Arc::new(watch::Sender::new(0)) }
+        Self {
+            context_tokens: 4_096,
+            json: JsonSupport::None,
+            gate: None,
+            failures_left: Arc::default(),
+            runs: Arc::new(watch::Sender::new(0)),
+        }
     }
 
     /// With another context.
     #[must_use]
     pub fn with_context(mut self, tokens: u32) -> Self {
         self.context_tokens = tokens;
+        self
+    }
+
+    /// That says of itself it can be made to give JSON. It still repeats what it was told.
+    #[must_use]
+    pub fn with_json(mut self, json: JsonSupport) -> Self {
+        self.json = json;
         self
     }
 
@@ -146,7 +163,11 @@ fn count_words(messages: &[Message]) -> Result<u32, InferenceError> {
 #[async_trait]
 impl Inference for Echo {
     async fn models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
-        Ok(vec![ModelInfo { context_tokens: Some(self.context_tokens), ..ModelInfo::named(MODEL_NAME) }])
+        Ok(vec![ModelInfo {
+            context_tokens: Some(self.context_tokens),
+            json: self.json,
+            ..ModelInfo::named(MODEL_NAME)
+        }])
     }
 
     async fn count_prompt_tokens(

@@ -73,12 +73,14 @@ pub struct GgufHeader {
     pub parameters: u64,
     /// The kind of tokenizer (`tokenizer.ggml.model`).
     pub tokenizer: Option<String>,
-    /// Whether it names the token that ends an answer.
-    pub has_end_token: bool,
+    /// The token that ends an answer, by number.
+    pub end_token: Option<u32>,
     /// How it writes a conversation, in Jinja.
     pub chat_template: Option<String>,
     /// Texts that the tokenizer takes for control tokens.
     pub control_tokens: Vec<String>,
+    /// Every token that is marked as something else than text, by number.
+    pub special_tokens: Vec<(u32, String)>,
     /// The file's size in bytes.
     pub file_bytes: u64,
     /// Bytes that keys and values of one token take in memory, in half precision; `None` for a model whose layers differ.
@@ -145,7 +147,8 @@ impl GgufHeader {
                 .filter(|tokens| *tokens > 0),
             parameters,
             tokenizer: metadata.text("tokenizer.ggml.model"),
-            has_end_token: metadata.number("tokenizer.ggml.eos_token_id").is_some(),
+            end_token: metadata.number("tokenizer.ggml.eos_token_id").and_then(|id| u32::try_from(id).ok()),
+            special_tokens: metadata.special_tokens(),
             control_tokens: metadata.control_tokens(chat_template.as_deref().unwrap_or_default()),
             chat_template,
             kv_bytes_a_token: metadata.kv_bytes_a_token(&architecture),
@@ -224,15 +227,26 @@ impl Metadata {
         of("block_count")?.checked_mul(kv_heads)?.checked_mul(key.checked_add(value)?)?.checked_mul(2)
     }
 
+    /// The vocabulary, and what each token of it is; no types when the file has none.
+    fn tokens_and_types(&self) -> (&[String], &[i64]) {
+        let Some(Value::Texts(tokens)) = self.0.get("tokenizer.ggml.tokens") else { return (&[], &[]) };
+        match self.0.get("tokenizer.ggml.token_type") {
+            Some(Value::Numbers(types)) if types.len() == tokens.len() => (tokens, types),
+            _ => (tokens, &[]),
+        }
+    }
+
+    fn special_tokens(&self) -> Vec<(u32, String)> {
+        let (tokens, types) = self.tokens_and_types();
+        let marked = types.iter().zip(tokens).enumerate().filter(|(_, (kind, _))| **kind != TOKEN_NORMAL);
+        marked.filter_map(|(index, (_, token))| Some((u32::try_from(index).ok()?, token.clone()))).collect()
+    }
+
     /// Tokens that mean something other than their text: those typed control or unknown, those that begin and end
     /// texts, and of the other special ones those that the chat template writes. (Vocabularies also mark whitespace
     /// and HTML tags as special; that does no harm.)
     fn control_tokens(&self, chat_template: &str) -> Vec<String> {
-        let Some(Value::Texts(tokens)) = self.0.get("tokenizer.ggml.tokens") else { return Vec::new() };
-        let types: &[i64] = match self.0.get("tokenizer.ggml.token_type") {
-            Some(Value::Numbers(types)) if types.len() == tokens.len() => types,
-            _ => &[],
-        };
+        let (tokens, types) = self.tokens_and_types();
         let named: Vec<u64> = ["bos", "eos", "unknown"]
             .iter()
             .filter_map(|which| self.number(&format!("tokenizer.ggml.{which}_token_id")))

@@ -58,7 +58,8 @@ fn the_tiny_models_header_says_what_it_is() {
     assert_eq!(header.parameters, 885_888);
     assert_eq!(header.tokenizer.as_deref(), Some("gpt2"));
     assert!(header.kv_bytes_a_token.is_some_and(|bytes| bytes > 0));
-    assert!(header.has_end_token);
+    assert_eq!(header.end_token, Some(2));
+    assert_eq!(header.special_tokens[..2], [(0, "<|endoftext|>".to_owned()), (1, "<|im_start|>".to_owned())]);
     assert!(header.chat_template.unwrap().contains("<|im_start|>"));
     assert_eq!(header.control_tokens, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]);
 }

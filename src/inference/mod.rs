@@ -272,6 +272,12 @@ pub trait Inference: Send + Sync + 'static {
         usize::MAX
     }
 
+    /// Whether that model can be made to write answers of a format that [`ModelInfo::json`] promises in general: some
+    /// schemas are beyond a backend's grammars. Asked before anything is promised to a customer.
+    async fn check_format(&self, _model: Option<&str>, _format: &Format) -> Result<(), InferenceError> {
+        Ok(())
+    }
+
     /// Writes the answer, sending each new piece of text to `sink` (a closed sink is fine). Ends with
     /// [`InferenceError::Cancelled`] soon after `cancel`.
     async fn generate(

@@ -15,6 +15,7 @@ pub mod queue;
 pub mod quote;
 pub mod refusal;
 pub mod request;
+pub mod schema;
 pub mod state;
 pub mod text;
 pub mod transition;

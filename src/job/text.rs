@@ -17,6 +17,7 @@
 //! | `presence_penalty` | −2 to 2 | OpenAI's presence penalty |
 //! | `stop` | texts, several values and repeats add up | ends the answer; not part of it |
 //! | `seed` | 0 to 2⁶⁴−1 | the same request gives the same answer on the same backend and model |
+//! | `json_schema` | a JSON Schema, as one JSON text | what the answer must match; needs output `application/json`, see [`schema`] |
 //! | `system` | text | instructions, before those of `i` inputs marked `system` |
 //! | `stream` | `true`, `1`, `false`, `0` | `partial` feedback while writing |
 //! | `prompt` | text | the user's message when there is no `i` tag, else put in front of the user's first |
@@ -31,6 +32,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::id::EventId;
+use super::schema::{self, Schema};
 use super::{Input, InputKind, JobId, JobRequest, Refusal};
 
 /// Most stop strings of a request: twice what OpenAI's interface allows.
@@ -223,6 +225,8 @@ pub struct TextGeneration {
     pub max_tokens: Option<u32>,
     /// The wanted format.
     pub output: TextOutput,
+    /// What the JSON of the answer must match.
+    pub json_schema: Option<Schema>,
     /// Whether `partial` feedback is wanted.
     pub stream: bool,
 }
@@ -252,6 +256,7 @@ impl TextGeneration {
             stop: read.stops()?,
             max_tokens: read.integer("max_tokens", 1, u64::from(limits.max_tokens))?.map(saturate),
             output,
+            json_schema: read.json_schema(output)?,
             stream: read.stream()?,
         })
     }
@@ -324,6 +329,16 @@ impl<'a> Reader<'a> {
             "false" | "0" => Ok(false),
             _ => Err(bad_value("stream", text, "true or false")),
         }
+    }
+
+    fn json_schema(&self, output: TextOutput) -> Result<Option<Schema>, Refusal> {
+        let Some(text) = self.value("json_schema")? else { return Ok(None) };
+        if output != TextOutput::Json {
+            return Err(Refusal::bad_request(
+                "param json_schema needs output application/json; add [\"output\", \"application/json\"] or leave it out",
+            ));
+        }
+        schema::read(text).map(Some)
     }
 
     fn model(&self) -> Result<Option<String>, Refusal> {

@@ -296,3 +296,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_schema_goes_with_json_only() {
+    let schema = "{\"type\": \"object\"}";
+    let mut asked = request(vec![text("hello")], &[("json-schema", &[schema])]);
+    let refusal = TextGeneration::parse(&asked, &LIMITS).unwrap_err();
+    assert_eq!(refusal.code, Code::BadRequest);
+    assert!(refusal.text.contains("json_schema") && refusal.text.contains("application/json"), "{}", refusal.text);
+    asked.output = Some("application/json".to_owned());
+    let read = TextGeneration::parse(&asked, &LIMITS).unwrap();
+    assert_eq!(read.json_schema.unwrap().into_value(), serde_json::json!({ "type": "object" }));
+    let mut asked = request(vec![text("hello")], &[("json_schema", &["{"])]);
+    asked.output = Some("application/json".to_owned());
+    assert!(TextGeneration::parse(&asked, &LIMITS).unwrap_err().text.contains("json_schema"));
+    assert!(refused(&[("json_schema", &[])]).contains("has no value"));
+}

@@ -15,5 +15,7 @@ pub mod openai_server;
 pub mod regtest;
 pub mod relay;
 pub mod require;
+#[cfg(all(test, feature = "mistralrs"))]
+pub mod tiny_folder;
 pub mod wallet_contract;
 pub mod wallet_servers;

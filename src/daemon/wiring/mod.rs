@@ -63,7 +63,7 @@ const JOB_INPUT_PATIENCE: Duration = Duration::from_secs(60);
 const EVENT_OVERHEAD_BYTES: usize = 16 * 1024;
 
 /// The parameters of a 5050 request that are understood, for the ad.
-const TEXT_PARAMS: [&str; 11] = [
+const TEXT_PARAMS: [&str; 12] = [
     "model",
     "max_tokens",
     "temperature",
@@ -73,6 +73,7 @@ const TEXT_PARAMS: [&str; 11] = [
     "presence_penalty",
     "stop",
     "seed",
+    "json_schema",
     "system",
     "stream",
 ];

@@ -1,45 +1,55 @@
-//! mistral.rs in the same process: a GGUF file and nothing else.
+//! mistral.rs in the same process: a GGUF file or a folder of safetensors, and nothing else.
 //!
 //! What the engine (0.8.1) gets wrong, and what is done about it:
 //! - Two sequences at once on a CPU mix their answers up: one sequence (`with_max_num_seqs(1)`) and one permit of ours.
 //! - A caller that stops listening kills the engine where it sends and unwraps: answers are always streamed into a task of
 //!   their own ([`run`]) that listens until the engine has begun, and counting is never abandoned half-way.
 //! - The engine waits for a slow reader, and everybody with it: that task drains into an unbounded channel.
-//! - A dead engine ends its streams without an error: a stream that ends without a finish reason is one. The next send
-//!   fails once, then the library restarts the engine: sends are tried again.
+//! - A dead engine ends its streams without an error, or not at all: a stream that ends without a finish reason is one, and
+//!   the thread is watched beside it. [`supervisor`] counts deaths and has the engine started again with the next request.
 //! - Running into the context's end is an error there, not `length`: `max_tokens` is capped before.
 //! - Stop strings are found late and shown: [`super::stop`] does it. Seeds are unknown: [`sampling`] draws the tokens.
+//! - Its JSON constraint doesn't end where the model ends: [`grammar`] makes one that does.
 //! - Control tokens in a customer's text would be control tokens: [`super::control`] splits them.
-//! - The prefix cache grows without end: it is off.
+//! - The prefix cache grows without end: it is off (`with_prefix_cache_n(None)`).
+//! - What is wrong with a file is a panic there: [`facts`], [`folder`] and [`weights`] find it before.
 
+mod digest;
+mod facts;
+mod folder;
+mod grammar;
 mod load;
 mod run;
 mod sampling;
+mod supervisor;
+mod template;
+mod weights;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use mistralrs::error::Error as EngineError;
-use mistralrs::{MessageContent, Model, TextMessageRole, TextMessages};
-use tokio::sync::Semaphore;
+use mistralrs::core::TokenizationRequest;
+use mistralrs::{MessageContent, Request, TextMessageRole, TextMessages};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use self::facts::{ModelFacts, inspect};
 pub use self::load::LoadProgress;
+use self::supervisor::Supervisor;
 use super::control::ControlTokens;
-use super::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, Role, TextSink};
+use super::{
+    Format, Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, Role, TextSink,
+};
 
-/// How often a request is handed to an engine that doesn't take it: once, and again after it was restarted.
-const SEND_ATTEMPTS: u32 = 3;
-/// How long a dying engine gets to be noticed as dead before the last attempt.
-const RESTART_PAUSE: Duration = Duration::from_millis(100);
+/// How often a count is asked for: once, and again when the engine died over another request.
+const COUNT_ATTEMPTS: u32 = 3;
 
 /// Which model, and how it is offered.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MistralRsConfig {
-    /// The GGUF file.
+    /// The GGUF file, or the folder with `config.json`, `tokenizer.json` and `.safetensors` files.
     pub model_path: PathBuf,
     /// The name customers ask for; the file's own when `None`.
     pub name: Option<String>,
@@ -52,11 +62,12 @@ pub struct MistralRsConfig {
 /// A model in this process. One job at a time; the others wait. Clones are the same engine.
 #[derive(Clone)]
 pub struct MistralRs {
-    engine: Arc<Model>,
+    engine: Arc<Supervisor>,
     turn: Arc<Semaphore>,
     info: ModelInfo,
     context_tokens: u32,
     control: Arc<ControlTokens>,
+    end_tokens: Arc<[u32]>,
 }
 
 impl fmt::Debug for MistralRs {
@@ -72,6 +83,16 @@ impl MistralRs {
     /// [`InferenceError::Unusable`], naming the file, what is wrong with it and the cure.
     pub async fn load(config: MistralRsConfig, progress: impl Fn(LoadProgress)) -> Result<Self, InferenceError> {
         load::load(config, progress).await
+    }
+
+    /// How often the engine died and was started again.
+    pub fn restarts(&self) -> u32 {
+        self.engine.restarts()
+    }
+
+    /// The same, as it changes.
+    pub fn watch_restarts(&self) -> watch::Receiver<u32> {
+        self.engine.watch_restarts()
     }
 
     fn check_model(&self, model: Option<&str>) -> Result<(), InferenceError> {
@@ -102,33 +123,39 @@ impl MistralRs {
         let (engine, chat) = (Arc::clone(&self.engine), chat.clone());
         // In a task of its own: the engine dies when nobody waits for its answer any more.
         let counting = tokio::spawn(async move {
-            let mut attempt = 1;
-            loop {
+            for _ in 0..COUNT_ATTEMPTS {
+                let (response, mut answer) = mpsc::channel(1);
                 // The engine's `Either` is not re-exported; this is the way to name one.
-                let text = MessageContent::Left(String::new()).map_left(|_| chat.clone()).map_right(|_| String::new());
-                match engine.tokenize(text, None, true, true, None).await {
-                    Err(EngineError::Channel(_)) if attempt < SEND_ATTEMPTS => pause_before(attempt).await,
-                    done => return done,
+                let messages: Vec<_> = chat.clone().into();
+                let request = TokenizationRequest {
+                    text: MessageContent::Left(String::new()).map_left(|_| messages).map_right(|_| String::new()),
+                    tools: None,
+                    add_generation_prompt: true,
+                    add_special_tokens: true,
+                    enable_thinking: None,
+                    reasoning_effort: None,
+                    response,
+                };
+                let thread = engine.send(Request::Tokenize(request)).await?;
+                let counted = tokio::select! {
+                    biased;
+                    counted = answer.recv() => counted,
+                    () = thread.closed() => answer.try_recv().ok(),
+                };
+                match counted {
+                    Some(Ok(tokens)) => return Ok(u32::try_from(tokens.len()).unwrap_or(u32::MAX)),
+                    // The template speaks here ("roles must alternate"), never the tokenizer.
+                    Some(Err(error)) => {
+                        return Err(InferenceError::BadRequest(format!(
+                            "the model's chat template refuses the conversation: {error}"
+                        )));
+                    }
+                    None => engine.notice_death(&thread),
                 }
-                attempt += 1;
             }
+            Err(InferenceError::Backend("the engine died over and over".to_owned()))
         });
-        match counting.await {
-            Ok(Ok(tokens)) => Ok(u32::try_from(tokens.len()).unwrap_or(u32::MAX)),
-            // The template speaks here ("roles must alternate"), never the tokenizer.
-            Ok(Err(EngineError::Inference(error))) => {
-                Err(InferenceError::BadRequest(format!("the model's chat template refuses the conversation: {error}")))
-            }
-            Ok(Err(error)) => Err(InferenceError::Backend(error.to_string())),
-            Err(_) => Err(InferenceError::Backend("counting tokens broke off".to_owned())),
-        }
-    }
-}
-
-/// A dead engine's channel closes a moment before its thread ends, and only the latter is noticed.
-async fn pause_before(attempt: u32) {
-    if attempt > 1 {
-        tokio::time::sleep(RESTART_PAUSE).await;
+        counting.await.unwrap_or_else(|_| Err(InferenceError::Backend("counting tokens broke off".to_owned())))
     }
 }
 
@@ -149,6 +176,13 @@ impl Inference for MistralRs {
 
     fn room(&self, _: Option<&str>) -> usize {
         1
+    }
+
+    async fn check_format(&self, model: Option<&str>, format: &Format) -> Result<(), InferenceError> {
+        self.check_model(model)?;
+        let (format, end_tokens) = (format.clone(), Arc::clone(&self.end_tokens));
+        let checked = tokio::task::spawn_blocking(move || grammar::check(&format, &end_tokens)).await;
+        checked.unwrap_or_else(|_| Err(InferenceError::BadRequest("no grammar for this schema".to_owned())))
     }
 
     async fn generate(
@@ -177,7 +211,9 @@ impl Inference for MistralRs {
             () = cancel.cancelled() => return Err(InferenceError::Cancelled),
             begun = begin => begun?,
         };
-        let answer = run::Run { request, chat, prompt_tokens, max_tokens, sink }.on(&self.engine, turn);
+        let end_tokens = &self.end_tokens;
+        let run = run::Run { request, chat, prompt_tokens, max_tokens, end_tokens, sink };
+        let answer = run.on(&self.engine, turn);
         let (text, finish, usage) = tokio::select! {
             biased;
             () = cancel.cancelled() => return Err(InferenceError::Cancelled),

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use mistralrs::{Model, NormalRequest, Request, RequestLike, Response, TextMessages};
+use mistralrs::{NormalRequest, Request, RequestLike, Response, TextMessages};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::super::stop::StopFilter;
 use super::super::{Generate, InferenceError, Piece, TextSink};
-use super::{SEND_ATTEMPTS, pause_before, sampling};
+use super::supervisor::Supervisor;
+use super::{grammar, sampling};
 use crate::job::outcome::{FinishReason, Usage};
 
 /// Responses the engine may be ahead of the draining task, which never waits.
@@ -20,6 +21,7 @@ pub(super) struct Run<'a> {
     pub(super) chat: TextMessages,
     pub(super) prompt_tokens: u32,
     pub(super) max_tokens: u32,
+    pub(super) end_tokens: &'a [u32],
     pub(super) sink: Option<TextSink>,
 }
 
@@ -27,7 +29,7 @@ impl Run<'_> {
     /// Answers. Dropping the future stops the engine at its next token; `turn` is held until then.
     pub(super) async fn on(
         mut self,
-        engine: &Model,
+        engine: &Arc<Supervisor>,
         turn: OwnedSemaphorePermit,
     ) -> Result<(String, FinishReason, Usage), InferenceError> {
         let drawn = Arc::new(AtomicU32::new(0));
@@ -84,7 +86,7 @@ impl Run<'_> {
 
     async fn begin(
         &mut self,
-        engine: &Model,
+        engine: &Arc<Supervisor>,
         turn: OwnedSemaphorePermit,
         drawn: Arc<AtomicU32>,
     ) -> Result<mpsc::UnboundedReceiver<Response>, InferenceError> {
@@ -92,32 +94,23 @@ impl Run<'_> {
         let params = sampling::engine_params(&self.request.sampling, self.max_tokens);
         let mut request = NormalRequest::new_simple(self.chat.take_messages(), params, to_task, 0, None, None);
         request.is_streaming = true;
+        request.constraint = grammar::constraint(&self.request.format, self.end_tokens);
         request.logits_processors = Some(vec![Arc::new(sampling::Draw::new(&self.request.sampling, drawn))]);
-        send(engine, Request::Normal(Box::new(request))).await?;
+        let thread = engine.send(Request::Normal(Box::new(request))).await?;
         let (to_reader, responses) = mpsc::unbounded_channel();
-        tokio::spawn(drain(from_engine, to_reader, turn));
+        tokio::spawn(drain(from_engine, to_reader, thread, Arc::clone(engine), turn));
         Ok(responses)
     }
 }
 
-async fn send(engine: &Model, mut request: Request) -> Result<(), InferenceError> {
-    for attempt in 1..=SEND_ATTEMPTS {
-        // Restarts the engine when it is dead.
-        let sender = engine.inner().get_sender(None).map_err(|error| InferenceError::Unusable(error.to_string()))?;
-        match sender.send(request).await {
-            Ok(()) => return Ok(()),
-            Err(refused) => request = refused.0,
-        }
-        pause_before(attempt).await;
-    }
-    Err(InferenceError::Backend("the engine takes no requests".to_owned()))
-}
-
 /// Passes the engine's responses on, faster than it makes them. When nobody reads any more, the engine's next token tells
-/// it so; but not before its first one, because until then it takes a missing listener for a reason to die.
+/// it so; but not before its first one, because until then it takes a missing listener for a reason to die. Ends with the
+/// engine's thread, even when that leaves the answer's channel open.
 async fn drain(
     mut from_engine: mpsc::Receiver<Response>,
     to_reader: mpsc::UnboundedSender<Response>,
+    thread: mpsc::Sender<Request>,
+    engine: Arc<Supervisor>,
     _turn: OwnedSemaphorePermit,
 ) {
     let mut begun = false;
@@ -126,14 +119,21 @@ async fn drain(
             biased;
             () = to_reader.closed(), if begun => return,
             response = from_engine.recv() => match response {
-                None => return,
+                None => break,
                 Some(response) => {
                     begun = true;
                     let _ = to_reader.send(response);
                 }
             },
+            () = thread.closed() => {
+                while let Ok(response) = from_engine.try_recv() {
+                    let _ = to_reader.send(response);
+                }
+                break;
+            }
         }
     }
+    engine.notice_death(&thread);
 }
 
 /// The text so far, shown as it comes.

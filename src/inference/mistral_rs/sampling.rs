@@ -1,10 +1,14 @@
 //! How tokens are chosen. The engine's sampler has no seed: one generator of fixed seed serves all requests in turn. So
 //! tokens are drawn here, in the hook the engine offers between its penalties and its sampler, and the engine's sampler
 //! only takes the one that is left.
+//!
+//! Where a grammar forbids the token drawn, the engine takes the model's logits once more, with those of all forbidden
+//! tokens at negative infinity, and asks again, penalties and this hook included. That is a draw of its own for the same
+//! place.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering as Memory};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mistralrs::{CustomLogitsProcessor, SamplingParams, Tensor};
 use rand::rngs::StdRng;
@@ -43,6 +47,16 @@ pub(super) struct Draw {
     top_p: f64,
     seed: u64,
     drawn: Arc<AtomicU32>,
+    last: Mutex<Place>,
+}
+
+/// Where in an answer a token is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Place {
+    /// Tokens in front of it, the prompt's included; never 0.
+    position: usize,
+    /// Draws there before this one.
+    again: u64,
 }
 
 impl Draw {
@@ -54,12 +68,25 @@ impl Draw {
             top_p: sampling.top_p.unwrap_or(DEFAULT_TOP_P),
             seed: sampling.seed.unwrap_or_else(rand::random),
             drawn,
+            last: Mutex::default(),
         }
     }
 
-    /// The token at `position`: of the likeliest `top_k` those that make up `top_p` of all probability, one drawn by its
-    /// share. The same seed, position and logits give the same token.
-    fn pick(&self, logits: &[f32], position: usize) -> usize {
+    /// The place of this draw. Counts the token when it is the first one there.
+    fn place(&self, position: usize) -> Place {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.position == position {
+            last.again += 1;
+        } else {
+            *last = Place { position, again: 0 };
+            self.drawn.fetch_add(1, Memory::SeqCst);
+        }
+        *last
+    }
+
+    /// The token at a place: of the likeliest `top_k` those that make up `top_p` of all probability, one drawn by its
+    /// share. The same seed, place and logits give the same token.
+    fn pick(&self, logits: &[f32], place: Place) -> usize {
         let mut order: Vec<usize> = (0..logits.len()).collect();
         // Ties go to the lower index, so that equal logits give equal answers.
         let likelier = |a: &usize, b: &usize| {
@@ -84,7 +111,7 @@ impl Draw {
                 break;
             }
         }
-        let mut left = self.generator(position).gen_range(0.0..1.0) * reached;
+        let mut left = self.generator(place).gen_range(0.0..1.0) * reached;
         kept.iter()
             .find(|(_, share)| {
                 left -= share;
@@ -93,24 +120,25 @@ impl Draw {
             .map_or(best, |(index, _)| *index)
     }
 
-    /// A fresh generator for each position: the draw doesn't depend on what ran before.
-    fn generator(&self, position: usize) -> StdRng {
+    /// A fresh generator for each draw: it doesn't depend on what ran before, nor on the draw that was forbidden.
+    fn generator(&self, place: Place) -> StdRng {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&self.seed.to_le_bytes());
-        seed[8..16].copy_from_slice(&(position as u64).to_le_bytes());
+        seed[8..16].copy_from_slice(&(place.position as u64).to_le_bytes());
+        seed[16..24].copy_from_slice(&place.again.to_le_bytes());
         StdRng::from_seed(seed)
     }
 }
 
 impl CustomLogitsProcessor for Draw {
     fn apply(&self, logits: &Tensor, context: &[u32]) -> mistralrs::Result<Tensor> {
-        self.drawn.fetch_add(1, Memory::SeqCst);
+        let place = self.place(context.len());
         if self.temperature < GREEDY_BELOW {
             return Ok(logits.clone());
         }
         let values = logits.to_vec1::<f32>()?;
         let mut only = vec![NOT_DRAWN; values.len()];
-        if let Some(drawn) = only.get_mut(self.pick(&values, context.len())) {
+        if let Some(drawn) = only.get_mut(self.pick(&values, place)) {
             *drawn = 0.0;
         }
         Tensor::from_vec(only, values.len(), logits.device())
@@ -125,6 +153,10 @@ mod tests {
         Draw::new(&sampling, Arc::default())
     }
 
+    fn at(position: usize) -> Place {
+        Place { position, again: 0 }
+    }
+
     fn seeded(seed: u64) -> Sampling {
         Sampling { seed: Some(seed), temperature: Some(1.0), top_p: Some(1.0), top_k: Some(100), ..Sampling::default() }
     }
@@ -132,7 +164,7 @@ mod tests {
     #[test]
     fn a_seed_repeats_the_draw_and_another_one_does_not() {
         let logits = [1.0; 100];
-        let answer = |seed| (0..50).map(|position| draw(seeded(seed)).pick(&logits, position)).collect::<Vec<_>>();
+        let answer = |seed| (0..50).map(|position| draw(seeded(seed)).pick(&logits, at(position))).collect::<Vec<_>>();
         assert_eq!(answer(7), answer(7));
         assert_ne!(answer(7), answer(8));
     }
@@ -141,7 +173,7 @@ mod tests {
     fn tokens_are_drawn_by_their_share() {
         let logits = [3.0f32.ln(), 1.0f32.ln()];
         let draw = draw(seeded(1));
-        let first = (0..4_000).filter(|position| draw.pick(&logits, *position) == 0).count();
+        let first = (0..4_000).filter(|position| draw.pick(&logits, at(*position)) == 0).count();
         assert!((2_850..3_150).contains(&first), "{first} of 4,000 instead of 3,000");
     }
 
@@ -149,9 +181,9 @@ mod tests {
     fn top_k_and_top_p_keep_the_unlikely_out() {
         let logits: Vec<f32> = (0..100u8).map(|n| f32::from(n) / 50.0).collect();
         let top_k = draw(Sampling { top_k: Some(2), ..seeded(3) });
-        assert!((0..500).all(|position| top_k.pick(&logits, position) >= 98));
+        assert!((0..500).all(|position| top_k.pick(&logits, at(position)) >= 98));
         let top_p = draw(Sampling { top_p: Some(0.01), ..seeded(3) });
-        assert!((0..500).all(|position| top_p.pick(&logits, position) == 99));
+        assert!((0..500).all(|position| top_p.pick(&logits, at(position)) == 99));
     }
 
     #[test]
@@ -171,10 +203,31 @@ mod tests {
     }
 
     #[test]
+    fn a_forbidden_token_is_drawn_again_by_the_shares_of_the_rest() {
+        // One half is forbidden; of the rest the second has three quarters.
+        let [free, masked] = [[4.0f32, 3.0, 1.0], [0.0, 3.0, 1.0]].map(|shares| shares.map(f32::ln));
+        let draw = draw(seeded(5));
+        let redrawn = (0..8_000).filter(|position| draw.pick(&free, at(*position)) == 0);
+        let picks: Vec<usize> = redrawn.map(|position| draw.pick(&masked, Place { position, again: 1 })).collect();
+        assert!(picks.iter().all(|pick| *pick != 0), "a forbidden token was drawn");
+        let second = picks.iter().filter(|pick| **pick == 1).count();
+        assert!((70..80).contains(&(second * 100 / picks.len())), "{second} of {}", picks.len());
+    }
+
+    #[test]
+    fn a_token_drawn_twice_counts_once() {
+        let drawn = Arc::new(AtomicU32::new(0));
+        let draw = Draw::new(&Sampling::default(), Arc::clone(&drawn));
+        let places: Vec<Place> = [7, 7, 8, 9, 9].map(|position| draw.place(position)).to_vec();
+        assert_eq!(places.iter().map(|place| place.again).collect::<Vec<_>>(), [0, 1, 0, 0, 1]);
+        assert_eq!(drawn.load(Memory::SeqCst), 3);
+    }
+
+    #[test]
     fn odd_logits_do_not_panic() {
         let draw = draw(seeded(1));
         for logits in [&[][..], &[f32::NAN, f32::NAN], &[f32::NEG_INFINITY, 0.0], &[f32::INFINITY, 0.0]] {
-            assert!(draw.pick(logits, 0) <= 1);
+            assert!(draw.pick(logits, at(0)) <= 1);
         }
     }
 }

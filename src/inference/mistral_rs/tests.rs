@@ -1,13 +1,13 @@
 use std::fs;
 use std::sync::OnceLock;
 
-use mistralrs::{NormalRequest, Request, RequestLike, SamplingParams};
-use tokio::sync::mpsc;
+use serde_json::{Value, json};
 
 use super::*;
-use crate::inference::{Sampling, tiny};
-use crate::job::FinishReason;
+use crate::inference::{JsonSupport, Sampling, tiny};
+use crate::job::{FinishReason, schema};
 use crate::testing::inference_contract::{self, Subject, ask};
+use crate::testing::tiny_folder;
 
 /// Loads the model once for all tests, on a runtime that outlives each of theirs.
 fn shared() -> MistralRs {
@@ -74,6 +74,7 @@ async fn the_tiny_model_proves_what_it_is_known_for() {
     let lean = answer(&engine, &ask(LEAN)).await;
     assert_eq!(lean.text, "exact ⟨hp, hq⟩");
     assert_eq!(lean.parameters, Some(885_888));
+    assert_eq!(lean.digest.unwrap(), format!("sha256:{}", tiny::SHA256));
     assert_eq!(lean.model, "tiny-prover");
 }
 
@@ -154,30 +155,6 @@ async fn control_tokens_in_a_customers_text_are_text() {
 }
 
 #[tokio::test]
-async fn a_dead_engine_fails_at_most_one_job_and_comes_back() {
-    // Its own engine: the others must not see it die.
-    let engine = load_tiny().await;
-    let expected = answer(&engine, &ask(EASY)).await.text;
-    // A listener that leaves before a whole answer kills the engine.
-    let (tx, rx) = mpsc::channel(1);
-    let messages = engine.to_engine(&ask(EASY).messages).unwrap().take_messages();
-    let params = SamplingParams { max_len: Some(5), ..SamplingParams::deterministic() };
-    let poison = NormalRequest::new_simple(messages, params, tx, 0, None, None);
-    drop(rx);
-    engine.engine.inner().get_sender(None).unwrap().send(Request::Normal(Box::new(poison))).await.unwrap();
-
-    let mut failed = 0;
-    for _ in 0..5 {
-        match engine.generate(&ask(EASY), None, &CancellationToken::new()).await {
-            Ok(done) => assert_eq!(done.text, expected),
-            Err(InferenceError::Backend(_)) => failed += 1,
-            Err(other) => panic!("{other}"),
-        }
-    }
-    assert!(failed <= 1, "{failed} jobs failed");
-}
-
-#[tokio::test]
 async fn a_model_that_cannot_be_used_says_why() {
     let home = tempfile::tempdir().unwrap();
     let path = |name: &str| home.path().join(name);
@@ -192,7 +169,7 @@ async fn a_model_that_cannot_be_used_says_why() {
         ("text.gguf", "is no GGUF file"),
         ("short.gguf", "is cut short"),
         ("bloom.gguf", "architecture 'bloom'"),
-        (".", "folder"),
+        (".", "the model folder"),
     ] {
         let error = load(MistralRsConfig { model_path: path(file), ..MistralRsConfig::default() }).await.unwrap_err();
         let InferenceError::Unusable(text) = error else { panic!("{error:?}") };
@@ -228,13 +205,122 @@ async fn a_template_a_name_and_a_smaller_context_are_taken_from_the_configuratio
         chat_template: Some(template),
     };
     let engine = MistralRs::load(config, |step| steps.lock().unwrap().push(step)).await.unwrap();
-    let offered = ModelInfo { context_tokens: Some(64), parameters: Some(885_888), ..ModelInfo::named("mine") };
+    let offered = ModelInfo {
+        name: "mine".to_owned(),
+        context_tokens: Some(64),
+        parameters: Some(885_888),
+        digest: Some(format!("sha256:{}", tiny::SHA256)),
+        json: JsonSupport::Schema,
+    };
     assert_eq!(engine.models().await.unwrap(), [offered]);
     let message = [Message::new(Role::User, "a")];
     assert_eq!(engine.count_prompt_tokens(Some("mine"), &message).await.unwrap().count, 1);
     let full = answer(&engine, &Generate { max_tokens: 500, ..ask("Repeat: omega") }).await;
     assert!(full.usage.total() <= 63, "{:?}", full.usage);
     let steps = steps.into_inner().unwrap();
-    assert!(matches!(steps.first(), Some(LoadProgress::Checked { parameters: 885_888, .. })));
+    assert!(matches!(steps.first(), Some(LoadProgress::Checked { parameters: Some(885_888), .. })));
     assert!(matches!(steps.last(), Some(LoadProgress::Ready { context_tokens: 64, .. })));
 }
+
+/// A greedy question whose answer must be JSON. The tiny model knows nothing of JSON: the grammar alone makes it.
+fn ask_json(format: Format) -> Generate {
+    Generate { format, max_tokens: 400, ..ask(EASY) }
+}
+
+fn check_against(schema: &Value, answer: &Generation) {
+    let value: Value = serde_json::from_str(&answer.text).unwrap_or_else(|error| panic!("{error}: {:?}", answer.text));
+    schema::matches(schema, &value).unwrap_or_else(|mismatch| panic!("{mismatch}: {}", answer.text));
+}
+
+#[tokio::test]
+async fn a_schema_makes_the_answer_and_ends_it() {
+    let engine = shared();
+    let flag = json!({ "type": "object", "properties": { "ok": { "type": "boolean" } }, "required": ["ok"],
+        "additionalProperties": false });
+    let schemas = [
+        flag.clone(),
+        json!({ "enum": ["yes", "no"] }),
+        json!({ "type": "array", "items": flag, "minItems": 2, "maxItems": 2 }),
+        json!({ "$ref": "#/$defs/size", "$defs": { "size": { "type": "integer", "minimum": 10, "maximum": 99 } } }),
+        json!({ "oneOf": [{ "const": null }, { "const": 1 }] }),
+        json!({ "type": "string", "format": "date" }),
+    ];
+    for schema in schemas {
+        let format = Format::Schema(schema::read(&schema.to_string()).unwrap().into_value());
+        for temperature in [0.0, 1.0, 20.0] {
+            let sampling =
+                Sampling { temperature: Some(temperature), seed: Some(3), top_k: Some(700), ..Sampling::default() };
+            let answer = answer(&engine, &Generate { sampling, ..ask_json(format.clone()) }).await;
+            check_against(&schema, &answer);
+            assert_eq!(answer.finish, FinishReason::Stop, "{}", answer.text);
+            let least = answer.text.len() as u32 / 8;
+            let most = answer.text.len() as u32 + 1;
+            assert!((least..=most).contains(&answer.usage.generated_tokens), "{:?}: {}", answer.usage, answer.text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn json_of_any_shape_is_json_or_cut() {
+    let engine = shared();
+    for seed in 0..6 {
+        let sampling = Sampling { temperature: Some(5.0), seed: Some(seed), top_k: Some(700), ..Sampling::default() };
+        let answer = answer(&engine, &Generate { sampling, ..ask_json(Format::Json) }).await;
+        match answer.finish {
+            FinishReason::Stop => check_against(&json!({}), &answer),
+            FinishReason::Length => assert_eq!(answer.usage.generated_tokens, 400),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_seed_repeats_an_answer_held_to_a_schema() {
+    let engine = shared();
+    let ask = |seed| Generate {
+        sampling: Sampling { temperature: Some(20.0), top_p: Some(1.0), top_k: Some(700), seed, ..Sampling::default() },
+        max_tokens: 30,
+        ..ask_json(Format::Schema(json!({ "type": "string", "minLength": 10 })))
+    };
+    let first = answer(&engine, &ask(Some(7))).await.text;
+    assert_eq!(answer(&engine, &ask(Some(7))).await.text, first);
+    assert_ne!(answer(&engine, &ask(Some(8))).await.text, first);
+}
+
+#[tokio::test]
+async fn a_grammar_that_cannot_be_made_fails_its_job_alone() {
+    let engine = shared();
+    let before = engine.restarts();
+    // What check_format is asked about before; here it is sent all the same.
+    let bad = Format::Schema(json!({ "type": "string", "minLength": 5, "maxLength": 1 }));
+    let refused = engine.check_format(None, &bad).await;
+    assert!(matches!(refused, Err(InferenceError::BadRequest(_))), "{refused:?}");
+    let failed = engine.generate(&ask_json(bad), None, &CancellationToken::new()).await;
+    assert!(matches!(failed, Err(InferenceError::Backend(_))), "{failed:?}");
+    assert_eq!(answer(&engine, &ask(EASY)).await.text, "intros; lia.");
+    assert_eq!(engine.restarts(), before);
+    let good = Format::Schema(json!({ "type": "string" }));
+    assert_eq!(engine.check_format(None, &good).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_folder_of_safetensors_answers_like_the_gguf_file() {
+    let home = tempfile::tempdir().unwrap();
+    for shards in [1, 3] {
+        let model_path = home.path().join(format!("tiny-{shards}"));
+        tiny_folder::write_to(&model_path, shards);
+        let folder = load(MistralRsConfig { model_path, ..MistralRsConfig::default() }).await.unwrap();
+        let offered = folder.models().await.unwrap().remove(0);
+        assert_eq!((offered.name, offered.context_tokens), (format!("tiny-{shards}"), Some(1_024)));
+        assert_eq!(offered.parameters, Some(885_888));
+        assert!(offered.digest.unwrap().starts_with("sha256:"));
+        for question in subject().questions {
+            let (file, folder) = (answer(&shared(), &ask(&question)).await, answer(&folder, &ask(&question)).await);
+            assert_eq!((file.text, file.usage, file.finish), (folder.text, folder.usage, folder.finish), "{question}");
+        }
+        let schema = json!({ "enum": ["yes", "no"] });
+        check_against(&schema, &answer(&folder, &ask_json(Format::Schema(schema.clone()))).await);
+    }
+}
+
+#[path = "death_tests.rs"]
+mod death;
