@@ -1,12 +1,15 @@
 //! A backend with a meter in front of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink, relay};
+use super::{
+    Format, Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink, relay,
+};
 use crate::metrics::{BackendEnd, Metrics};
 
 /// Counts what a backend does: how its requests end, how many are under way, how long the first piece takes, how fast the
@@ -15,6 +18,8 @@ pub struct Metered {
     inner: Arc<dyn Inference>,
     name: Arc<str>,
     metrics: Metrics,
+    /// Restarts that were counted.
+    restarts: AtomicU32,
 }
 
 impl std::fmt::Debug for Metered {
@@ -26,7 +31,18 @@ impl std::fmt::Debug for Metered {
 impl Metered {
     /// Counts what `inner` does under this name, which is the operator's for it.
     pub fn new(inner: Arc<dyn Inference>, name: &str, metrics: Metrics) -> Self {
-        Self { inner, name: name.into(), metrics }
+        Self { inner, name: name.into(), metrics, restarts: AtomicU32::new(0) }
+    }
+}
+
+impl Metered {
+    /// Counts what was started again since the last look.
+    fn count_restarts(&self) {
+        let now = self.inner.restarts();
+        let before = self.restarts.fetch_max(now, Ordering::Relaxed);
+        for _ in before..now {
+            self.metrics.backend_restarted(&self.name);
+        }
     }
 }
 
@@ -36,6 +52,7 @@ impl Inference for Metered {
     async fn models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
         let models = self.inner.models().await;
         self.metrics.backend_up(&self.name, models.is_ok());
+        self.count_restarts();
         if models.is_ok() {
             self.metrics.backend_slots(&self.name, self.inner.room(None));
         }
@@ -52,6 +69,14 @@ impl Inference for Metered {
 
     fn room(&self, model: Option<&str>) -> usize {
         self.inner.room(model)
+    }
+
+    async fn check_format(&self, model: Option<&str>, format: &Format) -> Result<(), InferenceError> {
+        self.inner.check_format(model, format).await
+    }
+
+    fn restarts(&self) -> u32 {
+        self.inner.restarts()
     }
 
     async fn generate(
@@ -80,6 +105,7 @@ impl Inference for Metered {
             Err(InferenceError::Unusable(_)) => self.metrics.backend_up(&self.name, false),
             Err(_) => {}
         }
+        self.count_restarts();
         run.ended(end_of(&done));
         done
     }

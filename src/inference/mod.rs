@@ -278,6 +278,11 @@ pub trait Inference: Send + Sync + 'static {
         Ok(())
     }
 
+    /// How often it broke down so that it had to be started again. Only what runs in this process knows.
+    fn restarts(&self) -> u32 {
+        0
+    }
+
     /// Writes the answer, sending each new piece of text to `sink` (a closed sink is fine). Ends with
     /// [`InferenceError::Cancelled`] soon after `cancel`.
     async fn generate(

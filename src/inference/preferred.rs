@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink};
+use super::{Format, Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink};
 
 /// Puts one model first. While the backend does not list it, nothing changes.
 pub struct Preferred {
@@ -56,6 +56,14 @@ impl Inference for Preferred {
 
     fn room(&self, model: Option<&str>) -> usize {
         self.inner.room(model)
+    }
+
+    async fn check_format(&self, model: Option<&str>, format: &Format) -> Result<(), InferenceError> {
+        self.inner.check_format(model, format).await
+    }
+
+    fn restarts(&self) -> u32 {
+        self.inner.restarts()
     }
 
     async fn generate(

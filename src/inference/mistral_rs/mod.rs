@@ -85,12 +85,7 @@ impl MistralRs {
         load::load(config, progress).await
     }
 
-    /// How often the engine died and was started again.
-    pub fn restarts(&self) -> u32 {
-        self.engine.restarts()
-    }
-
-    /// The same, as it changes.
+    /// How often the engine died and was started again, as it changes.
     pub fn watch_restarts(&self) -> watch::Receiver<u32> {
         self.engine.watch_restarts()
     }
@@ -176,6 +171,10 @@ impl Inference for MistralRs {
 
     fn room(&self, _: Option<&str>) -> usize {
         1
+    }
+
+    fn restarts(&self) -> u32 {
+        self.engine.restarts()
     }
 
     async fn check_format(&self, model: Option<&str>, format: &Format) -> Result<(), InferenceError> {

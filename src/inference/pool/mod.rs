@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::breaker::BreakerOptions;
 use self::places::Shared;
-use super::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink};
+use super::{Format, Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink};
 
 /// A model server of a pool.
 #[derive(Clone)]
@@ -224,6 +224,14 @@ impl Inference for Pool {
 
     fn room(&self, model: Option<&str>) -> usize {
         self.shared.room(model)
+    }
+
+    async fn check_format(&self, model: Option<&str>, format: &Format) -> Result<(), InferenceError> {
+        self.shared.check_format(model, format).await
+    }
+
+    fn restarts(&self) -> u32 {
+        self.shared.restarts()
     }
 
     async fn generate(

@@ -10,7 +10,7 @@ use tracing::warn;
 use super::breaker::Verdict;
 use super::offer::Offer;
 use super::places::{NoPlace, Shared, now};
-use crate::inference::{Generate, Generation, InferenceError, Message, PromptTokens, TextSink, relay};
+use crate::inference::{Format, Generate, Generation, InferenceError, Message, PromptTokens, TextSink, relay};
 
 /// What an endpoint's error means for the job and for the endpoint.
 struct Meaning {
@@ -159,5 +159,21 @@ impl Shared {
             tried.push(endpoint);
             last = Some(error);
         }
+    }
+
+    /// Whether the model can write that format wherever it may be asked to: nobody knows yet where that will be.
+    pub(super) async fn check_format(&self, model: Option<&str>, format: &Format) -> Result<(), InferenceError> {
+        let offer = self.find(model)?;
+        for endpoint in &offer.endpoints {
+            let backend = &self.endpoints[*endpoint].backend;
+            let checking = backend.check_format(Some(&offer.upstream), format);
+            AssertUnwindSafe(checking).catch_unwind().await.unwrap_or_else(|_| Err(panicked())).map_err(ours)?;
+        }
+        Ok(())
+    }
+
+    /// Restarts of all endpoints together.
+    pub(super) fn restarts(&self) -> u32 {
+        self.endpoints.iter().map(|endpoint| endpoint.backend.restarts()).fold(0, u32::saturating_add)
     }
 }
