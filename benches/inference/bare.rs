@@ -14,7 +14,8 @@ use crate::layers::{QUESTION, TOKENS, question};
 
 /// The server, asked by a few lines of HTTP.
 pub(crate) async fn over_http(base: &Url, answers: usize) -> Result<Layer> {
-    let client = reqwest::Client::builder().no_proxy().build()?;
+    // The server closes a connection soon after a stream: each answer has one of its own, as in coinop.
+    let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build()?;
     let address = base.join("v1/chat/completions")?;
     let body = serde_json::to_vec(&serde_json::json!({
         "messages": [{ "role": "user", "content": QUESTION }],

@@ -214,7 +214,7 @@ async fn chat(State(desk): State<Arc<Desk>>, axum::Json(body): axum::Json<Value>
     if first.is_none()
         && let Some(Err(error)) = run.outcome().await
     {
-        return refused(&error);
+        return refused(error);
     }
     let usage = wants_usage && !desk.manners.silent_about_usage;
     let events = stream::iter([role(&model)])

@@ -147,7 +147,7 @@ fn hash(folder: bool, files: &[PathBuf]) -> std::io::Result<String> {
 
 /// The engine's two ways to be built, which share no type.
 enum Builder {
-    File(GgufModelBuilder),
+    File(Box<GgufModelBuilder>),
     Folder(Box<TextModelBuilder>),
 }
 
@@ -185,6 +185,6 @@ impl Builder {
         if let Some(template) = &facts.template_path {
             builder = builder.with_chat_template(template);
         }
-        Ok(Self::File(builder))
+        Ok(Self::File(Box::new(builder)))
     }
 }
