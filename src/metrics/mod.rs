@@ -216,6 +216,12 @@ impl Metrics {
         }
     }
 
+    /// There is a backend of that name. It is shown as idle until it is asked for something, so that ratios and alerts find it.
+    pub fn backend(&self, backend: &Arc<str>) {
+        // Made by being asked for, at zero.
+        drop(self.0.families.backend_busy.get_or_create(&Backend { backend: Arc::clone(backend) }));
+    }
+
     /// A backend is asked to generate.
     pub fn backend_begins(&self, backend: &Arc<str>) -> BackendRun {
         self.0.families.backend_busy.get_or_create(&Backend { backend: Arc::clone(backend) }).inc();
