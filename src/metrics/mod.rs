@@ -36,6 +36,9 @@ pub enum JobEnd {
 }
 
 impl JobEnd {
+    /// Every way.
+    const ALL: [Self; 4] = [Self::Delivered, Self::Failed, Self::Cancelled, Self::Expired];
+
     const fn word(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
@@ -176,6 +179,13 @@ impl Metrics {
         let waiting = number(open.queued).saturating_sub(families.jobs_running.get());
         families.jobs_queued.set(waiting.max(0));
         families.quotes_open.set(number(open.quoted));
+    }
+
+    /// Jobs of that kind are sold. Every way they can end is shown from the start, at zero, so that shares can be formed.
+    pub fn sells(&self, kind: JobKind) {
+        for end in JobEnd::ALL {
+            drop(self.0.families.jobs.get_or_create(&KindResult { kind: kind.name(), result: end.word() }));
+        }
     }
 
     /// A job ended.
