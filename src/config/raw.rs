@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::job::text::BYTES_PER_TOKEN;
+
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)* }) => {
         $(#[$doc])*
@@ -176,7 +178,7 @@ section! {
         parameters: u64 = 0,
         /// none, any or schema.
         json: String = String::new(),
-        /// Bytes a token has at least, where nobody counts.
+        /// Bytes a token is taken to have, where nobody counts.
         bytes_per_token: u32 = BYTES_PER_TOKEN,
         /// Path of a GGUF file, or of a folder of safetensors.
         model: String = String::new(),
@@ -186,9 +188,6 @@ section! {
         chat_template: String = String::new(),
     }
 }
-
-/// Where a prompt's tokens can't be counted: real text has three to four bytes a token.
-pub const BYTES_PER_TOKEN: u32 = 2;
 
 section! {
     /// `[[inference.models]]`: a model as customers see it.

@@ -12,7 +12,7 @@ use crate::config::{BackendSettings, EndpointSettings, InferenceSettings, ModelS
 use crate::hardware::{Candidate, Hardware, Recommendation, recommend};
 use crate::inference::detect::{FoundServer, look_at};
 use crate::inference::gguf::GgufHeader;
-use crate::inference::{JsonSupport, ModelInfo};
+use crate::inference::{JsonSupport, ModelInfo, meant};
 
 /// How long an endpoint may take to list its models: some ask for each one.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -176,7 +176,8 @@ fn offered(model: Option<&ModelSettings>, upstream: &str, stock: &[Stock]) -> Of
         |stock: &&Stock| model.is_none_or(|model| model.endpoints.is_empty() || model.endpoints.contains(&stock.name));
     let having = stock.iter().filter(allowed).filter_map(|stock| {
         let models = stock.models.as_deref().unwrap_or_default();
-        models.iter().find(|model| model.info.name == upstream).map(|found| (&stock.name, found))
+        let found = meant(models.iter(), upstream, |model, is_it| is_it(&model.info.name));
+        found.map(|found| (&stock.name, found))
     });
     let (mut endpoints, mut found): (Vec<String>, Vec<&StockModel>) = (Vec::new(), Vec::new());
     for (name, model) in having {

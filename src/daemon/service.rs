@@ -170,6 +170,7 @@ impl Service {
         };
         let codec = Codec::new(plan.signer.clone(), plan.read_limits);
         let kinds: Vec<JobKind> = plan.settings.offers.keys().copied().collect();
+        kinds.iter().for_each(|kind| plan.metrics.sells(*kind));
         let since = read_since(&store, &plan.relays, plan.clock.now()).await?;
         let (inbox_end, inbox) = Inbox::channel(codec.clone(), plan.inbox_room);
         let intake = Intake { kinds, since, inbox: inbox_end };

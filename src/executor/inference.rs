@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::sources::InputSource;
 use super::{Executor, Prepared};
 use crate::inference::{
-    Format, Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, TextSink,
+    Format, Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, TextSink, meant,
 };
 use crate::job::schema::{self, Schema};
 use crate::job::text::{PART_SEPARATOR, Part, TextGeneration, TextLimits, TextOutput, Turn, excerpt};
@@ -84,9 +84,10 @@ impl TextExecutor {
         TextLimits { max_tokens: self.limits.max_tokens.max(widest), ..self.limits }
     }
 
-    fn is_called(&self, model: &ModelInfo, name: &str) -> bool {
-        let alias = |terms: &ModelTerms| terms.aliases.iter().any(|alias| alias == name);
-        model.name == name || self.models.get(&model.name).is_some_and(alias)
+    /// Whether any name of the model passes the test.
+    fn is_called(&self, model: &ModelInfo, is_it: &dyn Fn(&str) -> bool) -> bool {
+        let alias = |terms: &ModelTerms| terms.aliases.iter().any(|alias| is_it(alias));
+        is_it(&model.name) || self.models.get(&model.name).is_some_and(alias)
     }
 
     async fn resolve(&self, turns: Vec<Turn>) -> Result<Vec<Message>, Refusal> {
@@ -120,7 +121,10 @@ impl TextExecutor {
 
     async fn model(&self, wanted: Option<&str>) -> Result<ModelInfo, Refusal> {
         let models = self.backend.models().await.map_err(refusal)?;
-        let chosen = models.iter().find(|model| wanted.is_none_or(|name| self.is_called(model, name)));
+        let chosen = match wanted {
+            None => models.first(),
+            Some(wanted) => meant(models.iter(), wanted, |model, is_it| self.is_called(model, is_it)),
+        };
         match (chosen, wanted) {
             (Some(model), _) => Ok(model.clone()),
             (None, Some(wanted)) => Err(unknown_model(wanted, models.into_iter().map(|model| model.name))),

@@ -31,7 +31,9 @@ impl std::fmt::Debug for Metered {
 impl Metered {
     /// Counts what `inner` does under this name, which is the operator's for it.
     pub fn new(inner: Arc<dyn Inference>, name: &str, metrics: Metrics) -> Self {
-        Self { inner, name: name.into(), metrics, restarts: AtomicU32::new(0) }
+        let name = name.into();
+        metrics.backend(&name);
+        Self { inner, name, metrics, restarts: AtomicU32::new(0) }
     }
 }
 
@@ -166,6 +168,7 @@ mod tests {
     async fn a_request_under_way_makes_its_backend_busy_until_nobody_waits_for_it() {
         let echo = Echo::new().gated();
         let (backend, metrics) = metered(&echo);
+        has(&metrics, r#"coinop_backend_busy{backend="gpu1"} 0"#);
         let cancel = CancellationToken::new();
         let request = ask("one");
         let mut running = backend.generate(&request, None, &cancel);

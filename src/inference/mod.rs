@@ -27,6 +27,9 @@ pub mod preferred;
 mod relay;
 pub mod stop;
 pub mod tiny;
+mod told;
+
+pub use self::told::{MOST_PARAMETERS, meant, names, parameters, public_name};
 
 /// A message of a conversation.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

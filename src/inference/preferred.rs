@@ -6,7 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::{Format, Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink};
+use super::{
+    Format, Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink, meant,
+};
 
 /// Puts one model first. While the backend does not list it, nothing changes.
 pub struct Preferred {
@@ -26,10 +28,13 @@ impl Preferred {
         Self { inner, default }
     }
 
-    /// The model that is meant. Asked only of whoever named none.
-    async fn meant(&self) -> Option<&str> {
-        let models = self.inner.models().await.unwrap_or_default();
-        models.iter().any(|model| model.name == self.default).then_some(self.default.as_str())
+    /// The model that is meant, as the backend calls it. Asked only of whoever named none.
+    async fn meant(&self) -> Option<String> {
+        self.preferred(&self.inner.models().await.unwrap_or_default())
+    }
+
+    fn preferred(&self, models: &[ModelInfo]) -> Option<String> {
+        meant(models.iter(), &self.default, |model, is_it| is_it(&model.name)).map(|model| model.name.clone())
     }
 }
 
@@ -37,8 +42,9 @@ impl Preferred {
 impl Inference for Preferred {
     async fn models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
         let mut models = self.inner.models().await?;
+        let preferred = self.preferred(&models);
         // A stable sort: the others stay in their order.
-        models.sort_by_key(|model| model.name != self.default);
+        models.sort_by_key(|model| Some(&model.name) != preferred.as_ref());
         Ok(models)
     }
 
@@ -48,10 +54,10 @@ impl Inference for Preferred {
         messages: &[Message],
     ) -> Result<PromptTokens, InferenceError> {
         let model = match model {
-            Some(model) => Some(model),
+            Some(model) => Some(model.to_owned()),
             None => self.meant().await,
         };
-        self.inner.count_prompt_tokens(model, messages).await
+        self.inner.count_prompt_tokens(model.as_deref(), messages).await
     }
 
     fn room(&self, model: Option<&str>) -> usize {
@@ -75,7 +81,7 @@ impl Inference for Preferred {
         if request.model.is_some() {
             return self.inner.generate(request, sink, cancel).await;
         }
-        let request = Generate { model: self.meant().await.map(ToOwned::to_owned), ..request.clone() };
+        let request = Generate { model: self.meant().await, ..request.clone() };
         self.inner.generate(&request, sink, cancel).await
     }
 }

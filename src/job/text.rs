@@ -41,6 +41,9 @@ pub const MOST_STOPS: usize = 8;
 pub const LONGEST_STOP_BYTES: usize = 128;
 /// Longest model name, in bytes.
 pub const LONGEST_MODEL_BYTES: usize = 128;
+/// Bytes of text a token is taken to have where a prompt's tokens can't be counted before it is read. English prose has more
+/// than four, programs and other languages three.
+pub const BYTES_PER_TOKEN: u32 = 3;
 /// Largest `top_k`: about the largest vocabulary there is.
 pub const MOST_TOP_K: u32 = 300_000;
 /// Most `url`, `event` and `job` inputs of a request: each costs a fetch before anything is paid.

@@ -36,6 +36,9 @@ pub enum JobEnd {
 }
 
 impl JobEnd {
+    /// Every way.
+    const ALL: [Self; 4] = [Self::Delivered, Self::Failed, Self::Cancelled, Self::Expired];
+
     const fn word(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
@@ -178,6 +181,13 @@ impl Metrics {
         families.quotes_open.set(number(open.quoted));
     }
 
+    /// Jobs of that kind are sold. Every way they can end is shown from the start, at zero, so that shares can be formed.
+    pub fn sells(&self, kind: JobKind) {
+        for end in JobEnd::ALL {
+            drop(self.0.families.jobs.get_or_create(&KindResult { kind: kind.name(), result: end.word() }));
+        }
+    }
+
     /// A job ended.
     pub fn job_ended(&self, kind: JobKind, end: JobEnd) {
         let labels = KindResult { kind: kind.name(), result: end.word() };
@@ -214,6 +224,12 @@ impl Metrics {
             let labels = ModelDirection { model: Arc::clone(&model), direction };
             families.tokens.get_or_create(&labels).inc_by(tokens.into());
         }
+    }
+
+    /// There is a backend of that name. It is shown as idle until it is asked for something, so that ratios and alerts find it.
+    pub fn backend(&self, backend: &Arc<str>) {
+        // Made by being asked for, at zero.
+        drop(self.0.families.backend_busy.get_or_create(&Backend { backend: Arc::clone(backend) }));
     }
 
     /// A backend is asked to generate.

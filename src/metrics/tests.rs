@@ -59,6 +59,16 @@ fn what_happened_is_what_is_shown() {
 }
 
 #[test]
+fn what_is_sold_is_shown_before_any_of_it_is() {
+    let metrics = Metrics::new();
+    metrics.sells(JobKind::TextGeneration);
+    for result in ["delivered", "failed", "cancelled", "expired"] {
+        has(&metrics.encode(), &format!(r#"coinop_jobs_total{{kind="text-generation",result="{result}"}} 0"#));
+    }
+    assert!(!metrics.encode().contains("sandbox"));
+}
+
+#[test]
 fn clones_count_into_the_same_and_two_registries_do_not() {
     let (one, other) = (Metrics::new(), Metrics::new());
     one.clone().refused(Code::Price);

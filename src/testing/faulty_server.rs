@@ -120,7 +120,8 @@ impl FaultyServer {
         Self::start(Behind::Server(good[0])).await
     }
 
-    /// A good server that answers from a script: the path of a request in, the body of the answer out; `None` is 404.
+    /// A good server that answers from a script: the path of a request in, the body of the answer out (or all of
+    /// the answer, when it begins with `HTTP/`); `None` is 404.
     ///
     /// # Errors
     /// When there is no port to listen on.
@@ -128,6 +129,7 @@ impl FaultyServer {
         let script = Arc::new(script);
         Self::start(Behind::Script(Arc::new(move |path| {
             let answer = match script(&path) {
+                Some(whole) if whole.starts_with("HTTP/") => whole,
                 Some(body) => format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{body}"),
                 None => "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned(),
             };

@@ -11,7 +11,7 @@ use crate::cli::exit::{CommandError, Exit};
 use crate::cli::{Globals, servers, table};
 use crate::config::Config;
 use crate::hardware::{Fit, Gibibytes};
-use crate::inference::JsonSupport;
+use crate::inference::{JsonSupport, meant};
 
 #[derive(Serialize)]
 struct Shown<'a> {
@@ -22,11 +22,11 @@ struct Shown<'a> {
 
 pub(super) fn run(name: &str, view: &View, config: &Config, globals: &Globals) -> Result<ExitCode> {
     let rows = ModelRow::all(view, config);
-    let is_called = |row: &&ModelRow<'_>| {
+    let found = meant(rows.iter(), name, |row, is_it| {
         let model = row.model();
-        model.name == name || model.aliases.iter().any(|alias| alias == name)
-    };
-    let Some(row) = rows.iter().find(is_called) else { return Err(unknown(name, &rows).into()) };
+        is_it(&model.name) || model.aliases.iter().any(|alias| is_it(alias))
+    });
+    let Some(row) = found else { return Err(unknown(name, &rows).into()) };
     let model = row.model();
     let fits = view.recommendation.verdicts.iter().find(|(of, _)| *of == model.name).map(|(_, fit)| *fit);
     globals.print(&Shown { row, on_this_machine: fits }, || {

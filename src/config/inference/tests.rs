@@ -99,7 +99,7 @@ fn a_wrong_endpoint_is_named_with_its_key_and_cure() {
         ("backend = \"ollama\"\nurl = \"http://x/ollama/api/\"", "url", "write \"http://x/ollama\""),
         ("backend = \"llamacpp\"\nurl = \"http://x/v1/\"", "url", "ends in /v1"),
         ("backend = \"llamacpp\"\nurl = \"http://x\"\nmodels = [\"m\"]", "models", "model_name"),
-        ("backend = \"llamacpp\"\nurl = \"http://x\"\nbytes_per_token = 3", "bytes_per_token", "no such key"),
+        ("backend = \"llamacpp\"\nurl = \"http://x\"\nbytes_per_token = 2", "bytes_per_token", "no such key"),
         ("backend = \"openai\"\nurl = \"http://x\"", "url", "http://x/v1"),
         ("backend = \"openai\"\nurl = \"http://x/v1/chat/completions\"", "url", "write \"http://x/v1\""),
         ("backend = \"openai\"\nurl = \"http://x/v1?a=b\"", "url", "query"),

@@ -7,7 +7,7 @@ use crate::config::{BackendSettings, EndpointSettings, InferenceSettings, TextSe
 use crate::daemon::wiring::found::InForce;
 use crate::daemon::wiring::inference::open_endpoint;
 use crate::inference::gguf::GgufHeader;
-use crate::inference::{Inference, Message, ModelInfo, Role};
+use crate::inference::{Inference, Message, ModelInfo, Role, names};
 
 /// Bytes of a mebibyte.
 const MIB: u64 = 1024 * 1024;
@@ -145,7 +145,7 @@ fn expected(endpoint: &EndpointSettings, settings: &InferenceSettings, models: &
         .models
         .iter()
         .filter(|model| model.endpoints.contains(&endpoint.name) || (only && model.endpoints.is_empty()));
-    let missing = sold.filter(|model| !models.iter().any(|has| has.name == model.upstream));
+    let missing = sold.filter(|model| !models.iter().any(|has| names(&has.name, &model.upstream)));
     missing
         .map(|model| {
             Finding::failed(

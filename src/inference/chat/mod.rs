@@ -7,11 +7,11 @@ mod reading;
 mod refusal;
 mod request;
 
-pub use self::reading::{Reading, read};
+pub use self::reading::{Bounds, Reading, read};
 pub use self::refusal::{Known, refused, wants_limit_renamed};
 pub use self::request::{ChatRequest, Dialect};
 use super::control::ControlTokens;
-use super::{InferenceError, Message, ModelInfo};
+use super::{InferenceError, Message, ModelInfo, meant};
 
 /// The conversation as a server may see it: the customers' texts can't speak as the model's template.
 ///
@@ -24,16 +24,23 @@ pub fn conversation(messages: &[Message], control: &ControlTokens) -> Result<Vec
     Ok(messages.iter().map(|message| Message::new(message.role, control.split(&message.content))).collect())
 }
 
-/// The model of that name, or the first one.
+/// The model that is [`meant`] by that name, or the first one; `info` is what is known of each.
 ///
 /// # Errors
 /// [`InferenceError::UnknownModel`]; [`InferenceError::Unusable`] when there is none at all.
-pub fn chosen<'a>(models: &'a [ModelInfo], wanted: Option<&str>) -> Result<&'a ModelInfo, InferenceError> {
-    let found = models.iter().find(|model| wanted.is_none_or(|name| name == model.name));
+pub fn chosen<'a, T>(
+    models: &'a [T],
+    info: impl Fn(&T) -> &ModelInfo,
+    wanted: Option<&str>,
+) -> Result<&'a T, InferenceError> {
+    let found = match wanted {
+        None => models.first(),
+        Some(wanted) => meant(models.iter(), wanted, |model, is_it| is_it(&info(model).name)),
+    };
     found.ok_or_else(|| match wanted {
         Some(wanted) => InferenceError::UnknownModel {
             wanted: wanted.to_owned(),
-            offered: models.iter().map(|model| model.name.clone()).collect(),
+            offered: models.iter().map(|model| info(model).name.clone()).collect(),
         },
         None => InferenceError::Unusable("it offers no model".to_owned()),
     })
@@ -57,15 +64,16 @@ mod tests {
 
     #[test]
     fn a_model_is_found_by_name_or_by_default() {
-        let models = ["small", "large"].map(ModelInfo::named);
-        assert_eq!(chosen(&models, None).unwrap().name, "small");
-        assert_eq!(chosen(&models, Some("large")).unwrap().name, "large");
-        let error = chosen(&models, Some("huge")).unwrap_err();
-        assert_eq!(
-            error,
-            InferenceError::UnknownModel { wanted: "huge".into(), offered: vec!["small".into(), "large".into()] }
-        );
-        assert!(matches!(chosen(&[], None), Err(InferenceError::Unusable(_))));
+        let models = ["small", "large", "other:latest"].map(ModelInfo::named);
+        let chosen = |wanted| chosen(&models, |model| model, wanted);
+        assert_eq!(chosen(None).unwrap().name, "small");
+        assert_eq!(chosen(Some("large")).unwrap().name, "large");
+        assert_eq!(chosen(Some("other")).unwrap().name, "other:latest");
+        let error = chosen(Some("huge")).unwrap_err();
+        let offered = ["small", "large", "other:latest"].map(String::from).to_vec();
+        assert_eq!(error, InferenceError::UnknownModel { wanted: "huge".into(), offered });
+        let none: &[ModelInfo] = &[];
+        assert!(matches!(super::chosen(none, |model| model, None), Err(InferenceError::Unusable(_))));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::*;
 const RECORDED: &str = include_str!("../../../tests/data/llama-server/chat_stream.txt");
 
 const MOST_BYTES: usize = 1_000;
+const BOUNDS: Bounds = Bounds { bytes: MOST_BYTES, prompt_tokens: 500, generated_tokens: 100 };
 
 fn recorded() -> Vec<String> {
     RECORDED.lines().filter_map(|line| line.strip_prefix("data: ")).map(str::to_owned).collect()
@@ -28,7 +29,7 @@ fn usage(prompt_tokens: u32, completion_tokens: u32) -> String {
 fn run(stop: &[&str], events: &[String]) -> (Result<Answer, InferenceError>, Vec<Piece>) {
     let stop: Vec<String> = stop.iter().map(|stop| (*stop).to_owned()).collect();
     let (sink, mut pieces) = mpsc::unbounded_channel();
-    let mut reading = Reading::new(&stop, Some(&sink), MOST_BYTES);
+    let mut reading = Reading::new(&stop, Some(&sink), BOUNDS);
     let mut taken = Ok(());
     for event in events {
         match reading.take(event) {
@@ -90,9 +91,44 @@ fn only_the_usual_reasons_end_an_answer() {
     let finish = |reason| answer(&[text("a"), end(reason), usage(1, 1)]).map(|answer| answer.finish);
     assert_eq!(finish("stop"), Ok(FinishReason::Stop));
     assert_eq!(finish("length"), Ok(FinishReason::Length));
-    for reason in ["content_filter", "tool_calls", "function_call", "abort", ""] {
+    for reason in ["tool_calls", "function_call", "abort", ""] {
         assert!(matches!(finish(reason), Err(InferenceError::Backend(_))), "{reason}");
     }
+}
+
+#[test]
+fn a_content_filter_is_nothing_that_the_server_did_wrong() {
+    let answered = answer(&[text("a"), end("content_filter"), usage(1, 1)]).unwrap();
+    assert_eq!((answered.text.as_str(), answered.finish), ("a", FinishReason::Stop));
+    let refused = answer(&[end("content_filter"), usage(1, 0)]);
+    assert!(matches!(refused, Err(InferenceError::BadRequest(_))), "{refused:?}");
+}
+
+#[test]
+fn counts_beyond_what_was_asked_for_are_not_billed() {
+    for count in ["101", "4294967296", "1e30"] {
+        let counted =
+            format!(r#"{{"choices": [], "usage": {{"prompt_tokens": {count}000, "completion_tokens": {count}}}}}"#);
+        let counted = counted.replace("1e30000", "1e30");
+        let so_far =
+            format!(r#"{{"choices": [{{"delta": {{"content": "b"}}}}], "timings": {{"predicted_n": {count}}}}}"#);
+        let (answer, pieces) = run(&[], &[text("a"), so_far, end("stop"), counted]);
+        assert_eq!(answer.unwrap().usage, Usage { prompt_tokens: 500, generated_tokens: 100 }, "{count}");
+        assert_eq!(pieces.last().unwrap().tokens, 100);
+    }
+}
+
+#[test]
+fn events_that_say_nothing_are_no_sign_of_life() {
+    let most = MOST_EMPTY_EVENTS as usize;
+    let thought = json!({"choices": [{"index": 0, "delta": {"reasoning_content": "h"}}]}).to_string();
+    let mut events = vec![text(""); most - 1];
+    events.push(thought.clone());
+    events.extend(vec![text(""); most - 1]);
+    events.extend([text("a"), end("stop"), usage(1, 1)]);
+    assert!(answer(&events).is_ok());
+    assert_failed(&[vec![text(""); most], vec![text("a"), end("stop"), usage(1, 1)]].concat());
+    assert_failed(&[vec![thought; MOST_BYTES + 1], vec![text("a"), end("stop"), usage(1, 1)]].concat());
 }
 
 #[test]

@@ -17,6 +17,7 @@ use url::{Host, Url};
 
 use self::read::{Listed, Props, Tags, Version, is_loading, wants_key};
 use super::http::{Server, ServerOptions, Trouble};
+use super::told::is_plain;
 
 /// How long everything together may take: somebody waits for the program to start.
 const PATIENCE: Duration = Duration::from_millis(1_800);
@@ -72,7 +73,7 @@ impl fmt::Display for Software {
 /// A model that a server lists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FoundModel {
-    /// What the server calls it.
+    /// What the server calls it, as far as that can be shown: [`super::public_name`].
     pub name: String,
     /// Bytes of its weights, when the server tells.
     pub bytes: Option<u64>,
@@ -144,7 +145,7 @@ async fn ask(server: &Server, root: Url) -> Option<FoundServer> {
         } else {
             url.set_path(&format!("{}/v1", root.path().trim_end_matches('/')));
         }
-        let version = version.map(|version| version.version).filter(|version| read::is_plain(version));
+        let version = version.map(|version| version.version).filter(|version| is_plain(version));
         Some(FoundServer { software, version, url, models, trouble })
     };
     if let (Ok(version), Ok(tags)) = (ollama, tags) {

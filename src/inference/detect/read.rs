@@ -3,20 +3,13 @@
 use serde::Deserialize;
 
 use super::{FoundModel, Software};
+use crate::inference::public_name;
 
 /// More models than that are not shown to anybody.
 const MOST_MODELS: usize = 500;
 
-/// Longest name or version, in bytes.
-const LONGEST: usize = 200;
-
 /// Families of models that turn text into numbers and write none.
 const EMBEDDING_FAMILIES: [&str; 2] = ["bert", "nomic-bert"];
-
-/// Whether a text can be shown to the operator as it is.
-pub(super) fn is_plain(text: &str) -> bool {
-    !text.is_empty() && text.len() <= LONGEST && !text.chars().any(char::is_control)
-}
 
 /// Ollama's `/api/version`, vLLM's `/version`.
 #[derive(Debug, Deserialize)]
@@ -51,8 +44,9 @@ impl Tags {
             let family = tag.details.as_ref().and_then(|details| details.family.as_deref());
             family.is_some_and(|family| EMBEDDING_FAMILIES.contains(&family))
         };
-        let tags = self.models.into_iter().filter(|tag| is_plain(&tag.name) && !embeds(tag));
-        tags.take(MOST_MODELS).map(|tag| FoundModel { name: tag.name, bytes: tag.size }).collect()
+        let tags = self.models.into_iter().filter(|tag| !embeds(tag));
+        let found = tags.filter_map(|tag| Some(FoundModel { name: public_name(&tag.name)?, bytes: tag.size }));
+        found.take(MOST_MODELS).collect()
     }
 }
 
@@ -96,8 +90,10 @@ impl Listed {
     }
 
     pub(super) fn models(self) -> Vec<FoundModel> {
-        let data = self.data.into_iter().filter(|model| is_plain(&model.id)).take(MOST_MODELS);
-        data.map(|model| FoundModel { name: model.id, bytes: model.meta.and_then(|meta| meta.size) }).collect()
+        let found = self.data.into_iter().filter_map(|model| {
+            Some(FoundModel { name: public_name(&model.id)?, bytes: model.meta.and_then(|meta| meta.size) })
+        });
+        found.take(MOST_MODELS).collect()
     }
 }
 

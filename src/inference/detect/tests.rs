@@ -58,14 +58,16 @@ async fn each_program_is_told_by_what_it_answers() {
         serve(openai("organization_owner")).await,
         serve(openai("sglang")).await,
         serve(openai("somebody")).await,
+        serve(Router::new().route("/v1/models", says(listed("/home/me/m", "vllm")))).await,
     ];
     let found = look(&urls).await;
     let software: Vec<Software> = found.iter().map(|server| server.software).collect();
     use Software::{LlamaCpp, LmStudio, Ollama, OpenAi, Sglang, Vllm};
-    assert_eq!(software, [Ollama, LlamaCpp, Vllm, LmStudio, Sglang, OpenAi]);
+    assert_eq!(software, [Ollama, LlamaCpp, Vllm, LmStudio, Sglang, OpenAi, Vllm]);
     assert!(found.iter().all(FoundServer::is_usable));
     assert_eq!((names(&found[0]), found[0].models[0].bytes), (vec!["llama3.2:1b"], Some(1_321_098_329)));
     assert_eq!((names(&found[1]), found[1].models[0].bytes), (vec!["tiny.gguf"], Some(1_771_776)));
+    assert_eq!(names(&found[6]), ["m"], "a path is nobody's business");
     assert_eq!((&found[0].url, &found[1].url), (&urls[0], &urls[1]));
     assert_eq!(found[2].url.path(), "/v1", "as an endpoint is configured");
     assert_eq!((found[0].version.as_deref(), found[2].version.as_deref()), (Some("0.32.1"), Some("0.11.0")));

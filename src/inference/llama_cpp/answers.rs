@@ -1,6 +1,7 @@
 //! What a llama.cpp server says of itself, as far as it is read.
 
 use serde::Deserialize;
+use serde_json::Value;
 
 /// `GET /props`.
 #[derive(Debug, Deserialize)]
@@ -33,7 +34,7 @@ pub(super) struct ListedModel {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Meta {
-    pub(super) n_params: Option<u64>,
+    pub(super) n_params: Option<Value>,
 }
 
 /// `POST /apply-template`.
@@ -48,21 +49,11 @@ pub(super) struct Tokens {
     pub(super) tokens: Vec<i64>,
 }
 
-/// The name in what a server calls its model: that may be a path, which is nobody's business.
-pub(super) fn stem(id: &str) -> &str {
-    const ENDING: &str = ".gguf";
-    let name = id.rsplit(['/', '\\']).next().unwrap_or(id);
-    let begin = name.len().checked_sub(ENDING.len()).filter(|begin| *begin > 0 && name.is_char_boundary(*begin));
-    match begin {
-        Some(begin) if name[begin..].eq_ignore_ascii_case(ENDING) => &name[..begin],
-        _ => name,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::inference::http::parse;
+    use crate::inference::told::stem;
 
     #[test]
     fn recorded_answers_are_read() {
@@ -73,21 +64,6 @@ mod tests {
         let listed: Listed = parse(include_bytes!("../../../tests/data/llama-server/models.json")).unwrap();
         let model = &listed.data[0];
         assert_eq!(stem(&model.id), "tiny-lean");
-        assert_eq!(model.meta.as_ref().unwrap().n_params, Some(803_968));
-    }
-
-    #[test]
-    fn a_name_tells_no_path() {
-        for (id, name) in [
-            ("tiny-lean.gguf", "tiny-lean"),
-            ("/srv/models/Qwen3-8B-Q4_K_M.GGUF", "Qwen3-8B-Q4_K_M"),
-            (r"C:\models\a.gguf", "a"),
-            ("ggml-org/gemma-3-4b-it-GGUF:Q4_K_M", "gemma-3-4b-it-GGUF:Q4_K_M"),
-            ("my-model", "my-model"),
-            (".gguf", ".gguf"),
-            ("日本語", "日本語"),
-        ] {
-            assert_eq!(stem(id), name);
-        }
+        assert_eq!(model.meta.as_ref().unwrap().n_params, Some(Value::from(803_968)));
     }
 }

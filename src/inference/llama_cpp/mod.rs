@@ -22,11 +22,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use self::answers::{About, Listed, Prompt, Tokens, stem};
-use super::chat::{self, ChatRequest, Dialect, Known, Reading};
+use self::answers::{About, Listed, Prompt, Tokens};
+use super::chat::{self, Bounds, ChatRequest, Dialect, Known, Reading};
 use super::control::ControlTokens;
 use super::http::{Server, ServerOptions, Trouble};
-use super::{Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, PromptTokens, TextSink};
+use super::{
+    Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, PromptTokens, TextSink,
+    parameters, public_name, told,
+};
 
 /// Which server, and how its model is offered.
 #[derive(Debug, Clone)]
@@ -110,11 +113,18 @@ impl LlamaCpp {
             ))
         })?;
         let context_tokens = about.default_generation_settings.n_ctx;
+        let name = self.config.model_name.clone().or_else(|| public_name(told::stem(&model.id)));
+        let name = name.ok_or_else(|| {
+            InferenceError::Unusable(
+                "what it calls its model can't be shown to anybody (too long, or no plain text): set model_name"
+                    .to_owned(),
+            )
+        })?;
         let info = ModelInfo {
             context_tokens: Some(context_tokens),
-            parameters: model.meta.and_then(|meta| meta.n_params),
+            parameters: model.meta.and_then(|meta| parameters(meta.n_params?.as_u64()?)),
             json: JsonSupport::Schema,
-            ..ModelInfo::named(self.config.model_name.as_deref().unwrap_or_else(|| stem(&model.id)))
+            ..ModelInfo::named(name)
         };
         let known = [about.bos_token, about.eos_token].into_iter().flatten();
         let control = ControlTokens::usual(known.chain(template::marks(&about.chat_template)));
@@ -126,17 +136,18 @@ impl LlamaCpp {
         let texts: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
         let tokenized = async |control: bool| {
             let question = json!({"content": texts, "add_special": false, "parse_special": control});
-            self.server.post::<Tokens>("tokenize", &question).await
+            let tokens = self.server.post::<Tokens>("tokenize", &question).await;
+            tokens.map_err(|trouble| chat::refused(trouble, Known::default()))
         };
         let counted = async {
             let question = json!({"messages": messages});
-            let prompt = self.server.post::<Prompt>("apply-template", &question).await?.prompt;
+            let prompt = self.server.post::<Prompt>("apply-template", &question).await.map_err(not_templated)?.prompt;
             // As the server itself does it with a conversation.
             let question = json!({"content": prompt, "add_special": true, "parse_special": true});
-            self.server.post::<Tokens>("tokenize", &question).await
+            let tokens = self.server.post::<Tokens>("tokenize", &question).await;
+            tokens.map_err(|trouble| chat::refused(trouble, Known::default()))
         };
-        let asked = tokio::try_join!(tokenized(false), tokenized(true), counted);
-        let (as_text, as_control, counted) = asked.map_err(|trouble| chat::refused(trouble, Known::default()))?;
+        let (as_text, as_control, counted) = tokio::try_join!(tokenized(false), tokenized(true), counted)?;
         if as_text != as_control {
             return Err(InferenceError::BadRequest("the text holds control tokens of the model".to_owned()));
         }
@@ -145,7 +156,7 @@ impl LlamaCpp {
 
     async fn answer(&self, request: &Generate, sink: Option<&TextSink>) -> Result<Generation, InferenceError> {
         let loaded = self.loaded().await?;
-        chat::chosen(std::slice::from_ref(&loaded.info), request.model.as_deref())?;
+        chat::chosen(std::slice::from_ref(&loaded.info), |info| info, request.model.as_deref())?;
         let messages = chat::conversation(&request.messages, &loaded.control)?;
         // Counted here too: what is sold must be safe whoever calls, and a prompt without room is not worth a slot.
         let prompt_tokens = self.count(&messages).await?;
@@ -154,7 +165,12 @@ impl LlamaCpp {
         let asked = ChatRequest::new(Dialect::LlamaCpp, &loaded.id, &messages, request, max_tokens, loaded.info.json)?;
         let events = self.server.post_for_events("v1/chat/completions", &asked).await;
         let events = events.map_err(|trouble| chat::refused(trouble, known))?;
-        let reading = Reading::new(&request.stop, sink, self.config.options.max_body);
+        let bounds = Bounds {
+            bytes: self.config.options.max_body,
+            prompt_tokens: loaded.context_tokens,
+            generated_tokens: max_tokens,
+        };
+        let reading = Reading::new(&request.stop, sink, bounds);
         let answer = chat::read(events, reading).await?;
         if answer.model.is_some_and(|model| model != loaded.id) {
             // Restarted with another one since it was asked.
@@ -172,6 +188,17 @@ impl LlamaCpp {
     }
 }
 
+/// Why a conversation could not be written as the template has it. A template that refuses it (roles out of turn, no system
+/// message allowed) makes the server answer 500: not a fault of the server's, and any customer can bring it about.
+fn not_templated(trouble: Trouble) -> InferenceError {
+    match &trouble {
+        Trouble::Status { status, .. } if status.as_u16() == 500 => {
+            InferenceError::BadRequest(format!("the model's chat template refuses the conversation: {trouble}"))
+        }
+        _ => chat::refused(trouble, Known::default()),
+    }
+}
+
 #[async_trait]
 impl Inference for LlamaCpp {
     async fn models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
@@ -184,7 +211,7 @@ impl Inference for LlamaCpp {
         messages: &[Message],
     ) -> Result<PromptTokens, InferenceError> {
         let loaded = self.loaded().await?;
-        chat::chosen(std::slice::from_ref(&loaded.info), model)?;
+        chat::chosen(std::slice::from_ref(&loaded.info), |info| info, model)?;
         self.count(&chat::conversation(messages, &loaded.control)?).await.map(PromptTokens::exact)
     }
 

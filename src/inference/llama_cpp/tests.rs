@@ -94,6 +94,45 @@ async fn text_that_tokenizes_to_control_tokens_after_all_is_refused() {
 }
 
 #[tokio::test]
+async fn a_conversation_that_the_template_refuses_is_the_customers_fault() {
+    let server = FaultyServer::scripted(|path| match path {
+        "/apply-template" => {
+            let body = r#"{"error":{"code":500,"message":"roles must alternate","type":"server_error"}}"#;
+            Some(format!("HTTP/1.1 500 Internal Server Error\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+        }
+        _ => recorded(path),
+    })
+    .await
+    .unwrap();
+    let backend = backend(server.url());
+    let counted = backend.count_prompt_tokens(None, &ask("a").messages).await;
+    assert!(matches!(counted, Err(InferenceError::BadRequest(_))), "{counted:?}");
+    assert!(matches!(answer(&backend, &ask("a")).await, Err(InferenceError::BadRequest(_))));
+    assert_eq!(server.answers_asked(), 0);
+}
+
+#[tokio::test]
+async fn what_a_server_says_that_cannot_be_is_not_passed_on() {
+    let server = FaultyServer::scripted(|path| {
+        let body = recorded(path)?;
+        Some(body.replace("803968", "1000000000000001").replace("tiny-lean.gguf", "/home/me/tiny-lean.gguf"))
+    })
+    .await
+    .unwrap();
+    let model = backend(server.url()).models().await.unwrap().remove(0);
+    assert_eq!((model.name.as_str(), model.parameters), ("tiny-lean", None));
+    let server = FaultyServer::scripted(|path| {
+        let body = recorded(path)?;
+        Some(if path == "/v1/models" { body.replace("tiny-lean.gguf", "a\\u001b[31m") } else { body })
+    })
+    .await
+    .unwrap();
+    assert!(
+        matches!(backend(server.url()).models().await, Err(InferenceError::Unusable(why)) if why.contains("model_name"))
+    );
+}
+
+#[tokio::test]
 async fn a_server_of_another_kind_is_named_as_such() {
     for script in [(|_| None) as fn(&str) -> Option<String>, |path| {
         if path == "/v1/models" { Some(r#"{"data": []}"#.into()) } else { recorded(path) }

@@ -2,6 +2,7 @@
 
 use super::super::http::{Lines, Trouble, parse, words};
 use super::super::stop::StopFilter;
+use super::super::told::MOST_EMPTY_EVENTS;
 use super::super::{Generate, InferenceError, Piece, TextSink};
 use super::wire::Line;
 use crate::job::outcome::{FinishReason, Usage};
@@ -17,17 +18,32 @@ pub(super) struct Answer {
     sink: Option<TextSink>,
     /// Lines that had text. A line is a token, or several of which only the last made a whole character.
     lines: u32,
+    /// Lines in a row that had none.
+    empty: u32,
+    /// Bytes of text and thoughts so far.
+    bytes: usize,
+    most_bytes: usize,
     max_tokens: u32,
+    context_tokens: u32,
 }
 
 /// A finished answer.
 pub(super) type Finished = (String, FinishReason, Usage);
 
 impl Answer {
-    /// The answer to `request`.
-    pub(super) fn new(request: &Generate, sink: Option<TextSink>) -> Self {
-        let filter = StopFilter::new(&request.stop);
-        Self { text: String::new(), filter, sink, lines: 0, max_tokens: request.max_tokens }
+    /// The answer to `request`, of at most `most_bytes`, by a model that is run with `context_tokens`.
+    pub(super) fn new(request: &Generate, sink: Option<TextSink>, most_bytes: usize, context_tokens: u32) -> Self {
+        Self {
+            text: String::new(),
+            filter: StopFilter::new(&request.stop),
+            sink,
+            lines: 0,
+            empty: 0,
+            bytes: 0,
+            most_bytes,
+            max_tokens: request.max_tokens,
+            context_tokens,
+        }
     }
 
     /// Reads it to its end. Dropping the future closes the connection, at which the server stops.
@@ -37,6 +53,7 @@ impl Answer {
     pub(super) async fn read(mut self, mut lines: Lines) -> Result<Finished, InferenceError> {
         while let Some(line) = lines.next().await? {
             let line = understand(&line)?;
+            self.check(&line)?;
             if self.add(&line) {
                 // The server finds the stop string too, so that its next line is the last, which has the counts. From one
                 // that writes on, no more is taken.
@@ -56,11 +73,27 @@ impl Answer {
         Err(InferenceError::Backend("the answer broke off: it has no last line".to_owned()))
     }
 
+    /// Counts a line, and refuses one that is too much: more bytes than anybody reads, or yet another one that says nothing.
+    fn check(&mut self, line: &Line) -> Result<(), InferenceError> {
+        let bytes = line.message.content.len().saturating_add(line.message.thinking.len());
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > self.most_bytes {
+            return Err(Trouble::TooLarge(self.most_bytes).into());
+        }
+        if bytes > 0 {
+            self.lines = self.lines.saturating_add(1);
+            self.empty = 0;
+        } else {
+            self.empty = self.empty.saturating_add(1);
+        }
+        if self.empty >= MOST_EMPTY_EVENTS {
+            return Err(InferenceError::Backend("it sends lines without end that say nothing".to_owned()));
+        }
+        Ok(())
+    }
+
     /// Adds what a line says, and tells whether a stop string ended it.
     fn add(&mut self, line: &Line) -> bool {
-        if !line.message.content.is_empty() || !line.message.thinking.is_empty() {
-            self.lines = self.lines.saturating_add(1);
-        }
         let passed = self.filter.push(&line.message.content);
         self.show(&passed.text);
         passed.stopped
@@ -84,11 +117,14 @@ impl Answer {
     }
 
     /// What is billed. A count that is left out is zero; but text was not written with no tokens, and a line is at least
-    /// one. Never more than was asked for.
+    /// one. Never more than was asked for, or than a prompt can have.
     fn usage(&self, last: Option<&Line>) -> Usage {
         let prompt_tokens = last.and_then(|line| line.prompt_eval_count).unwrap_or(0);
         let generated_tokens = last.and_then(|line| line.eval_count).unwrap_or(self.lines);
-        Usage { prompt_tokens, generated_tokens: generated_tokens.min(self.max_tokens) }
+        Usage {
+            prompt_tokens: prompt_tokens.min(self.context_tokens),
+            generated_tokens: generated_tokens.min(self.max_tokens),
+        }
     }
 }
 
@@ -116,4 +152,40 @@ fn understand(line: &str) -> Result<Line, InferenceError> {
 async fn next_of(lines: &mut Lines) -> Option<Line> {
     let line: Result<Option<String>, Trouble> = lines.next().await;
     understand(&line.ok()??).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::inference_contract::ask;
+
+    fn line(value: serde_json::Value) -> Line {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn what_a_server_sends_and_counts_has_bounds() {
+        let mut answer = Answer::new(&Generate { max_tokens: 5, ..ask("a") }, None, 100, 50);
+        let last = line(json!({"done": true, "prompt_eval_count": 1e30, "eval_count": 4_294_967_296_u64}));
+        assert_eq!(answer.usage(Some(&last)), Usage { prompt_tokens: 50, generated_tokens: 5 });
+        let half = line(json!({"message": {"content": "x".repeat(25), "thinking": "y".repeat(25)}}));
+        assert_eq!([answer.check(&half), answer.check(&half)], [Ok(()), Ok(())]);
+        assert!(matches!(answer.check(&half), Err(InferenceError::Backend(_))));
+    }
+
+    #[test]
+    fn lines_that_say_nothing_are_no_sign_of_life() {
+        let mut answer = Answer::new(&ask("a"), None, 100, 50);
+        let (nothing, thought) = (line(json!({})), line(json!({"message": {"thinking": "y"}})));
+        for _ in 1..MOST_EMPTY_EVENTS {
+            answer.check(&nothing).unwrap();
+        }
+        answer.check(&thought).unwrap();
+        for _ in 1..MOST_EMPTY_EVENTS {
+            answer.check(&nothing).unwrap();
+        }
+        assert!(matches!(answer.check(&nothing), Err(InferenceError::Backend(_))));
+    }
 }

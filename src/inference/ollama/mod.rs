@@ -24,7 +24,8 @@ use self::model::OfferedModel;
 pub use self::pull::PullProgress;
 use self::wire::{Chat, Listed, Show, Shown, Tag, Version, full_name, overflow};
 use super::http::{Server, ServerOptions, Trouble};
-use super::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink};
+use super::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink, public_name};
+use crate::job::text::BYTES_PER_TOKEN;
 
 /// Where Ollama listens when nobody says otherwise.
 pub const DEFAULT_ADDRESS: &str = "http://127.0.0.1:11434";
@@ -33,9 +34,8 @@ pub const DEFAULT_ADDRESS: &str = "http://127.0.0.1:11434";
 /// all of it, and models are made for contexts that no machine has the memory for.
 pub const DEFAULT_CONTEXT_TOKENS: u32 = 8_192;
 
-/// Bytes of text a token is taken to have when the configuration says nothing. English prose has more than four, programs
-/// and other languages three.
-pub const DEFAULT_BYTES_PER_TOKEN: u32 = 3;
+/// Bytes of text a token is taken to have when the configuration says nothing.
+pub const DEFAULT_BYTES_PER_TOKEN: u32 = BYTES_PER_TOKEN;
 
 /// Tokens a template puts around a message, in an estimate. The usual ones put four to six.
 pub const MESSAGE_TOKENS: u32 = 8;
@@ -164,7 +164,12 @@ impl Ollama {
     async fn listed(&self) -> Result<(Vec<Tag>, Vec<Tag>), InferenceError> {
         let (installed, loaded) =
             tokio::try_join!(self.server.get::<Listed>("api/tags"), self.server.get::<Listed>("api/ps"))?;
-        Ok((installed.models, loaded.models))
+        // Its names are no paths: one that can't stand in public as it is was not written by Ollama.
+        let shown = |listed: Listed| -> Vec<Tag> {
+            let tags = listed.models.into_iter();
+            tags.filter(|tag| public_name(&tag.name).as_deref() == Some(tag.name.as_str())).collect()
+        };
+        Ok((shown(installed), shown(loaded)))
     }
 
     /// The models on offer, asked anew.
@@ -173,6 +178,9 @@ impl Ollama {
         let (installed, loaded) = self.listed().await?;
         let (mut offered, mut shown) = (Vec::new(), HashMap::new());
         for tag in model::candidates(installed, &loaded, &self.config.models) {
+            if offered.iter().any(|other: &OfferedModel| other.info.name == tag.name) {
+                continue;
+            }
             let Some(details) = self.show(&tag).await? else { continue };
             if details.can_chat() {
                 offered.push(OfferedModel::new(&tag, &details, self.config.context_tokens));
@@ -316,7 +324,8 @@ impl Inference for Ollama {
                 Ok(lines) => lines,
                 Err(trouble) => return Err(self.refused(trouble, &model, estimate).await),
             };
-            let (text, finish, usage) = Answer::new(request, sink).read(lines).await?;
+            let (text, finish, usage) =
+                Answer::new(request, sink, self.config.options.max_body, model.context_tokens).read(lines).await?;
             let ModelInfo { name, parameters, digest, .. } = model.info;
             Ok(Generation { text, finish, usage, model: name, parameters, digest })
         };

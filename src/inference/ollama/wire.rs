@@ -8,7 +8,7 @@ use ollama_rs::models::ModelInfo as Details;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::{Format, Generate, Message, Role};
+use super::super::{Format, Generate, Message, Role, told};
 
 /// The first version that can be told not to cut a prompt that is too long (`truncate`), which it does silently otherwise.
 pub(super) const OLDEST_VERSION: (u32, u32, u32) = (0, 12, 6);
@@ -103,7 +103,7 @@ impl Shown {
 
     /// Its parameters, exactly. (`details.parameter_size` is rounded.)
     pub(super) fn parameters(&self) -> Option<u64> {
-        self.details.model_info.get("general.parameter_count")?.as_u64().filter(|count| *count > 0)
+        told::parameters(self.details.model_info.get("general.parameter_count")?.as_u64()?)
     }
 
     /// The context it was made for.
@@ -251,9 +251,9 @@ pub(super) struct Line {
     pub(super) done: bool,
     #[serde(default)]
     pub(super) done_reason: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "told::tokens")]
     pub(super) prompt_eval_count: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "told::tokens")]
     pub(super) eval_count: Option<u32>,
 }
 
@@ -323,6 +323,8 @@ mod tests {
         }));
         assert_eq!((model.parameters(), model.context_tokens()), (Some(8_030_261_248), Some(131_072)));
         assert_eq!((model.can_chat(), model.thinks(), model.messages.len()), (true, true, 1));
+        let beyond = shown(json!({"model_info": {"general.parameter_count": u64::MAX}}));
+        assert_eq!(beyond.parameters(), None);
         let bare = shown(json!({"model_info": {"general.parameter_count": 0}}));
         assert_eq!((bare.parameters(), bare.context_tokens(), bare.can_chat()), (None, None, false));
     }

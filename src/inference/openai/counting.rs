@@ -1,7 +1,7 @@
 //! Tokens of a prompt that is not answered yet.
 //!
 //! vLLM counts exactly (`POST /tokenize`, beside the interface and not below it). Whether a server has that is tried once and
-//! remembered. Elsewhere the count is estimated so that it is not too small: every `bytes_per_token` bytes a token, and
+//! remembered, by an answer that no customer can bring about. Elsewhere the count is estimated so that it is not too small: every `bytes_per_token` bytes a token, and
 //! what templates put around the texts.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,11 +65,14 @@ impl Counter {
                 self.proven.store(true, Ordering::Relaxed);
                 Ok(PromptTokens::exact(count))
             }
-            Err(trouble) if !self.proven.load(Ordering::Relaxed) && knows_no_such_question(&trouble) => {
-                self.missing.store(true, Ordering::Relaxed);
-                Ok(estimate)
-            }
-            Err(trouble) => Err(refused(trouble, Known::default())),
+            Err(trouble) => match Meaning::of(&trouble, self.proven.load(Ordering::Relaxed)) {
+                Meaning::NoSuchQuestion => {
+                    self.missing.store(true, Ordering::Relaxed);
+                    Ok(estimate)
+                }
+                Meaning::NotThisOne => Ok(estimate),
+                Meaning::Trouble => Err(refused(trouble, Known::default())),
+            },
         }
     }
 }
@@ -82,15 +85,33 @@ fn estimate(messages: &[Message], bytes_per_token: u32) -> u32 {
     text.saturating_add(count.saturating_mul(TOKENS_A_MESSAGE)).saturating_add(TOKENS_A_CONVERSATION)
 }
 
-/// Whether the answer is that of a server without this interface: it refuses the question, or answers another one.
-fn knows_no_such_question(trouble: &Trouble) -> bool {
-    match trouble {
-        Trouble::Status { status, .. } => {
-            let is_busy = status.as_u16() == 429 || status.as_u16() == 408;
-            (status.is_client_error() && !is_busy) || status.as_u16() == 501 || status.is_redirection()
+/// What it means that a prompt was not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    /// The server has no such interface, or another one there.
+    NoSuchQuestion,
+    /// It does not count this conversation. That says nothing about the next: it may be a stranger who brought it about, with
+    /// a conversation that the model's template refuses.
+    NotThisOne,
+    /// It can't be asked just now, or, having counted before, refuses the conversation.
+    Trouble,
+}
+
+impl Meaning {
+    fn of(trouble: &Trouble, proven: bool) -> Self {
+        let status = match trouble {
+            Trouble::Status { status, .. } => status.as_u16(),
+            Trouble::Garbage(_) if !proven => return Self::NoSuchQuestion,
+            Trouble::Garbage(_) | Trouble::Broken(_) | Trouble::Silent(_) | Trouble::TooLarge(_) => {
+                return Self::Trouble;
+            }
+        };
+        match status {
+            404 | 405 | 501 if !proven => Self::NoSuchQuestion,
+            408 | 429 | 502..=504 => Self::Trouble,
+            400 | 401 | 403 | 404 | 405 | 413 | 422 | 501 if proven => Self::Trouble,
+            _ => Self::NotThisOne,
         }
-        Trouble::Garbage(_) => true,
-        Trouble::Broken(_) | Trouble::Silent(_) | Trouble::TooLarge(_) => false,
     }
 }
 
@@ -113,6 +134,25 @@ mod tests {
         assert_eq!(beside("http://a:8000/v1").as_deref(), Some("http://a:8000/"));
         assert_eq!(beside("https://a/api/v1/").as_deref(), Some("https://a/api/"));
         assert_eq!(beside("https://a/openai"), None);
+    }
+
+    #[test]
+    fn no_customer_can_stop_a_server_from_counting() {
+        let meaning = |status: u16, proven| {
+            let status = reqwest::StatusCode::from_u16(status).unwrap();
+            Meaning::of(&Trouble::Status { status, body: bytes::Bytes::new() }, proven)
+        };
+        for status in [404, 405, 501] {
+            assert_eq!(meaning(status, false), Meaning::NoSuchQuestion, "{status}");
+            assert_eq!(meaning(status, true), Meaning::Trouble, "{status}");
+        }
+        for status in [307, 400, 401, 403, 422, 500] {
+            assert_eq!(meaning(status, false), Meaning::NotThisOne, "{status}");
+        }
+        assert_eq!((meaning(500, true), meaning(400, true)), (Meaning::NotThisOne, Meaning::Trouble));
+        assert_eq!([408, 429, 503].map(|status| meaning(status, false)), [Meaning::Trouble; 3]);
+        assert_eq!(Meaning::of(&Trouble::Garbage("x"), false), Meaning::NoSuchQuestion);
+        assert_eq!(Meaning::of(&Trouble::Broken("x"), false), Meaning::Trouble);
     }
 
     #[test]

@@ -22,10 +22,13 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use self::counting::Counter;
-use super::chat::{self, ChatRequest, Dialect, Known, Reading};
+use super::chat::{self, Bounds, ChatRequest, Dialect, Known, Reading};
 use super::control::ControlTokens;
 use super::http::{Events, Server, ServerOptions, Trouble};
-use super::{Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, PromptTokens, TextSink};
+use super::{
+    Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, PromptTokens, TextSink,
+    parameters, public_name,
+};
 
 /// Which server, and what it does not tell about itself.
 #[derive(Debug, Clone)]
@@ -57,7 +60,7 @@ pub struct OpenAi {
     counter: Counter,
     control: ControlTokens,
     /// The models last heard of.
-    known: watch::Sender<Option<Arc<[ModelInfo]>>>,
+    known: watch::Sender<Option<Arc<[Offered]>>>,
     /// It has refused `max_tokens` and wants `max_completion_tokens`.
     limit_renamed: AtomicBool,
 }
@@ -66,6 +69,13 @@ impl fmt::Debug for OpenAi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OpenAi").field("server", &self.server).finish_non_exhaustive()
     }
+}
+
+/// A model on offer.
+struct Offered {
+    info: ModelInfo,
+    /// What the server calls it, which may be a path.
+    id: String,
 }
 
 /// What `GET models` lists.
@@ -102,7 +112,7 @@ impl OpenAi {
     }
 
     /// The models last heard of, or, before the first time, those it lists now.
-    async fn known(&self) -> Result<Arc<[ModelInfo]>, InferenceError> {
+    async fn known(&self) -> Result<Arc<[Offered]>, InferenceError> {
         let heard = self.known.borrow().clone();
         match heard {
             Some(models) => Ok(models),
@@ -110,7 +120,7 @@ impl OpenAi {
         }
     }
 
-    async fn ask(&self) -> Result<Arc<[ModelInfo]>, InferenceError> {
+    async fn ask(&self) -> Result<Arc<[Offered]>, InferenceError> {
         let listed = match self.server.get::<Listed>("models").await {
             Ok(listed) => listed.data,
             Err(trouble) if has_no_list(&trouble) && !self.config.models.is_empty() => {
@@ -130,28 +140,36 @@ impl OpenAi {
         Ok(models)
     }
 
-    /// Of what is listed, what is configured, in the order of the configuration.
-    fn offered(&self, listed: Vec<ListedModel>) -> Result<Arc<[ModelInfo]>, InferenceError> {
-        let info = |model: ListedModel| ModelInfo {
-            context_tokens: self.config.context_tokens.into_iter().chain(model.max_model_len).min(),
-            parameters: self.config.parameters,
-            json: self.config.json,
-            ..ModelInfo::named(model.id)
-        };
-        let mut listed: Vec<ModelInfo> = listed.into_iter().map(info).collect();
-        if listed.is_empty() {
-            return Err(InferenceError::Unusable("it offers no model".to_owned()));
-        }
+    /// Of what is listed, what is configured, in the order of the configuration. Of two that go by the same name in public
+    /// the first counts; what has no such name is left out.
+    fn offered(&self, mut listed: Vec<ListedModel>) -> Result<Arc<[Offered]>, InferenceError> {
         if !self.config.models.is_empty() {
-            let place = |model: &ModelInfo| self.config.models.iter().position(|name| *name == model.name);
+            let place = |model: &ListedModel| self.config.models.iter().position(|name| *name == model.id);
             listed.retain(|model| place(model).is_some());
             listed.sort_by_key(place);
+            if listed.is_empty() {
+                let wanted = self.config.models.join(", ");
+                return Err(InferenceError::Unusable(format!("it lists none of the models configured: {wanted}")));
+            }
         }
-        if listed.is_empty() {
-            let wanted = self.config.models.join(", ");
-            return Err(InferenceError::Unusable(format!("it lists none of the models configured: {wanted}")));
+        let mut offered: Vec<Offered> = Vec::new();
+        for ListedModel { id, max_model_len } in listed {
+            let Some(name) = public_name(&id).filter(|name| offered.iter().all(|other| other.info.name != *name))
+            else {
+                continue;
+            };
+            let info = ModelInfo {
+                context_tokens: self.config.context_tokens.into_iter().chain(max_model_len).min(),
+                parameters: self.config.parameters.and_then(parameters),
+                json: self.config.json,
+                ..ModelInfo::named(name)
+            };
+            offered.push(Offered { info, id });
         }
-        Ok(listed.into())
+        if offered.is_empty() {
+            return Err(InferenceError::Unusable("it offers no model whose name could be shown".to_owned()));
+        }
+        Ok(offered.into())
     }
 
     /// Asks for an answer, once more when all that was wrong is the name of the limit.
@@ -172,17 +190,22 @@ impl OpenAi {
     async fn answer(&self, request: &Generate, sink: Option<&TextSink>) -> Result<Generation, InferenceError> {
         let messages = chat::conversation(&request.messages, &self.control)?;
         let models = self.known().await?;
-        let model = chat::chosen(&models, request.model.as_deref())?;
+        let Offered { info: model, id } = chat::chosen(&models, |model| &model.info, request.model.as_deref())?;
         let mut known = Known { prompt_tokens: None, context_tokens: model.context_tokens };
         let mut max_tokens = request.max_tokens;
         if let Some(context_tokens) = model.context_tokens {
-            let prompt_tokens = self.counter.count(&model.name, &messages).await?.count;
+            let prompt_tokens = self.counter.count(id, &messages).await?.count;
             known.prompt_tokens = Some(prompt_tokens);
             max_tokens = chat::fitting(max_tokens, prompt_tokens, context_tokens)?;
         }
-        let asked = ChatRequest::new(Dialect::OpenAi, &model.name, &messages, request, max_tokens, model.json)?;
+        let asked = ChatRequest::new(Dialect::OpenAi, id, &messages, request, max_tokens, model.json)?;
         let events = self.begin(asked).await.map_err(|trouble| chat::refused(trouble, known))?;
-        let reading = Reading::new(&request.stop, sink, self.config.options.max_body);
+        let bounds = Bounds {
+            bytes: self.config.options.max_body,
+            prompt_tokens: model.context_tokens.unwrap_or(u32::MAX),
+            generated_tokens: max_tokens,
+        };
+        let reading = Reading::new(&request.stop, sink, bounds);
         let answer = chat::read(events, reading).await?;
         Ok(Generation {
             text: answer.text,
@@ -205,7 +228,7 @@ fn has_no_list(trouble: &Trouble) -> bool {
 #[async_trait]
 impl Inference for OpenAi {
     async fn models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
-        self.ask().await.map(|models| models.to_vec())
+        Ok(self.ask().await?.iter().map(|model| model.info.clone()).collect())
     }
 
     async fn count_prompt_tokens(
@@ -215,7 +238,7 @@ impl Inference for OpenAi {
     ) -> Result<PromptTokens, InferenceError> {
         let messages = chat::conversation(messages, &self.control)?;
         let models = self.known().await?;
-        self.counter.count(&chat::chosen(&models, model)?.name, &messages).await
+        self.counter.count(&chat::chosen(&models, |model| &model.info, model)?.id, &messages).await
     }
 
     fn room(&self, _: Option<&str>) -> usize {

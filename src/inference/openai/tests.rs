@@ -168,16 +168,26 @@ async fn models_are_offered_as_configured() {
     };
     let offered = |backend: OpenAi| {
         let models = backend.offered(listed()).unwrap();
-        models.iter().map(|model| (model.name.clone(), model.context_tokens)).collect::<Vec<_>>()
+        models.iter().map(|model| (model.info.name.clone(), model.info.context_tokens)).collect::<Vec<_>>()
     };
     let expect = |expected: &[(&str, Option<u32>)]| {
         expected.iter().map(|(name, context)| ((*name).to_owned(), *context)).collect::<Vec<_>>()
     };
     assert_eq!(offered(backend(&[], None)), expect(&[("a", Some(100)), ("b", None), ("c", Some(10))]));
     assert_eq!(offered(backend(&["c", "gone", "a"], Some(50))), expect(&[("c", Some(10)), ("a", Some(50))]));
-    assert_eq!(backend(&[], None).offered(listed()).unwrap()[0].parameters, Some(7));
+    assert_eq!(backend(&[], None).offered(listed()).unwrap()[0].info.parameters, Some(7));
     assert!(matches!(backend(&["gone"], None).offered(listed()), Err(InferenceError::Unusable(_))));
     assert!(matches!(backend(&[], None).offered(Vec::new()), Err(InferenceError::Unusable(_))));
+}
+
+#[test]
+fn no_path_and_no_escape_sequence_becomes_a_name() {
+    let backend = OpenAi::new(config("http://127.0.0.1:1/v1".parse().unwrap())).unwrap();
+    let ids = ["/home/me/llama", "a\u{1b}[31m", "/srv/llama", "org/b"];
+    let listed = ids.map(|id| ListedModel { id: id.to_owned(), max_model_len: None }).into();
+    let models = backend.offered(listed).unwrap();
+    let offered: Vec<_> = models.iter().map(|model| (model.info.name.as_str(), model.id.as_str())).collect();
+    assert_eq!(offered, [("llama", "/home/me/llama"), ("org/b", "org/b")]);
 }
 
 #[tokio::test]

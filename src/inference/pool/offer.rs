@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::PoolModel;
-use crate::inference::{JsonSupport, ModelInfo};
+use crate::inference::{JsonSupport, ModelInfo, meant};
 
 /// A model on offer, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,9 +27,9 @@ pub(super) struct Offer {
 }
 
 impl Offer {
-    /// Whether it is asked for by that name.
-    pub(super) fn is_called(&self, name: &str) -> bool {
-        *self.name == *name || self.aliases.iter().any(|alias| alias == name)
+    /// Whether any of its names passes the test.
+    pub(super) fn is_called(&self, is_it: &dyn Fn(&str) -> bool) -> bool {
+        is_it(&self.name) || self.aliases.iter().any(|alias| is_it(alias))
     }
 }
 
@@ -62,7 +62,7 @@ fn offer(model: &PoolModel, heard: &[Heard<'_>]) -> Offer {
         if !named && !model.endpoints.is_empty() {
             continue;
         }
-        match endpoint.models.map(|listed| listed.iter().find(|info| info.name == model.upstream)) {
+        match endpoint.models.map(|listed| meant(listed.iter(), &model.upstream, |info, is_it| is_it(&info.name))) {
             Some(Some(info)) => {
                 endpoints.push(place);
                 infos.push(info);
@@ -151,6 +151,13 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_has_a_model_whether_or_not_its_tag_is_written() {
+        let listed = vec![ModelInfo::named("llama3.2:latest")];
+        let heard = [Heard { name: "gpu1", models: Some(&listed) }];
+        assert_eq!(offers(&[PoolModel::named("llama3.2")], &heard)[0].endpoints, [0]);
+    }
+
+    #[test]
     fn a_configured_model_is_on_offer_before_anything_is_heard_and_goes_where_it_is_listed() {
         let other = vec![ModelInfo::named("other")];
         let heard = [
@@ -165,6 +172,7 @@ mod tests {
         };
         let offers = offers(&[model], &heard);
         assert_eq!(offers[0].endpoints, [0], "the second does not list it, the third is not named");
-        assert!(offers[0].is_called("m") && offers[0].is_called("big") && !offers[0].is_called("small"));
+        let is_called = |wanted: &str| offers[0].is_called(&|name| name == wanted);
+        assert!(is_called("m") && is_called("big") && !is_called("small"));
     }
 }

@@ -15,7 +15,7 @@ use super::breaker::{Breaker, Standing, Verdict};
 use super::choice::{Candidate, Choice, choose};
 use super::offer::{Heard, Offer, offers};
 use super::{EndpointStatus, PoolEndpoint, PoolModel, PoolOptions};
-use crate::inference::{Inference, InferenceError, ModelInfo};
+use crate::inference::{Inference, InferenceError, ModelInfo, meant};
 
 /// An endpoint's fixed part.
 pub(super) struct Endpoint {
@@ -210,7 +210,7 @@ impl Shared {
         let state = self.state();
         let found = match wanted {
             None => state.offers.first(),
-            Some(name) => state.offers.iter().find(|offer| offer.is_called(name)),
+            Some(wanted) => meant(state.offers.iter(), wanted, |offer, is_it| offer.is_called(is_it)),
         };
         match (found, wanted) {
             (Some(offer), _) => Ok(offer.clone()),
