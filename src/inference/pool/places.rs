@@ -21,7 +21,7 @@ use crate::inference::{Inference, InferenceError, ModelInfo};
 pub(super) struct Endpoint {
     pub(super) name: String,
     pub(super) backend: Arc<dyn Inference>,
-    /// It failed at a job: worth a look before the next one is due.
+    /// It failed at a job or a count: worth a look before the next one is due.
     pub(super) look_again: Notify,
 }
 
@@ -292,7 +292,10 @@ impl Shared {
         }
         match (before, after) {
             (Standing::Closed, Standing::Closed) => {}
-            (Standing::Closed, _) => warn!(endpoint = %name, ?error, "The endpoint is out of order"),
+            (Standing::Closed, _) => {
+                let error = error.as_deref().map(tracing::field::display);
+                warn!(endpoint = %name, error, "The endpoint is out of order");
+            }
             (_, Standing::Closed) => info!(endpoint = %name, "The endpoint is back"),
             _ => {}
         }
@@ -310,8 +313,7 @@ impl Shared {
     }
 
     /// The endpoint to ask for a count: one that is up and counts exactly, else one that is up, else one that may be tried.
-    /// When there is none, the moment from which on one may be tried, if it is known.
-    pub(super) fn counter(&self, model: &str, tried: &[usize]) -> Result<usize, Option<Instant>> {
+    pub(super) fn counter(&self, model: &str, tried: &[usize]) -> Option<usize> {
         let (state, now) = (self.state(), now());
         let fitness = |place: &usize| {
             let desk = &state.desks[*place];
@@ -321,15 +323,14 @@ impl Shared {
                 Some(false) => 2,
             };
             match desk.breaker.standing(now) {
-                Standing::Closed => Ok((0, inexact)),
-                Standing::HalfOpen => Ok((1, inexact)),
-                Standing::Open { until } => Err(until),
+                Standing::Closed => Some((0, inexact)),
+                Standing::HalfOpen => Some((1, inexact)),
+                Standing::Open { .. } => None,
             }
         };
         let endpoints = state.offer(model).map(|offer| offer.endpoints.as_slice()).unwrap_or_default();
         let able = endpoints.iter().filter(|place| !tried.contains(place));
-        let fit = able.clone().filter_map(|place| Some((fitness(place).ok()?, *place))).min();
-        fit.map(|(_, place)| place).ok_or_else(|| able.filter_map(|place| fitness(place).err()?).min())
+        able.filter_map(|place| Some((fitness(place)?, *place))).min().map(|(_, place)| place)
     }
 
     /// News that a waiting job may care about.
