@@ -45,7 +45,8 @@ pub trait Executor: Send + Sync + 'static {
     /// customer.
     async fn prepare(&self, request: &JobRequest) -> Result<Prepared, Refusal>;
 
-    /// How many jobs of a lane can be under way at once, as far as is known now.
+    /// How many jobs of a lane can be under way at once, or with `None` of all lanes together, as far as is known now: lanes
+    /// may share what does their work.
     fn room(&self, _lane: Option<&str>) -> usize {
         usize::MAX
     }

@@ -222,7 +222,7 @@ impl Shared {
         }
     }
 
-    /// Jobs of a model that can be under way at once. One, when nothing is up: so that a job runs, and fails honestly.
+    /// Jobs of a model, or of all together, that can be under way at once. One, when nothing is up: so that a job runs, and fails honestly.
     pub(super) fn room(&self, model: Option<&str>) -> usize {
         let Ok(offer) = self.find(model) else { return 1 };
         let up: Vec<usize> = {
@@ -275,6 +275,9 @@ impl Shared {
         self.learn(endpoint, Verdict::Broken, Some(problem));
     }
 
+        if model.is_none() {
+            return self.room_of_all();
+        }
     /// Something was learnt of an endpoint without a job's place there.
     pub(super) fn learn(self: &Arc<Self>, endpoint: usize, verdict: Verdict, error: Option<String>) {
         let mut state = self.state();
@@ -285,6 +288,26 @@ impl Shared {
     fn learn_in(&self, state: &mut State, endpoint: usize, verdict: Verdict, error: Option<String>) {
         let (desk, name, now) = (&mut state.desks[endpoint], &self.endpoints[endpoint].name, now());
         let before = desk.breaker.standing(now);
+    /// Jobs of all models together that can be under way at once, at least one. Models may share an endpoint, so this can be
+    /// less than the sum of theirs. A job that is in here and takes no room of an endpoint that is up, because it waits for
+    /// one to come back or is still at one that is given up, takes none from the others.
+    fn room_of_all(&self) -> usize {
+        let (state, now) = (self.state(), now());
+        let standing = |place: usize| state.desks[place].breaker.standing(now);
+        let is_useful = |place: &usize| state.offers.iter().any(|offer| offer.endpoints.contains(place));
+        let room = |place: usize| match standing(place) {
+            Standing::Closed => self.endpoints[place].backend.room(None).max(1),
+            Standing::HalfOpen => state.desks[place].in_use.max(1),
+            Standing::Open { .. } => state.desks[place].in_use,
+        };
+        let is_down = |waiter: &&Waiter| match state.offer(&waiter.model) {
+            Some(offer) => !offer.endpoints.iter().any(|place| standing(*place) == Standing::Closed),
+            None => true,
+        };
+        let idle = state.waiting.iter().filter(is_down).count();
+        (0..self.endpoints.len()).filter(is_useful).map(room).fold(idle, usize::saturating_add).max(1)
+    }
+
         desk.breaker.learn(verdict, now);
         let after = desk.breaker.standing(now);
         if matches!(verdict, Verdict::Failed | Verdict::Broken) {

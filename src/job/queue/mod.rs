@@ -3,7 +3,7 @@
 //! # Lanes
 //!
 //! A job waits in the lane of what does its work (a model). A lane has room for so many jobs at once, and all lanes together
-//! may have a bound of their own. Who is next is chosen among those whose lane has room, so a lane that is full, or whose
+//! may have a bound of their own, because they share a server or the operator says so. Who is next is chosen among those whose lane has room, so a lane that is full, or whose
 //! servers are all down, keeps nobody in another lane waiting.
 //!
 //! # Order
@@ -130,6 +130,11 @@ impl Queue {
 
     /// A job comes to wait.
     pub fn enter(&mut self, ticket: Ticket) {
+    /// So many jobs may run at once in all from now on. Those that run already go on.
+    pub fn bound(&mut self, places: usize) {
+        self.places = places;
+    }
+
         self.waiting.insert(ticket.job, ticket);
     }
 

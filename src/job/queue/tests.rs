@@ -143,6 +143,22 @@ fn the_wait_is_what_the_runs_before_it_are_expected_to_take() {
 }
 
 #[test]
+fn a_bound_that_keeps_nobody_waiting_leaves_each_lane_to_itself() {
+    let mut queue = Queue::new(Some(2));
+    queue.note_run(lane("a"), size(10), Duration::from_secs(100));
+    for job in 0..2 {
+        queue.enter(ticket(job, 1));
+        queue.enter(Ticket { lane: lane("b"), ..ticket(10 + job, 1) });
+    }
+    let room = rooms(&[1, 1]);
+    while queue.start(&room, at(0)).is_some() {}
+    let standing = queue.standing(id(1), &room, at(0)).unwrap();
+    assert_eq!(standing, Standing { position: 1, wait: Some(Duration::from_secs(100)) }, "nobody knows the other lane");
+    queue.bound(1);
+    assert_eq!(queue.standing(id(1), &room, at(0)).unwrap().wait, None);
+}
+
+#[test]
 fn with_a_bound_on_all_lanes_together_they_wait_for_each_other() {
     let mut queue = Queue::new(Some(1));
     let room = rooms(&[9, 9]);
