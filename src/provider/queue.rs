@@ -213,6 +213,7 @@ mod tests {
             paid: false,
             lane: Lane { kind: JobKind::TextGeneration, name: None },
             estimate: Estimate { prompt_tokens: 1, max_generated_tokens: 1 },
+            longest: Duration::MAX,
             entered: Timestamp::UNIX_EPOCH,
         }
     }

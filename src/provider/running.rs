@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Live, Moment, Provider, lock};
+use super::{Live, Moment, Offer, Provider, lock};
 use crate::executor::{Executor, Piece};
 use crate::job::queue::{Lane, Ticket};
 use crate::job::{Code, EffectKey, Failure, Job, JobEvent, JobId, Outcome, PaymentState, Terms, Usage};
@@ -47,7 +47,7 @@ impl Provider {
 
     async fn run_until(self: &Arc<Self>, job: &Job, underway: &Underway) -> Result<(), StoreError> {
         // The request is not kept in memory while its job waits.
-        let Some(ticket) = self.live(job.id).await?.map(|live| ticket_of(job, &live)) else {
+        let Some(ticket) = self.live(job.id).await?.map(|live| self.ticket_of(job, &live)) else {
             return self.run_failed(job, Failure::backend("the request is no longer kept"), Usage::NONE).await;
         };
         let lane = ticket.lane.clone();
@@ -119,6 +119,20 @@ impl Provider {
             error!("The work on job {} panicked", job.id);
             Err(Failure::backend("the provider failed while working on this job; please try again"))
         })
+    }
+
+    /// A job's place in the queue. It waits since it became ready to run, also over a restart.
+    fn ticket_of(&self, job: &Job, live: &Live) -> Ticket {
+        Ticket {
+            job: job.id,
+            customer: job.customer,
+            price: job.quote.price,
+            paid: job.quote.terms != Terms::Free,
+            lane: Lane { kind: job.kind, name: live.prepared.lane.clone() },
+            estimate: live.prepared.estimate,
+            longest: self.settings.offers.get(&job.kind).map_or(Duration::MAX, Offer::time_limit),
+            entered: job.changed_at,
+        }
     }
 
     async fn until_expired(&self, job: &Job) {
@@ -208,19 +222,6 @@ impl Provider {
                 Err(problem) => return warn!(%problem, "A partial result could not be written"),
             }
         }
-    }
-}
-
-/// A job's place in the queue. It waits since it became ready to run, also over a restart.
-fn ticket_of(job: &Job, live: &Live) -> Ticket {
-    Ticket {
-        job: job.id,
-        customer: job.customer,
-        price: job.quote.price,
-        paid: job.quote.terms != Terms::Free,
-        lane: Lane { kind: job.kind, name: live.prepared.lane.clone() },
-        estimate: live.prepared.estimate,
-        entered: job.changed_at,
     }
 }
 

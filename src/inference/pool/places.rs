@@ -273,7 +273,8 @@ impl Shared {
         })
     }
 
-    /// Jobs of a model, or of all together, that can be under way at once. One, when nothing is up: so that a job runs, and fails honestly.
+    /// Jobs of a model, or of all together, that can be under way at once. One, when nothing is up: so that a job runs, and
+    /// fails honestly.
     pub(super) fn room(&self, model: Option<&str>) -> usize {
         if model.is_none() {
             return self.room_of_all();
