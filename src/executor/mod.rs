@@ -16,6 +16,9 @@ use crate::job::{Estimate, Failure, JobKind, JobRequest, Outcome, Rates, Refusal
 pub struct Prepared {
     /// What it can take at most.
     pub estimate: Estimate,
+    /// Whether the prompt's tokens were counted and not estimated, which gives more than there are.
+    #[serde(default)]
+    pub prompt_is_exact: bool,
     /// Whether the customer wants `partial` feedback.
     pub stream: bool,
     /// Its price list, when it has one of its own instead of the kind's.
