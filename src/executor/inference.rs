@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::sources::InputSource;
 use super::{Executor, Prepared};
 use crate::inference::{
-    Format, Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, TextSink, meant,
+    Format, Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, PromptTokens, TextSink,
+    meant,
 };
 use crate::job::schema::{self, Schema};
 use crate::job::text::{PART_SEPARATOR, Part, TextGeneration, TextLimits, TextOutput, Turn, excerpt};
@@ -201,7 +202,7 @@ impl Executor for TextExecutor {
         let format = self.format(asked.output, asked.json_schema, &model).await?;
         let messages = self.resolve(asked.turns).await?;
         let counted = self.backend.count_prompt_tokens(Some(&model.name), &messages).await;
-        let prompt_tokens = counted.map_err(refusal)?.count;
+        let PromptTokens { count: prompt_tokens, exact } = counted.map_err(refusal)?;
         let max_tokens = self.max_tokens(asked.max_tokens, prompt_tokens, &model)?;
         let work = TextWork {
             generate: Generate {
@@ -216,6 +217,7 @@ impl Executor for TextExecutor {
         };
         Ok(Prepared {
             estimate: Estimate { prompt_tokens, max_generated_tokens: max_tokens },
+            prompt_is_exact: exact,
             // What may still turn out to be no JSON is not shown.
             stream: asked.stream && asked.output != TextOutput::Json,
             rates: self.models.get(&model.name).and_then(|terms| terms.rates),

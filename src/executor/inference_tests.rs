@@ -209,8 +209,14 @@ async fn a_cancelled_run_ends_as_cancelled() {
 async fn work_of_another_version_fails_instead_of_guessing() {
     let executor = executor(&Echo::new());
     let estimate = Estimate { prompt_tokens: 1, max_generated_tokens: 1 };
-    let prepared =
-        Prepared { estimate, stream: false, rates: None, lane: None, work: serde_json::json!({ "old": true }) };
+    let prepared = Prepared {
+        estimate,
+        prompt_is_exact: true,
+        stream: false,
+        rates: None,
+        lane: None,
+        work: serde_json::json!({ "old": true }),
+    };
     let failure = executor.run(&prepared, None, &CancellationToken::new()).await.unwrap_err();
     assert_eq!(failure.code, Code::Backend);
 }

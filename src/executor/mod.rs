@@ -16,6 +16,9 @@ use crate::job::{Estimate, Failure, JobKind, JobRequest, Outcome, Rates, Refusal
 pub struct Prepared {
     /// What it can take at most.
     pub estimate: Estimate,
+    /// Whether the prompt's tokens were counted and not estimated, which gives more than there are.
+    #[serde(default)]
+    pub prompt_is_exact: bool,
     /// Whether the customer wants `partial` feedback.
     pub stream: bool,
     /// Its price list, when it has one of its own instead of the kind's.
@@ -45,7 +48,8 @@ pub trait Executor: Send + Sync + 'static {
     /// customer.
     async fn prepare(&self, request: &JobRequest) -> Result<Prepared, Refusal>;
 
-    /// How many jobs of a lane can be under way at once, as far as is known now.
+    /// How many jobs of a lane can be under way at once, or with `None` of all lanes together, as far as is known now: lanes
+    /// may share what does their work.
     fn room(&self, _lane: Option<&str>) -> usize {
         usize::MAX
     }

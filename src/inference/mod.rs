@@ -270,7 +270,8 @@ pub trait Inference: Send + Sync + 'static {
         messages: &[Message],
     ) -> Result<PromptTokens, InferenceError>;
 
-    /// How many jobs of that model can be under way at once, as far as is known now. More would only wait inside.
+    /// How many jobs of that model can be under way at once, or with `None` of all models together, as far as is known now.
+    /// More would only wait inside, where nobody asks who paid.
     fn room(&self, _model: Option<&str>) -> usize {
         usize::MAX
     }

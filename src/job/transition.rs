@@ -46,9 +46,10 @@
 //! that nobody pays twice.
 //!
 //! A customer who was shown a part of the output (`partial` feedback) pays for that part when they call the job off, or when
-//! it runs into the time limit: the tokens of the prompt and those shown, by the price list, at most the quote. Otherwise
-//! output could be had for nothing by cancelling before the last word. When the failure is ours, or the operator cancels,
-//! nothing is charged whatever was shown. Only money that is ours already is taken for it, and only then is anything shown.
+//! it runs into the time limit: the tokens of the prompt, where they were counted exactly, and those shown, by the price list,
+//! at most the quote. Otherwise output could be had for nothing by cancelling before the last word. When the failure is ours,
+//! or the operator cancels, nothing is charged whatever was shown. Only money that is ours already is taken for it, and only
+//! then is anything shown.
 //!
 //! A fact that comes again, or too late to matter, changes nothing. A fact that cannot be (a run finishing that was never
 //! begun) is an [`IllegalMove`]: a defect, or a wallet that lies.

@@ -18,6 +18,8 @@ use crate::job::{Estimate, JobId};
 pub(super) struct Turns {
     clock: Clock,
     router: Router,
+    /// At most so many jobs at once, whatever there is room for.
+    most: usize,
     desk: Mutex<Desk>,
 }
 
@@ -72,10 +74,11 @@ impl Drop for Waiting<'_> {
 }
 
 impl Turns {
-    /// Turns for at most so many jobs at once, 0 for as many as their lanes have room for.
+    /// Turns for at most so many jobs at once, 0 for as many as the executors have room for.
     pub(super) fn new(clock: Clock, router: Router, jobs_running: usize) -> Arc<Self> {
-        let queue = Queue::new(Some(jobs_running).filter(|places| *places > 0));
-        Arc::new(Self { clock, router, desk: Mutex::new(Desk { queue, calls: HashMap::new(), closed: false }) })
+        let most = if jobs_running == 0 { usize::MAX } else { jobs_running };
+        let desk = Desk { queue: Queue::new(Some(most)), calls: HashMap::new(), closed: false };
+        Arc::new(Self { clock, router, most, desk: Mutex::new(desk) })
     }
 
     /// Waits for a job's turn. `None` once closed. Dropping the future gives up the place in the queue.
@@ -102,6 +105,7 @@ impl Turns {
             let mut desk = lock(&self.desk);
             let Desk { queue, calls, closed } = &mut *desk;
             let now = self.clock.now();
+            queue.bound(self.places());
             while !*closed && let Some(job) = queue.start(&|lane| self.room(lane), now) {
                 match calls.remove(&job) {
                     Some(Call { turn, told }) => called.push((turn, Turn { turns: Arc::clone(self), job, told })),
@@ -119,6 +123,7 @@ impl Turns {
     /// Where a job stands that waits, of which its customer is going to be told.
     pub(super) fn tell(&self, job: JobId) -> Option<Standing> {
         let mut desk = lock(&self.desk);
+        desk.queue.bound(self.places());
         let standing = desk.queue.standing(job, &|lane| self.room(lane), self.clock.now())?;
         desk.calls.get_mut(&job)?.told = true;
         Some(standing)
@@ -126,7 +131,9 @@ impl Turns {
 
     /// How long a job would wait that came now; `None` when nobody can say.
     pub(super) fn wait_of(&self, ticket: &Ticket) -> Option<Duration> {
-        lock(&self.desk).queue.wait_of(ticket, &|lane| self.room(lane), self.clock.now())
+        let mut desk = lock(&self.desk);
+        desk.queue.bound(self.places());
+        desk.queue.wait_of(ticket, &|lane| self.room(lane), self.clock.now())
     }
 
     /// A run of this size took so long.
@@ -146,6 +153,13 @@ impl Turns {
         for job in std::mem::take(&mut desk.calls).into_keys() {
             desk.queue.leave(job);
         }
+    }
+
+    /// How many jobs may run at once in all: lanes may share what does their work, and then have less room together than each
+    /// says. At least one, for jobs of a kind that nobody does any more.
+    fn places(&self) -> usize {
+        let rooms = self.router.kinds().filter_map(|kind| Some(self.router.get(kind)?.room(None)));
+        rooms.fold(0, usize::saturating_add).clamp(1, self.most)
     }
 
     /// What an executor has room for. Jobs of a kind that nobody does any more have their turn, to be told so.
@@ -199,6 +213,7 @@ mod tests {
             paid: false,
             lane: Lane { kind: JobKind::TextGeneration, name: None },
             estimate: Estimate { prompt_tokens: 1, max_generated_tokens: 1 },
+            longest: Duration::MAX,
             entered: Timestamp::UNIX_EPOCH,
         }
     }
@@ -234,6 +249,23 @@ mod tests {
             drop(first);
         }
         assert!(turns.wait_for(ticket(4)).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn lanes_that_share_a_place_take_turns_at_it_and_paid_work_goes_first() {
+        let turns = turns(&Arc::new(AtomicUsize::new(1)));
+        let of = |name: &str| Lane { kind: JobKind::TextGeneration, name: Some(name.to_owned()) };
+        let first = turns.wait_for(Ticket { lane: of("a"), ..ticket(1) }).await.unwrap();
+        let mut free = Box::pin(turns.wait_for(Ticket { lane: of("a"), ..ticket(2) }));
+        let mut paid = Box::pin(turns.wait_for(Ticket { lane: of("b"), paid: true, ..ticket(3) }));
+        assert!(futures::poll!(&mut free).is_pending());
+        assert!(futures::poll!(&mut paid).is_pending(), "the place is taken, whatever the other lane says");
+        drop(first);
+        assert!(futures::poll!(&mut free).is_pending());
+        let paid = paid.await.unwrap();
+        assert!(futures::poll!(&mut free).is_pending());
+        drop(paid);
+        assert!(free.await.is_some());
     }
 
     #[tokio::test]

@@ -148,6 +148,7 @@ impl Provider {
             paid,
             lane: Lane { kind: request.kind, name: prepared.lane.clone() },
             estimate: prepared.estimate,
+            longest: offer.time_limit(),
             entered: now,
         };
         too_late(self.turns.wait_of(&ticket)?, request.expires_at, longest, now)

@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Live, Moment, Provider, lock};
-use crate::executor::{Executor, Piece};
+use super::{Live, Moment, Offer, Provider, lock};
+use crate::executor::{Executor, Piece, Prepared};
 use crate::job::queue::{Lane, Ticket};
 use crate::job::{Code, EffectKey, Failure, Job, JobEvent, JobId, Outcome, PaymentState, Terms, Usage};
 use crate::money::Msat;
@@ -24,14 +24,39 @@ pub(super) struct Underway {
     shown: Shown,
 }
 
-/// What the customer was shown of the output by now: what the relays have. A run that ends with the process takes the
-/// count with it, and then nothing is charged.
+/// What the customer was shown of the output by now: what was sent to where they can read it. A run that ends with the
+/// process takes the count with it, and then nothing is charged.
 #[derive(Debug, Clone, Default)]
 struct Shown(Arc<Mutex<Usage>>);
 
 impl Shown {
     fn so_far(&self) -> Usage {
         *lock(&self.0)
+    }
+}
+
+/// Output that was written and that nobody was sent yet.
+#[derive(Default)]
+struct Unsent {
+    seq: u32,
+    text: String,
+    /// Tokens written so far, those sent before included.
+    tokens: u32,
+}
+
+impl Unsent {
+    fn add(&mut self, piece: &Piece) {
+        self.text.push_str(&piece.text);
+        self.tokens = piece.tokens;
+    }
+
+    fn feedback(&self) -> Feedback {
+        Feedback { seq: Some(self.seq), content: self.text.clone(), ..Feedback::of(Status::Partial) }
+    }
+
+    fn sent(&mut self) {
+        self.seq += 1;
+        self.text.clear();
     }
 }
 
@@ -47,7 +72,7 @@ impl Provider {
 
     async fn run_until(self: &Arc<Self>, job: &Job, underway: &Underway) -> Result<(), StoreError> {
         // The request is not kept in memory while its job waits.
-        let Some(ticket) = self.live(job.id).await?.map(|live| ticket_of(job, &live)) else {
+        let Some(ticket) = self.live(job.id).await?.map(|live| self.ticket_of(job, &live)) else {
             return self.run_failed(job, Failure::backend("the request is no longer kept"), Usage::NONE).await;
         };
         let lane = ticket.lane.clone();
@@ -121,6 +146,20 @@ impl Provider {
         })
     }
 
+    /// A job's place in the queue. It waits since it became ready to run, also over a restart.
+    fn ticket_of(&self, job: &Job, live: &Live) -> Ticket {
+        Ticket {
+            job: job.id,
+            customer: job.customer,
+            price: job.quote.price,
+            paid: job.quote.terms != Terms::Free,
+            lane: Lane { kind: job.kind, name: live.prepared.lane.clone() },
+            estimate: live.prepared.estimate,
+            longest: self.settings.offers.get(&job.kind).map_or(Duration::MAX, Offer::time_limit),
+            entered: job.changed_at,
+        }
+    }
+
     async fn until_expired(&self, job: &Job) {
         match job.expires_at {
             Some(at) => {
@@ -176,32 +215,30 @@ impl Provider {
     }
 
     /// Sends new output as it comes, in pieces of their own, no more often than configured, and counts what a relay has. What
-    /// is left at the end is not sent: the result is whole.
+    /// none of ours took goes with the next piece, in its place, so that all that counts was sent; but the customer's own
+    /// relays, where they name some, have it in any case: whether those took it nobody tells us. What is left at the end is
+    /// not sent: the result is whole.
     async fn publish_partials(&self, live: &Live, shown: &Shown, mut pieces: mpsc::UnboundedReceiver<Piece>) {
-        let mut seq = 0;
-        while let Some(Piece { mut text, mut tokens }) = pieces.recv().await {
-            let due = tokio::time::sleep(if seq == 0 { Duration::ZERO } else { self.settings.partial_every });
+        let (mut unsent, mut pause) = (Unsent::default(), Duration::ZERO);
+        while let Some(piece) = pieces.recv().await {
+            unsent.add(&piece);
+            let due = tokio::time::sleep(std::mem::replace(&mut pause, self.settings.partial_every));
             tokio::pin!(due);
             loop {
                 tokio::select! {
                     () = &mut due => break,
                     piece = pieces.recv() => match piece {
-                        Some(piece) => {
-                            text.push_str(&piece.text);
-                            tokens = piece.tokens;
-                        }
+                        Some(piece) => unsent.add(&piece),
                         None => return,
                     },
                 }
             }
-            let feedback = Feedback { seq: Some(seq), content: text, ..Feedback::of(Status::Partial) };
-            seq += 1;
-            match self.parts.codec.feedback(&live.reply_to, &feedback, self.parts.clock.now()) {
+            match self.parts.codec.feedback(&live.reply_to, &unsent.feedback(), self.parts.clock.now()) {
                 Ok(event) => {
                     let report = self.parts.publisher.publish(&event, &live.reply_to.relays).await;
-                    if report.accepted() > 0 {
-                        let prompt_tokens = live.prepared.estimate.prompt_tokens;
-                        *lock(&shown.0) = Usage { prompt_tokens, generated_tokens: tokens };
+                    if report.accepted() > 0 || !live.reply_to.relays.is_empty() {
+                        *lock(&shown.0) = usage_of(&live.prepared, unsent.tokens);
+                        unsent.sent();
                         self.parts.witness.at(Moment::Shown, live.reply_to.job).await;
                     }
                 }
@@ -211,17 +248,11 @@ impl Provider {
     }
 }
 
-/// A job's place in the queue. It waits since it became ready to run, also over a restart.
-fn ticket_of(job: &Job, live: &Live) -> Ticket {
-    Ticket {
-        job: job.id,
-        customer: job.customer,
-        price: job.quote.price,
-        paid: job.quote.terms != Terms::Free,
-        lane: Lane { kind: job.kind, name: live.prepared.lane.clone() },
-        estimate: live.prepared.estimate,
-        entered: job.changed_at,
-    }
+/// What is charged for so many tokens that were shown. Not a prompt that was only estimated: nobody knows how much less it
+/// has.
+fn usage_of(prepared: &Prepared, generated_tokens: u32) -> Usage {
+    let prompt_tokens = if prepared.prompt_is_exact { prepared.estimate.prompt_tokens } else { 0 };
+    Usage { prompt_tokens, generated_tokens }
 }
 
 fn expired() -> Failure {
@@ -248,5 +279,44 @@ fn result_of(job: &Job, credit: Msat, outcome: &Outcome) -> JobResult {
             terms: Some(job.quote.terms),
         },
         truncated: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Estimate;
+
+    #[test]
+    fn what_no_relay_took_is_in_the_next_piece_in_the_same_place() {
+        let mut unsent = Unsent::default();
+        let mut next = |text: &str, tokens, taken: bool| {
+            unsent.add(&Piece { text: text.into(), tokens });
+            let said = unsent.feedback();
+            if taken {
+                unsent.sent();
+            }
+            (said.seq, said.content)
+        };
+        assert_eq!(next("once ", 1, true), (Some(0), "once ".into()));
+        assert_eq!(next("upon ", 2, false), (Some(1), "upon ".into()));
+        assert_eq!(next("a ", 3, true), (Some(1), "upon a ".into()));
+        assert_eq!(next("time", 4, true), (Some(2), "time".into()));
+    }
+
+    #[test]
+    fn a_prompt_that_was_only_estimated_is_not_charged_for_what_was_shown() {
+        let estimate = Estimate { prompt_tokens: 900, max_generated_tokens: 100 };
+        let counted = Prepared {
+            estimate,
+            prompt_is_exact: true,
+            stream: true,
+            rates: None,
+            lane: None,
+            work: serde_json::Value::Null,
+        };
+        assert_eq!(usage_of(&counted, 7), Usage { prompt_tokens: 900, generated_tokens: 7 });
+        let estimated = Prepared { prompt_is_exact: false, ..counted };
+        assert_eq!(usage_of(&estimated, 7), Usage { prompt_tokens: 0, generated_tokens: 7 });
     }
 }

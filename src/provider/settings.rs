@@ -31,6 +31,11 @@ impl Offer {
 
     /// How long of that a job may wait for its turn.
     pub fn longest_wait(&self) -> Duration {
+        self.time_limit()
+    }
+
+    /// How long of that a job may run.
+    pub fn time_limit(&self) -> Duration {
         self.hold_for.saturating_sub(HOLD_SLACK) / 2
     }
 

@@ -43,7 +43,14 @@ fn request(job: u8, customer: u8) -> JobRequest {
 }
 
 fn prepared() -> Prepared {
-    Prepared { estimate: estimate(), stream: false, rates: None, lane: None, work: serde_json::Value::Null }
+    Prepared {
+        estimate: estimate(),
+        prompt_is_exact: true,
+        stream: false,
+        rates: None,
+        lane: None,
+        work: serde_json::Value::Null,
+    }
 }
 
 fn estimate() -> Estimate {

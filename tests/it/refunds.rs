@@ -369,7 +369,14 @@ async fn owe(store: &Store, customer: CustomerId, amount: Msat) {
         payment_window: SignedDuration::from_secs(60),
     };
     let (job, now) = (request.id, Timestamp::now());
-    let prepared = Prepared { estimate, stream: false, rates: None, lane: None, work: serde_json::Value::Null };
+    let prepared = Prepared {
+        estimate,
+        prompt_is_exact: true,
+        stream: false,
+        rates: None,
+        lane: None,
+        work: serde_json::Value::Null,
+    };
     store.open_job(request, prepared, draft, now).await.unwrap();
     let invoice = Invoice { bolt11: "lnbcrt".into(), payment_hash: PaymentHash([1; 32]), amount, expires_at: now };
     store.advance(job, JobEvent::InvoiceIssued(invoice), now).await.unwrap();

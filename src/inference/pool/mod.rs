@@ -203,13 +203,11 @@ fn once<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), &'a str> {
 
 #[async_trait]
 impl Inference for Pool {
-    /// What was last heard; the endpoints are asked only while none was ever heard of.
+    /// What was last heard; the endpoints are asked only while there is nothing on offer.
     async fn models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
         self.shared.first_look().await;
         match self.shared.offered() {
-            offered if offered.is_empty() => {
-                Err(InferenceError::Backend("no endpoint answers, or none has a model".to_owned()))
-            }
+            offered if offered.is_empty() => Err(self.shared.nothing_on_offer()),
             offered => Ok(offered),
         }
     }

@@ -38,13 +38,36 @@ impl Offer {
 pub(super) struct Heard<'a> {
     pub(super) name: &'a str,
     pub(super) models: Option<&'a [ModelInfo]>,
+    /// Whether it answered when it was last asked.
+    pub(super) answers: bool,
+}
+
+impl Heard<'_> {
+    pub(super) fn lists(&self, model: &PoolModel) -> bool {
+        self.models.is_some_and(|listed| listed.iter().any(|info| info.name == model.upstream))
+    }
+}
+
+/// Whether every endpoint of a configured model answers, and none has it: then it would be sold in vain.
+pub(super) fn is_missing(model: &PoolModel, heard: &[Heard<'_>]) -> bool {
+    of(model, heard).all(|(_, endpoint)| endpoint.answers && !endpoint.lists(model))
+}
+
+/// The endpoints a model may be at.
+fn of<'a>(model: &'a PoolModel, heard: &'a [Heard<'a>]) -> impl Iterator<Item = (usize, &'a Heard<'a>)> {
+    let may = |endpoint: &Heard<'_>| model.endpoints.is_empty() || is_named(model, endpoint);
+    heard.iter().enumerate().filter(move |(_, endpoint)| may(endpoint))
+}
+
+fn is_named(model: &PoolModel, endpoint: &Heard<'_>) -> bool {
+    model.endpoints.iter().any(|name| name == endpoint.name)
 }
 
 /// What is on offer, the default first: the configured models, or else every model some endpoint lists, under its own name.
-/// A configured model is on offer whether or not an endpoint has it just now.
+/// A configured model is on offer as long as an endpoint has it, or may have it once it answers again.
 pub(super) fn offers(models: &[PoolModel], heard: &[Heard<'_>]) -> Vec<Offer> {
     if !models.is_empty() {
-        return models.iter().map(|model| offer(model, heard)).collect();
+        return models.iter().filter(|model| !is_missing(model, heard)).map(|model| offer(model, heard)).collect();
     }
     let mut names: Vec<&str> = Vec::new();
     for model in heard.iter().filter_map(|endpoint| endpoint.models).flatten() {
@@ -57,18 +80,14 @@ pub(super) fn offers(models: &[PoolModel], heard: &[Heard<'_>]) -> Vec<Offer> {
 
 fn offer(model: &PoolModel, heard: &[Heard<'_>]) -> Offer {
     let (mut endpoints, mut infos) = (Vec::new(), Vec::new());
-    for (place, endpoint) in heard.iter().enumerate() {
-        let named = model.endpoints.iter().any(|name| name == endpoint.name);
-        if !named && !model.endpoints.is_empty() {
-            continue;
-        }
+    for (place, endpoint) in of(model, heard) {
         match endpoint.models.map(|listed| meant(listed.iter(), &model.upstream, |info, is_it| is_it(&info.name))) {
             Some(Some(info)) => {
                 endpoints.push(place);
                 infos.push(info);
             }
             // Not heard of yet: the operator says that it has it.
-            None if named => endpoints.push(place),
+            None if is_named(model, endpoint) => endpoints.push(place),
             Some(None) | None => {}
         }
     }
@@ -118,9 +137,9 @@ mod tests {
     fn without_configured_models_everything_listed_is_on_offer_once() {
         let (one, two) = (vec![ModelInfo::named("a"), ModelInfo::named("b")], vec![ModelInfo::named("b")]);
         let heard = [
-            Heard { name: "gpu1", models: Some(&one) },
-            Heard { name: "gpu2", models: Some(&two) },
-            Heard { name: "gpu3", models: None },
+            Heard { name: "gpu1", models: Some(&one), answers: true },
+            Heard { name: "gpu2", models: Some(&two), answers: true },
+            Heard { name: "gpu3", models: None, answers: false },
         ];
         let offers = offers(&[], &heard);
         let names: Vec<_> = offers.iter().map(|offer| (&*offer.name, offer.endpoints.clone())).collect();
@@ -131,7 +150,10 @@ mod tests {
     fn what_endpoints_disagree_about_is_said_no_better_than_the_worst() {
         let one = vec![info("up", 8_192, Some(7), JsonSupport::Schema)];
         let two = vec![info("up", 4_096, Some(8), JsonSupport::Any)];
-        let heard = [Heard { name: "gpu1", models: Some(&one) }, Heard { name: "gpu2", models: Some(&two) }];
+        let heard = [
+            Heard { name: "gpu1", models: Some(&one), answers: true },
+            Heard { name: "gpu2", models: Some(&two), answers: true },
+        ];
         let model = PoolModel { upstream: "up".into(), context_tokens: Some(6_000), ..PoolModel::named("public") };
         let said = offers(std::slice::from_ref(&model), &heard).remove(0).info;
         assert_eq!(said, info("public", 4_096, None, JsonSupport::Any));
@@ -142,7 +164,10 @@ mod tests {
     #[test]
     fn configured_parameters_fill_in_what_an_endpoint_does_not_know() {
         let (knows, silent) = (vec![info("m", 10, Some(7), JsonSupport::None)], vec![ModelInfo::named("m")]);
-        let heard = [Heard { name: "gpu1", models: Some(&knows) }, Heard { name: "gpu2", models: Some(&silent) }];
+        let heard = [
+            Heard { name: "gpu1", models: Some(&knows), answers: true },
+            Heard { name: "gpu2", models: Some(&silent), answers: true },
+        ];
         assert_eq!(offers(&[PoolModel::named("m")], &heard)[0].info.parameters, None);
         let told = PoolModel { parameters: Some(7), ..PoolModel::named("m") };
         assert_eq!(offers(&[told], &heard)[0].info.parameters, Some(7));
@@ -161,9 +186,9 @@ mod tests {
     fn a_configured_model_is_on_offer_before_anything_is_heard_and_goes_where_it_is_listed() {
         let other = vec![ModelInfo::named("other")];
         let heard = [
-            Heard { name: "gpu1", models: None },
-            Heard { name: "gpu2", models: Some(&other) },
-            Heard { name: "gpu3", models: None },
+            Heard { name: "gpu1", models: None, answers: false },
+            Heard { name: "gpu2", models: Some(&other), answers: true },
+            Heard { name: "gpu3", models: None, answers: false },
         ];
         let model = PoolModel {
             endpoints: vec!["gpu1".into(), "gpu2".into()],
@@ -174,5 +199,20 @@ mod tests {
         assert_eq!(offers[0].endpoints, [0], "the second does not list it, the third is not named");
         let is_called = |wanted: &str| offers[0].is_called(&|name| name == wanted);
         assert!(is_called("m") && is_called("big") && !is_called("small"));
+    }
+
+    #[test]
+    fn a_configured_model_that_all_its_endpoints_say_they_lack_is_not_on_offer() {
+        let (has, lacks) = (vec![ModelInfo::named("m")], vec![ModelInfo::named("other")]);
+        let heard = |models, answers| Heard { name: "gpu1", models, answers };
+        let offered = |endpoints: &[Heard<'_>]| !offers(&[PoolModel::named("m")], endpoints).is_empty();
+        assert!(!offered(&[heard(Some(&lacks), true)]));
+        assert!(offered(&[heard(Some(&lacks), true), heard(Some(&has), true)]));
+        assert!(offered(&[heard(Some(&lacks), false)]), "it may have it when it is back");
+        assert!(offered(&[heard(None, false)]));
+        // What happens where it can't be is nothing to it.
+        let elsewhere = Heard { name: "gpu2", models: None, answers: false };
+        let model = PoolModel { endpoints: vec!["gpu1".into()], ..PoolModel::named("m") };
+        assert!(offers(&[model], &[heard(Some(&lacks), true), elsewhere]).is_empty());
     }
 }

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::breaker::{Breaker, Standing, Verdict};
 use super::choice::{Candidate, Choice, choose};
-use super::offer::{Heard, Offer, offers};
+use super::offer::{Heard, Offer, is_missing, offers};
 use super::{EndpointStatus, PoolEndpoint, PoolModel, PoolOptions};
 use crate::inference::{Inference, InferenceError, ModelInfo, meant};
 
@@ -21,7 +21,7 @@ use crate::inference::{Inference, InferenceError, ModelInfo, meant};
 pub(super) struct Endpoint {
     pub(super) name: String,
     pub(super) backend: Arc<dyn Inference>,
-    /// It failed at a job: worth a look before the next one is due.
+    /// It failed at a job or a count: worth a look before the next one is due.
     pub(super) look_again: Notify,
 }
 
@@ -31,6 +31,8 @@ struct Desk {
     in_use: usize,
     /// It answered, or failed to, when it was asked how it is.
     asked: bool,
+    /// It answered when it was asked last.
+    answers: bool,
     /// What it listed when it was last heard of.
     heard: Option<Vec<ModelInfo>>,
     /// Whether its last count of a prompt was exact.
@@ -50,6 +52,8 @@ struct Waiter {
 struct State {
     desks: Vec<Desk>,
     offers: Vec<Offer>,
+    /// Configured models that no endpoint has, by their names.
+    missing: Vec<String>,
     /// Jobs under way of each model.
     running: HashMap<Arc<str>, usize>,
     waiting: VecDeque<Waiter>,
@@ -152,6 +156,7 @@ impl Shared {
             breaker: Breaker::new(options.breaker),
             in_use: 0,
             asked: false,
+            answers: false,
             heard: None,
             counts_exactly: None,
             last_error: None,
@@ -162,8 +167,14 @@ impl Shared {
             .into_iter()
             .map(|PoolEndpoint { name, backend }| Endpoint { name, backend, look_again: Notify::new() })
             .collect();
-        let state =
-            State { desks, offers: Vec::new(), running: HashMap::new(), waiting: VecDeque::new(), next_ticket: 0 };
+        let state = State {
+            desks,
+            offers: Vec::new(),
+            missing: Vec::new(),
+            running: HashMap::new(),
+            waiting: VecDeque::new(),
+            next_ticket: 0,
+        };
         let (changes, _) = watch::channel(());
         let shared =
             Self { endpoints, models, options, state: Mutex::new(state), changes, first_look: OnceCell::new() };
@@ -181,12 +192,52 @@ impl Shared {
             .endpoints
             .iter()
             .zip(&state.desks)
-            .map(|(endpoint, desk)| Heard { name: &endpoint.name, models: desk.heard.as_deref() })
+            .map(|(endpoint, desk)| Heard {
+                name: &endpoint.name,
+                models: desk.heard.as_deref(),
+                answers: desk.answers,
+            })
             .collect();
-        state.offers = offers(&self.models, &heard);
+        let offers = offers(&self.models, &heard);
+        for model in &self.models {
+            let known = state.missing.contains(&model.name);
+            if is_missing(model, &heard) {
+                if !known {
+                    warn!("{}; it is not on offer", self.lack_of(model));
+                    state.missing.push(model.name.clone());
+                }
+            } else if known && heard.iter().any(|endpoint| endpoint.lists(model)) {
+                state.missing.retain(|name| *name != model.name);
+            }
+        }
+        state.offers = offers;
     }
 
-    /// Whether no model was ever heard of.
+    /// What is wrong with a configured model that no endpoint has.
+    fn lack_of(&self, model: &PoolModel) -> String {
+        let all = || self.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
+        let endpoints = if model.endpoints.is_empty() { all() } else { model.endpoints.clone() };
+        format!(
+            "no endpoint of the model '{}' lists '{}', which it is to be there (asked: {})",
+            model.name,
+            model.upstream,
+            endpoints.join(", ")
+        )
+    }
+
+    /// Why nothing is on offer, for the operator.
+    pub(super) fn nothing_on_offer(&self) -> InferenceError {
+        let state = self.state();
+        let missing = self.models.iter().filter(|model| state.missing.contains(&model.name));
+        let lacks: Vec<String> = missing.map(|model| self.lack_of(model)).collect();
+        InferenceError::Backend(if lacks.is_empty() {
+            "no endpoint answers, or none has a model".to_owned()
+        } else {
+            lacks.join("; ")
+        })
+    }
+
+    /// Whether there is nothing on offer.
     pub(super) fn offers_nothing(&self) -> bool {
         self.state().offers.is_empty()
     }
@@ -205,25 +256,29 @@ impl Shared {
     /// The model of that name or alias, or the default.
     ///
     /// # Errors
-    /// [`InferenceError::UnknownModel`]; [`InferenceError::Backend`] when no model was ever heard of.
+    /// [`InferenceError::UnknownModel`]; [`InferenceError::Backend`] when there is nothing on offer.
     pub(super) fn find(&self, wanted: Option<&str>) -> Result<Offer, InferenceError> {
         let state = self.state();
+        if state.offers.is_empty() {
+            drop(state);
+            return Err(self.nothing_on_offer());
+        }
         let found = match wanted {
             None => state.offers.first(),
             Some(wanted) => meant(state.offers.iter(), wanted, |offer, is_it| offer.is_called(is_it)),
         };
-        match (found, wanted) {
-            (Some(offer), _) => Ok(offer.clone()),
-            (None, Some(wanted)) if !state.offers.is_empty() => Err(InferenceError::UnknownModel {
-                wanted: wanted.to_owned(),
-                offered: state.offers.iter().map(|offer| offer.info.name.clone()).collect(),
-            }),
-            (None, _) => Err(InferenceError::Backend("no endpoint answers, or none has a model".to_owned())),
-        }
+        found.cloned().ok_or_else(|| InferenceError::UnknownModel {
+            wanted: wanted.unwrap_or_default().to_owned(),
+            offered: state.offers.iter().map(|offer| offer.info.name.clone()).collect(),
+        })
     }
 
-    /// Jobs of a model that can be under way at once. One, when nothing is up: so that a job runs, and fails honestly.
+    /// Jobs of a model, or of all together, that can be under way at once. One, when nothing is up: so that a job runs, and
+    /// fails honestly.
     pub(super) fn room(&self, model: Option<&str>) -> usize {
+        if model.is_none() {
+            return self.room_of_all();
+        }
         let Ok(offer) = self.find(model) else { return 1 };
         let up: Vec<usize> = {
             let (state, now) = (self.state(), now());
@@ -232,6 +287,26 @@ impl Shared {
         };
         let sum = up.into_iter().fold(0_usize, |sum, place| sum.saturating_add(self.room_at(place, &offer)));
         sum.clamp(1, offer.at_once)
+    }
+
+    /// Jobs of all models together that can be under way at once, at least one. Models may share an endpoint, so this can be
+    /// less than the sum of theirs. A job that is in here and takes no room of an endpoint that is up, because it waits for
+    /// one to come back or is still at one that is given up, takes none from the others.
+    fn room_of_all(&self) -> usize {
+        let (state, now) = (self.state(), now());
+        let standing = |place: usize| state.desks[place].breaker.standing(now);
+        let is_useful = |place: &usize| state.offers.iter().any(|offer| offer.endpoints.contains(place));
+        let room = |place: usize| match standing(place) {
+            Standing::Closed => self.endpoints[place].backend.room(None).max(1),
+            Standing::HalfOpen => state.desks[place].in_use.max(1),
+            Standing::Open { .. } => state.desks[place].in_use,
+        };
+        let is_down = |waiter: &&Waiter| match state.offer(&waiter.model) {
+            Some(offer) => !offer.endpoints.iter().any(|place| standing(*place) == Standing::Closed),
+            None => true,
+        };
+        let idle = state.waiting.iter().filter(is_down).count();
+        (0..self.endpoints.len()).filter(is_useful).map(room).fold(idle, usize::saturating_add).max(1)
     }
 
     /// An endpoint's room for a model. One that says it has none is asked anyway, when its turn comes: it knows best.
@@ -259,8 +334,9 @@ impl Shared {
     /// What an endpoint lists, when it was asked how it is.
     pub(super) fn heard(self: &Arc<Self>, endpoint: usize, models: Vec<ModelInfo>) {
         let mut state = self.state();
+        let answered = std::mem::replace(&mut state.desks[endpoint].answers, true);
         state.desks[endpoint].asked = true;
-        if state.desks[endpoint].heard.as_ref() != Some(&models) {
+        if !answered || state.desks[endpoint].heard.as_ref() != Some(&models) {
             state.desks[endpoint].heard = Some(models);
             self.make_offers(&mut state);
             self.changes.send_replace(());
@@ -271,8 +347,13 @@ impl Shared {
 
     /// An endpoint that was asked how it is did not answer.
     pub(super) fn silent(self: &Arc<Self>, endpoint: usize, problem: String) {
-        self.state().desks[endpoint].asked = true;
-        self.learn(endpoint, Verdict::Broken, Some(problem));
+        let mut state = self.state();
+        state.desks[endpoint].asked = true;
+        if std::mem::replace(&mut state.desks[endpoint].answers, false) {
+            self.make_offers(&mut state);
+        }
+        self.learn_in(&mut state, endpoint, Verdict::Broken, Some(problem));
+        self.seat(&mut state, now());
     }
 
     /// Something was learnt of an endpoint without a job's place there.
@@ -292,7 +373,10 @@ impl Shared {
         }
         match (before, after) {
             (Standing::Closed, Standing::Closed) => {}
-            (Standing::Closed, _) => warn!(endpoint = %name, ?error, "The endpoint is out of order"),
+            (Standing::Closed, _) => {
+                let error = error.as_deref().map(tracing::field::display);
+                warn!(endpoint = %name, error, "The endpoint is out of order");
+            }
             (_, Standing::Closed) => info!(endpoint = %name, "The endpoint is back"),
             _ => {}
         }
@@ -310,8 +394,7 @@ impl Shared {
     }
 
     /// The endpoint to ask for a count: one that is up and counts exactly, else one that is up, else one that may be tried.
-    /// When there is none, the moment from which on one may be tried, if it is known.
-    pub(super) fn counter(&self, model: &str, tried: &[usize]) -> Result<usize, Option<Instant>> {
+    pub(super) fn counter(&self, model: &str, tried: &[usize]) -> Option<usize> {
         let (state, now) = (self.state(), now());
         let fitness = |place: &usize| {
             let desk = &state.desks[*place];
@@ -321,15 +404,14 @@ impl Shared {
                 Some(false) => 2,
             };
             match desk.breaker.standing(now) {
-                Standing::Closed => Ok((0, inexact)),
-                Standing::HalfOpen => Ok((1, inexact)),
-                Standing::Open { until } => Err(until),
+                Standing::Closed => Some((0, inexact)),
+                Standing::HalfOpen => Some((1, inexact)),
+                Standing::Open { .. } => None,
             }
         };
         let endpoints = state.offer(model).map(|offer| offer.endpoints.as_slice()).unwrap_or_default();
         let able = endpoints.iter().filter(|place| !tried.contains(place));
-        let fit = able.clone().filter_map(|place| Some((fitness(place).ok()?, *place))).min();
-        fit.map(|(_, place)| place).ok_or_else(|| able.filter_map(|place| fitness(place).err()?).min())
+        able.filter_map(|place| Some((fitness(place)?, *place))).min().map(|(_, place)| place)
     }
 
     /// News that a waiting job may care about.

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::breaker::Verdict;
 use super::offer::Offer;
-use super::places::{NoPlace, Shared, now};
+use super::places::{NoPlace, Shared};
 use crate::inference::{Format, Generate, Generation, InferenceError, Message, PromptTokens, TextSink, relay};
 
 /// What an endpoint's error means for the job and for the endpoint.
@@ -117,6 +117,8 @@ impl Shared {
         }
     }
 
+    /// Counts a prompt, before anything is paid: any stranger's. So it waits for no endpoint to come up, and a conversation
+    /// that some endpoint fails at teaches nothing about that endpoint; it is only asked how it is before its time.
     pub(super) async fn count(
         self: &Arc<Self>,
         model: Option<&str>,
@@ -124,20 +126,10 @@ impl Shared {
     ) -> Result<PromptTokens, InferenceError> {
         self.first_look().await;
         let offer = self.find(model)?;
-        let give_up = now() + self.options.patience;
         let (mut tried, mut last) = (Vec::new(), None);
-        let mut changes = self.changes();
         loop {
-            changes.borrow_and_update();
-            let endpoint = match self.counter(&offer.name, &tried) {
-                Ok(endpoint) => endpoint,
-                Err(until) if last.is_none() && now() < give_up => {
-                    let wake = until.map_or(give_up, |until| until.min(give_up));
-                    // Whichever comes first: another look will tell.
-                    let _ = tokio::time::timeout_at(wake.into(), changes.changed()).await;
-                    continue;
-                }
-                Err(_) => return Err(last.map_or_else(|| out_of_order(&offer), ours)),
+            let Some(endpoint) = self.counter(&offer.name, &tried) else {
+                return Err(last.map_or_else(|| out_of_order(&offer), ours));
             };
             let backend = &self.endpoints[endpoint].backend;
             let counting = async { backend.count_prompt_tokens(Some(&offer.upstream), messages).await };
@@ -150,12 +142,11 @@ impl Shared {
                 }
                 Err(error) => error,
             };
-            let Meaning { elsewhere, verdict } = meaning(&error);
-            self.learn(endpoint, verdict, elsewhere.then(|| error.to_string()));
-            if !elsewhere {
+            if !meaning(&error).elsewhere {
                 return Err(error);
             }
             warn!(endpoint = %self.endpoints[endpoint].name, %error, "An endpoint did not count a prompt");
+            self.endpoints[endpoint].look_again.notify_one();
             tried.push(endpoint);
             last = Some(error);
         }

@@ -1,7 +1,7 @@
 //! How long a job will wait: the queue as it stands is played forward, each run taking what it is expected to take.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ impl Queue {
     /// Where a job that waits stands; `None` when it does not wait.
     pub fn standing(&self, job: JobId, room: Room<'_>, now: Timestamp) -> Option<Standing> {
         let ticket = self.waiting.get(&job)?;
-        let before = self.before(ticket, now);
+        let before = self.before(ticket, room, now);
         let position = u32::try_from(before.len() + 1).unwrap_or(u32::MAX);
         Some(Standing { position, wait: self.play(&before, ticket, room, now) })
     }
@@ -57,24 +57,29 @@ impl Queue {
     /// How long a job that would come to wait now would wait; `None` when nobody can say. Jobs that come later and go first
     /// are not foreseen.
     pub fn wait_of(&self, ticket: &Ticket, room: Room<'_>, now: Timestamp) -> Option<Duration> {
-        self.play(&self.before(ticket, now), ticket, room, now)
+        self.play(&self.before(ticket, room, now), ticket, room, now)
     }
 
-    /// Those that go before a job and compete with it, the next one first: all of them when there is a bound on all lanes
-    /// together, else those of its lane.
-    fn before(&self, ticket: &Ticket, now: Timestamp) -> Vec<&Ticket> {
+    /// Those that go before a job and compete with it, the next one first: all of them when the bound on all lanes together
+    /// keeps jobs waiting, else those of its lane.
+    fn before(&self, ticket: &Ticket, room: Room<'_>, now: Timestamp) -> Vec<&Ticket> {
         let given = self.given_in_runs(now);
         let own = self.claim(ticket, &given, now);
-        let rivals =
-            self.waiting.values().filter(|other| other.job != ticket.job && self.competes(&other.lane, ticket));
+        let bound = self.is_bound(ticket, room);
+        let competes = |other: &&Ticket| other.job != ticket.job && (bound || other.lane == ticket.lane);
+        let rivals = self.waiting.values().filter(competes);
         let claims = rivals.map(|other| (self.claim(other, &given, now), other));
         let mut before: Vec<(Claim, &Ticket)> = claims.filter(|(claim, _)| claim.order(&own).is_lt()).collect();
         before.sort_unstable_by(|(one, _), (other, _)| one.order(other));
         before.into_iter().map(|(_, ticket)| ticket).collect()
     }
 
-    fn competes(&self, lane: &Lane, ticket: &Ticket) -> bool {
-        self.places != usize::MAX || *lane == ticket.lane
+    /// Whether the lanes in use, the ticket's among them, have more room than there are places for all together.
+    fn is_bound(&self, ticket: &Ticket, room: Room<'_>) -> bool {
+        let runs = self.running.values().map(|running| &running.ticket);
+        let lanes: BTreeSet<&Lane> = self.waiting.values().chain(runs).chain([ticket]).map(|one| &one.lane).collect();
+        let taken = |lane: &Lane| room(lane).max(self.running_in(lane));
+        lanes.into_iter().map(taken).fold(0, usize::saturating_add) > self.places
     }
 
     /// Plays the queue forward until it is the ticket's turn.
@@ -91,7 +96,8 @@ impl Queue {
             let lane = lanes.entry(&waiting.lane).or_insert_with_key(|lane| seats(lane));
             lane.waiting.push_back((place, waiting));
         }
-        let rivals = self.running.values().filter(|running| self.competes(&running.ticket.lane, ticket));
+        let bound = self.is_bound(ticket, room);
+        let rivals = self.running.values().filter(|running| bound || running.ticket.lane == ticket.lane);
         let mut running: BinaryHeap<Reverse<(Option<Duration>, &Lane)>> =
             rivals.map(|running| Reverse((self.rest(running, now), &running.ticket.lane))).collect();
         let mut time = Duration::ZERO;

@@ -3,8 +3,8 @@
 //! # Lanes
 //!
 //! A job waits in the lane of what does its work (a model). A lane has room for so many jobs at once, and all lanes together
-//! may have a bound of their own. Who is next is chosen among those whose lane has room, so a lane that is full, or whose
-//! servers are all down, keeps nobody in another lane waiting.
+//! may have a bound of their own, because they share a server or the operator says so. Who is next is chosen among those
+//! whose lane has room, so a lane that is full, or whose servers are all down, keeps nobody in another lane waiting.
 //!
 //! # Order
 //!
@@ -78,6 +78,8 @@ pub struct Ticket {
     pub lane: Lane,
     /// Its size, from which follows how long it is expected to take.
     pub estimate: Estimate,
+    /// How long it may run.
+    pub longest: Duration,
     /// Since when it waits.
     pub entered: Timestamp,
 }
@@ -128,6 +130,11 @@ impl Queue {
         }
     }
 
+    /// So many jobs may run at once in all from now on. Those that run already go on.
+    pub fn bound(&mut self, places: usize) {
+        self.places = places;
+    }
+
     /// A job comes to wait.
     pub fn enter(&mut self, ticket: Ticket) {
         self.waiting.insert(ticket.job, ticket);
@@ -176,9 +183,10 @@ impl Queue {
         self.paces.entry(lane).or_default().note(estimate, took);
     }
 
-    /// How long a job of this size is expected to take; unknown before the lane's first run.
+    /// How long a job of this size is expected to take, at most as long as it may; unknown before the lane's first run. One
+    /// small job that took long, say because its model was loaded first, makes no hours of a large one.
     fn expected(&self, ticket: &Ticket) -> Option<Duration> {
-        self.paces.get(&ticket.lane)?.expected(ticket.estimate)
+        Some(self.paces.get(&ticket.lane)?.expected(ticket.estimate)?.min(ticket.longest))
     }
 
     fn running_in(&self, lane: &Lane) -> usize {

@@ -33,6 +33,7 @@ fn ticket(job: u16, customer: u8) -> Ticket {
         paid: true,
         lane: lane("a"),
         estimate: size(10),
+        longest: Duration::MAX,
         entered: START,
     }
 }
@@ -140,6 +141,32 @@ fn the_wait_is_what_the_runs_before_it_are_expected_to_take() {
     let standing = queue.standing(id(9), &room, at(40)).unwrap();
     assert_eq!(standing.to_string(), "position 2 in the queue, about 90 s");
     assert_eq!(queue.standing(id(0), &room, at(40)), None, "it runs");
+}
+
+#[test]
+fn no_run_is_expected_to_take_longer_than_it_may() {
+    let mut queue = Queue::new(None);
+    queue.note_run(lane("a"), size(1), Duration::from_secs(60));
+    let limit = Duration::from_secs(300);
+    queue.enter(Ticket { estimate: size(4_096), longest: limit, ..ticket(0, 1) });
+    queue.start(&rooms(&[1]), at(0)).unwrap();
+    assert_eq!(queue.wait_of(&ticket(9, 9), &rooms(&[1]), at(0)), Some(limit));
+}
+
+#[test]
+fn a_bound_that_keeps_nobody_waiting_leaves_each_lane_to_itself() {
+    let mut queue = Queue::new(Some(2));
+    queue.note_run(lane("a"), size(10), Duration::from_secs(100));
+    for job in 0..2 {
+        queue.enter(ticket(job, 1));
+        queue.enter(Ticket { lane: lane("b"), ..ticket(10 + job, 1) });
+    }
+    let room = rooms(&[1, 1]);
+    while queue.start(&room, at(0)).is_some() {}
+    let standing = queue.standing(id(1), &room, at(0)).unwrap();
+    assert_eq!(standing, Standing { position: 1, wait: Some(Duration::from_secs(100)) }, "nobody knows the other lane");
+    queue.bound(1);
+    assert_eq!(queue.standing(id(1), &room, at(0)).unwrap().wait, None);
 }
 
 #[test]

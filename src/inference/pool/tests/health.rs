@@ -53,14 +53,15 @@ async fn with_everything_down_a_job_waits_for_the_first_to_come_back() {
     one.dies();
     two.dies();
     pool.refresh().await;
-    let (mut waits, messages) = (Box::pin(run(&pool, "hello")), ask("hello").messages);
-    let mut counts = Box::pin(pool.count_prompt_tokens(None, &messages));
+    let mut waits = Box::pin(run(&pool, "hello"));
     assert!(futures::poll!(waits.as_mut()).is_pending());
-    assert!(futures::poll!(counts.as_mut()).is_pending());
+    // Whoever only asks has paid nothing yet, and holds up everybody else who asks.
+    let counted = pool.count_prompt_tokens(None, &ask("hello").messages).await;
+    assert!(matches!(counted, Err(InferenceError::Backend(_))));
     two.comes_back();
     pool.refresh().await;
     assert_eq!(waits.await.unwrap().digest.as_deref(), Some("gpu2"));
-    assert!(counts.await.is_ok());
+    assert!(pool.count_prompt_tokens(None, &ask("hello").messages).await.is_ok());
 }
 
 #[tokio::test]
@@ -140,6 +141,28 @@ async fn what_is_broken_is_asked_again_until_it_is_well() {
     // Waits for it.
     assert_eq!(run_when_known(&pool).await.text, "hello");
     assert_eq!(standings(&pool), ["up"]);
+    shutdown.cancel();
+    checking.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_conversation_that_can_t_be_counted_puts_nothing_out_of_order() {
+    let fake = Fake::new("gpu1");
+    let pool = pool_of(std::slice::from_ref(&fake), impatient());
+    pool.refresh().await;
+    fake.dies();
+    for _ in 0..5 {
+        assert!(pool.count_prompt_tokens(None, &ask("strange").messages).await.is_err());
+    }
+    assert_eq!((fake.counts(), standings(&pool), pool.status()[0].failures), (5, vec!["up"], 0));
+    // It is asked how it is, before its time: twice at the start, for what failed before counts too, and once now.
+    fake.comes_back();
+    let shutdown = CancellationToken::new();
+    let checking = tokio::spawn(Arc::clone(&pool).keep_checking(shutdown.clone()));
+    fake.was_checked(3).await;
+    fake.dies();
+    assert!(pool.count_prompt_tokens(None, &ask("strange").messages).await.is_err());
+    fake.was_checked(4).await;
     shutdown.cancel();
     checking.await.unwrap();
 }

@@ -69,6 +69,26 @@ async fn a_model_nobody_has_ever_listed_is_asked_for_again() {
     assert_eq!(run(&pool, "hello").await.unwrap().text, "hello");
 }
 
+#[tokio::test]
+async fn a_model_that_its_endpoints_lack_is_not_on_offer_until_one_has_it() {
+    let fake = Fake::new("gpu1");
+    let model = PoolModel { upstream: "typo".into(), ..PoolModel::named("public") };
+    let pool_with = |models| Pool::new(vec![endpoint("gpu1", fake.clone())], models, impatient()).unwrap();
+    let alone = pool_with(vec![model.clone()]);
+    let why = alone.models().await.unwrap_err().to_string();
+    assert!(why.contains("'public'") && why.contains("'typo'") && why.contains("gpu1"), "{why}");
+    let pool = pool_with(vec![model, PoolModel::named("echo")]);
+    let names = async || -> Vec<_> { pool.models().await.unwrap().into_iter().map(|model| model.name).collect() };
+    assert_eq!(names().await, ["echo"]);
+    let asked = Generate { model: Some("public".into()), ..ask("hello") };
+    let error = pool.generate(&asked, None, &CancellationToken::new()).await.unwrap_err();
+    assert!(matches!(error, InferenceError::UnknownModel { .. }));
+    fake.lists(&["typo", "echo"]);
+    pool.refresh().await;
+    assert_eq!(names().await, ["public", "echo"]);
+    assert_eq!(alone.models().await.unwrap().len(), 1);
+}
+
 #[test]
 fn names_that_come_twice_or_nowhere_are_refused() {
     let make = |endpoints: &[&str], models: Vec<PoolModel>| {

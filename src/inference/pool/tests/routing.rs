@@ -144,6 +144,27 @@ async fn one_whose_endpoints_are_full_keeps_nobody_from_another_models_slot() {
 }
 
 #[tokio::test]
+async fn models_of_one_endpoint_have_its_room_together_and_who_waits_for_another_takes_none_of_it() {
+    let (one, two) = (Fake::with("gpu1", 2, true), Fake::new("gpu2"));
+    one.lists(&["echo", "other"]);
+    two.lists(&["third"]);
+    let pool = pool_of(&[one, two.clone()], PoolOptions { patience: LONG, ..impatient() });
+    pool.refresh().await;
+    assert_eq!(["echo", "other", "third"].map(|model| pool.room(Some(model))), [2, 2, 1]);
+    assert_eq!(pool.room(None), 3);
+    two.dies();
+    pool.refresh().await;
+    assert_eq!((pool.room(Some("third")), pool.room(None)), (1, 2));
+    let third = Generate { model: Some("third".into()), ..ask("hello") };
+    let cancel = CancellationToken::new();
+    let mut waits = pool.generate(&third, None, &cancel);
+    assert!(futures::poll!(waits.as_mut()).is_pending());
+    assert_eq!(pool.room(None), 3);
+    drop(waits);
+    assert_eq!(pool.room(None), 2);
+}
+
+#[tokio::test]
 async fn counting_prefers_an_endpoint_that_counts_exactly() {
     let (guesses, counts) = (Fake::with("guesses", 1, false), Fake::with("counts", 1, true));
     let pool = pool_of(&[guesses.clone(), counts.clone()], impatient());
