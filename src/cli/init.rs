@@ -4,19 +4,24 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use futures::future::join_all;
 use serde::Serialize;
+use tokio::time::timeout;
+use url::Url;
 
 use super::exit::{CommandError, Exit};
 use super::identity::PublicIdentity;
 use super::phrase_input::{self, NewPhraseArgs, PassphraseArgs};
 use super::prompt::{Ask, Nobody, Terminal};
 use super::{Globals, servers};
-use crate::config::{Config, Paths, RawConfig, RawEndpoint, Template};
+use crate::config::{Config, ConfigError, InferenceSettings, Paths, RawConfig, RawEndpoint, Template};
+use crate::daemon::inventory;
 use crate::daemon::wiring::found::to_keep;
 use crate::identity::{Identity, IdentityError, Keystore, PasswordSources, Phrase, WordCount};
-use crate::inference::detect::{FoundServer, look};
+use crate::inference::detect::{FoundServer, Software, look, look_at};
 use crate::job::Terms;
 use crate::money::Msat;
 
@@ -29,6 +34,23 @@ Examples:
   coinop init --yes --password-file /run/secrets/coinop --model /srv/models/qwen3.gguf --nwc env:COINOP_NWC
   coinop init --yes --ollama http://127.0.0.1:11434 --nwc file:/etc/coinop/nwc
   coinop init --yes --free --relay wss://relay.example --phrase-file words.txt --password-file pw.txt";
+
+/// How long what does the work is asked for its models, which are told at the end.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Options whose values stand in the configuration: what is wrong there is wrong here.
+const FIELDS: [(&str, &str); 10] = [
+    ("identity.account", "--account"),
+    ("relays.urls", "--relay"),
+    ("profile.name", "--name"),
+    ("profile.about", "--about"),
+    ("text.terms", "--terms"),
+    ("text.base", "--base"),
+    ("text.per_1k_prompt", "--per-1k-prompt"),
+    ("text.per_1k_generated", "--per-1k-generated"),
+    ("inference.model", "--model"),
+    ("inference.backend", "--backend"),
+];
 
 /// Write a configuration and an identity, asking what is needed
 #[derive(Debug, Default, clap::Args)]
@@ -125,6 +147,16 @@ impl InitArgs {
         let servers = [&self.ollama, &self.llamacpp, &self.openai];
         self.model.is_some() || self.backend.is_some() || servers.iter().any(|urls| !urls.is_empty())
     }
+
+    /// The servers that were named: the option, the backend's word and the address, in the order of their endpoints.
+    fn servers(&self) -> impl Iterator<Item = (&'static str, &'static str, &str)> {
+        let named = [
+            ("--ollama", "ollama", &self.ollama),
+            ("--llamacpp", "llamacpp", &self.llamacpp),
+            ("--openai", "openai", &self.openai),
+        ];
+        named.into_iter().flat_map(|(flag, word, urls)| urls.iter().map(move |url| (flag, word, url.trim())))
+    }
 }
 
 /// What came of it.
@@ -134,7 +166,26 @@ struct Done {
     keystore: PathBuf,
     kept_identity: bool,
     identity: Option<PublicIdentity>,
+    /// What does the work; nothing when that is looked for at each start.
+    endpoints: Vec<Taken>,
+    /// What a customer gets who names no model, as far as the endpoints tell.
+    default_model: Option<String>,
+    /// What is odd about the servers that were named.
+    warnings: Vec<String>,
     missing_to_serve: Vec<String>,
+    #[serde(skip)]
+    inference: InferenceSettings,
+}
+
+/// An endpoint that was written down.
+#[derive(Debug, Serialize)]
+struct Taken {
+    /// Its name, and where it is.
+    endpoint: String,
+    backend: &'static str,
+    models: Vec<String>,
+    /// Why it has none.
+    why: Option<String>,
 }
 
 /// Runs the command.
@@ -148,19 +199,81 @@ pub async fn run(args: InitArgs, globals: &Globals) -> Result<ExitCode> {
         servers::look_where_ollama_is(&mut defaults);
         look(&defaults.probe).await.into_iter().filter(FoundServer::is_usable).collect()
     };
-    let done = init(args, globals, &mut *asked, &found)?;
+    let named: Vec<_> = args.servers().map(|(flag, word, url)| (flag, word, url.to_owned())).collect();
+    let mut done = init(args, globals, &mut *asked, &found)?;
+    let ((), warnings) = tokio::join!(done.ask_what_was_taken(), look_at_named(&named));
+    done.warnings = warnings;
+    if !globals.quiet {
+        for warning in &done.warnings {
+            eprintln!("warning: {warning}");
+        }
+    }
     globals.print(&done, || done.text())?;
     Ok(Exit::Ok.into())
 }
 
+/// What answers at the addresses that were named, where that is not what they were named as.
+async fn look_at_named(named: &[(&'static str, &'static str, String)]) -> Vec<String> {
+    let one = async |(flag, word, url): &(&'static str, &'static str, String)| {
+        let found = look_at(&Url::parse(url).ok()?, None).await;
+        odd(flag, word, url, found.as_ref())
+    };
+    join_all(named.iter().map(one)).await.into_iter().flatten().collect()
+}
+
+/// What is odd about a server that was named.
+fn odd(flag: &str, word: &str, url: &str, found: Option<&FoundServer>) -> Option<String> {
+    Some(match found {
+        None => format!("{flag} {url}: no model server answers there now; 'coinop doctor' looks again"),
+        Some(found) if found.software.backend() != word => {
+            let right = match found.software {
+                Software::Ollama => "--ollama",
+                Software::LlamaCpp => "--llamacpp",
+                _ => "--openai",
+            };
+            let address = found.url.as_str().trim_end_matches('/');
+            format!("{flag} {url}: {} is what answers there; name it with {right} {address}", found.title())
+        }
+        Some(found) if !found.is_usable() => format!("{flag} {url}: {}", servers::line(found)),
+        Some(_) => return None,
+    })
+}
+
 impl Done {
+    /// Asks the endpoints for their models. Whoever takes too long has not said.
+    async fn ask_what_was_taken(&mut self) {
+        let Ok(stock) = timeout(PATIENCE, inventory::take(&self.inference)).await else { return };
+        self.default_model = inventory::on_offer(&self.inference, &stock).first().map(|model| model.name.clone());
+        for (taken, stock) in self.endpoints.iter_mut().zip(stock) {
+            match stock.models {
+                Ok(models) => taken.models = models.into_iter().map(|model| model.info.name).collect(),
+                Err(why) => taken.why = Some(why),
+            }
+        }
+    }
+
     fn text(&self) -> String {
         let mut text = String::new();
         match &self.identity {
             Some(identity) => text.push_str(&identity.lines()),
             None => text.push_str(&format!("keystore  {} (was there, kept)\n", self.keystore.display())),
         }
-        text.push_str(&format!("config    {}\n\nNext:\n", self.config.display()));
+        text.push_str(&format!("config    {}\n", self.config.display()));
+        for Taken { endpoint, models, why, .. } in &self.endpoints {
+            let what = match (why, &models[..]) {
+                (Some(why), _) => why.clone(),
+                (None, []) => "it has not said which models it has".into(),
+                (None, models) => servers::some_of(models.iter().map(String::as_str)),
+            };
+            text.push_str(&format!("work      {endpoint}: {what}\n"));
+        }
+        if self.endpoints.is_empty() {
+            text.push_str("work      what is found on this machine at each start\n");
+        }
+        if let Some(model) = &self.default_model {
+            text.push_str(&format!("default   {model}, for customers who name no model\n"));
+        }
+        text.push_str("\nNext:\n");
         if !self.kept_identity {
             text.push_str("  coinop identity backup    write the words down; they are the identity and the money\n");
         }
@@ -184,7 +297,8 @@ fn init(args: InitArgs, globals: &Globals, ask: &mut dyn Ask, found: &[FoundServ
     // Everything is decided and checked before anything is written.
     let template = settings(&args, ask, found)?;
     let rendered = template.render();
-    let config = Config::resolve(&RawConfig::parse(&rendered, config_file)?, &paths)?;
+    let resolved = Config::resolve(&RawConfig::parse(&rendered, config_file)?, &paths);
+    let config = resolved.map_err(|error| blame_options(error, &args))?;
     let keystore = &config.identity.keystore;
     let (identity, kept_identity) = if keystore.exists() {
         (keep_identity(&args, globals, &config)?, true)
@@ -198,8 +312,38 @@ fn init(args: InitArgs, globals: &Globals, ask: &mut dyn Ask, found: &[FoundServ
         keystore: keystore.path().to_owned(),
         kept_identity,
         identity,
+        endpoints: config
+            .inference
+            .endpoints
+            .iter()
+            .map(|endpoint| Taken {
+                endpoint: endpoint.place(),
+                backend: endpoint.backend.word(),
+                models: Vec::new(),
+                why: None,
+            })
+            .collect(),
+        default_model: None,
+        warnings: Vec::new(),
         missing_to_serve: config.missing_to_serve().iter().map(ToString::to_string).collect(),
+        inference: config.inference,
     })
+}
+
+/// What is wrong is said of the options that were given: the file they would stand in is not there.
+fn blame_options(error: ConfigError, args: &InitArgs) -> anyhow::Error {
+    let ConfigError::Invalid { problems, .. } = error else { return error.into() };
+    let servers: Vec<_> = args.servers().enumerate().map(|(at, (flag, ..))| (format!("[{at}]."), flag)).collect();
+    let option = |field: &str| {
+        let listed = field.strip_prefix("inference.endpoints");
+        let server = servers.iter().find(|(place, _)| listed.is_some_and(|rest| rest.starts_with(place)));
+        let known = || FIELDS.iter().find(|(of, _)| *of == field).map(|(_, flag)| *flag);
+        server.map(|(_, flag)| *flag).or_else(known).unwrap_or(field).to_owned()
+    };
+    let lines =
+        problems.iter().map(|problem| format!("\n  {}: {}; {}", option(&problem.field), problem.what, problem.cure));
+    CommandError::usage(format!("nothing was written, for what was given can't be used:{}", lines.collect::<String>()))
+        .into()
 }
 
 /// The configuration: what was given, then what is answered, then the defaults.
@@ -245,13 +389,12 @@ fn settings(args: &InitArgs, ask: &mut dyn Ask, found: &[FoundServer]) -> Result
 /// What does the work: what is said, else what is found and wanted, else what is answered.
 fn models(args: &InitArgs, ask: &mut dyn Ask, found: &[FoundServer], template: Template) -> Result<Template> {
     let mut template = template;
-    let named = [("ollama", &args.ollama), ("llamacpp", &args.llamacpp), ("openai", &args.openai)];
-    for (backend, urls) in named {
-        for (number, url) in urls.iter().enumerate() {
-            let name = if number == 0 { String::new() } else { format!("{backend}-{}", number + 1) };
-            let (backend, url) = (backend.to_owned(), url.trim().to_owned());
-            template = template.with_endpoint(&RawEndpoint { name, backend, url, ..RawEndpoint::default() });
-        }
+    let mut last = ("", 0_usize);
+    for (_, word, url) in args.servers() {
+        last = if last.0 == word { (word, last.1 + 1) } else { (word, 1) };
+        let name = if last.1 == 1 { String::new() } else { format!("{word}-{}", last.1) };
+        let (backend, url) = (word.to_owned(), url.to_owned());
+        template = template.with_endpoint(&RawEndpoint { name, backend, url, ..RawEndpoint::default() });
     }
     if let Some(backend) = &args.backend {
         template = template.with("inference.backend", backend.as_str());
@@ -577,6 +720,35 @@ mod tests {
         let refused = init(words, &globals, &mut Nobody, &[]).unwrap_err();
         assert!(matches!(refused.downcast_ref(), Some(IdentityError::KeystoreExists(_))));
         assert_eq!(fs::read(&first.keystore).unwrap(), before);
+    }
+
+    #[test]
+    fn a_wrong_address_is_blamed_on_its_option_and_another_server_is_named_with_its_own() {
+        let home = tempfile::tempdir().unwrap();
+        let wrong = InitArgs {
+            ollama: vec!["http://127.0.0.1:11434".into()],
+            openai: vec!["http://127.0.0.1:8000".into()],
+            free: true,
+            ..InitArgs::default()
+        };
+        let error = init(wrong, &globals(home.path()), &mut Nobody, &[]).unwrap_err().to_string();
+        assert!(error.contains("\n  --openai: ") && !error.contains("config.toml"), "{error}");
+
+        let ollama = found("http://127.0.0.1:11434");
+        assert_eq!(odd("--ollama", "ollama", "http://127.0.0.1:11434", Some(&ollama)), None);
+        let other = odd("--openai", "openai", "http://127.0.0.1:11434/v1", Some(&ollama)).unwrap();
+        assert!(other.contains("Ollama") && other.ends_with("--ollama http://127.0.0.1:11434"), "{other}");
+        assert!(odd("--ollama", "ollama", "http://127.0.0.1:1", None).unwrap().contains("no model server answers"));
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_is_said_at_the_end() {
+        let home = tempfile::tempdir().unwrap();
+        let args = InitArgs { backend: Some("echo".into()), free: true, ..InitArgs::default() };
+        let mut done = init(args, &globals(home.path()), &mut Nobody, &[]).unwrap();
+        done.ask_what_was_taken().await;
+        let text = done.text();
+        assert!(text.contains("work      echo: echo\ndefault   echo, for customers"), "{text}");
     }
 
     fn found(url: &str) -> FoundServer {

@@ -101,8 +101,7 @@ impl View {
         let recommendation = inventory::recommendation(&hardware, &offered);
         // As 'coinop serve' chooses: what was found has no order of the operator's.
         if in_force.was_looked_for && in_force.settings.models.is_empty() {
-            let chosen = in_force.recommendation(&hardware).chosen;
-            offered.sort_by_key(|model| Some(&model.name) != chosen.as_ref());
+            offered.sort_by_key(|model| Some(&model.name) != recommendation.chosen.as_ref());
         }
         Self { hardware, in_force, stock, offered, recommendation }
     }

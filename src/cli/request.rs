@@ -199,7 +199,7 @@ pub async fn run(args: RequestArgs, globals: &Globals) -> Result<ExitCode> {
     };
     let pays = wallet.is_some();
     let buyer = Buyer { publisher: pool.clone(), wallet: wallet.clone(), book: book.clone(), clock: clock.clone() };
-    let mut screen = Screen { globals, pays, stream: args.stream && !globals.json, pieces: false };
+    let mut screen = Screen { globals, pays, stream: args.stream && !globals.json, written: Written::default() };
     let bought = tokio::select! {
         bought = buyer.buy(plan, answers.readable(), |progress| screen.show(progress)) => Some(bought),
         _ = tokio::signal::ctrl_c() => None,
@@ -372,7 +372,49 @@ struct Screen<'a> {
     globals: &'a Globals,
     pays: bool,
     stream: bool,
-    pieces: bool,
+    written: Written,
+}
+
+/// The text shown so far. What is told meanwhile waits for its next line break, so that it does not land inside a line.
+#[derive(Debug, Default)]
+struct Written {
+    is_inside_a_line: bool,
+    held: Vec<String>,
+}
+
+impl Written {
+    /// A line to be told: now, or later.
+    fn tell(&mut self, line: String) -> Option<String> {
+        if self.is_inside_a_line {
+            self.held.push(line);
+            return None;
+        }
+        Some(line)
+    }
+
+    /// More of the text, with what was held behind its last line break.
+    fn text(&mut self, text: &str) -> String {
+        if text.is_empty() {
+            return String::new();
+        }
+        let (before, after) = text.rsplit_once('\n').map_or(("", text), |(before, after)| (before, after));
+        let breaks = after.len() < text.len();
+        self.is_inside_a_line = !after.is_empty();
+        if !breaks {
+            return text.to_owned();
+        }
+        format!("{before}\n{}{after}", self.release())
+    }
+
+    /// Ends the line, and what was held.
+    fn end(&mut self) -> String {
+        let end = if std::mem::take(&mut self.is_inside_a_line) { "\n" } else { "" };
+        format!("{end}{}", self.release())
+    }
+
+    fn release(&mut self) -> String {
+        self.held.drain(..).map(|line| format!("{line}\n")).collect()
+    }
 }
 
 impl Screen<'_> {
@@ -390,7 +432,11 @@ impl Screen<'_> {
             Progress::Chosen(offer) if self.pays => {
                 self.say(&format!("Paying {} to {}…", offer.amount, short(offer.provider)));
             }
-            Progress::Chosen(offer) => pay_screen::show(&offer),
+            Progress::Chosen(offer) => {
+                // Somebody has to see it now.
+                self.end();
+                pay_screen::show(&offer);
+            }
             Progress::Paid { amount, fees } => {
                 let fees = fees.map_or_else(String::new, |fees| format!(" and {fees} in fees"));
                 self.say(&format!("Paid {amount}{fees}."));
@@ -408,26 +454,31 @@ impl Screen<'_> {
                 self.say(&format!("{}… refused ({}): {refusal}", short(provider), refusal.code));
             }
             Progress::Piece(text) if self.stream => {
-                self.pieces = true;
-                let mut err = std::io::stderr().lock();
-                // A terminal that went away does not stop a purchase.
-                let _ = err.write_all(plain(&text).as_bytes()).and_then(|()| err.flush());
+                let text = self.written.text(&plain(&text));
+                put(&text);
             }
             Progress::Piece(_) => {}
         }
     }
 
-    fn say(&self, line: &str) {
-        if !self.globals.quiet {
-            eprintln!("{}", plain(line));
+    fn say(&mut self, line: &str) {
+        if self.globals.quiet {
+            return;
+        }
+        if let Some(line) = self.written.tell(plain(line)) {
+            put(&format!("{line}\n"));
         }
     }
 
-    fn end(&self) {
-        if self.pieces {
-            eprintln!();
-        }
+    fn end(&mut self) {
+        put(&self.written.end());
     }
+}
+
+/// Writes to standard error. A terminal that went away does not stop a purchase.
+fn put(text: &str) {
+    let mut err = std::io::stderr().lock();
+    let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
 }
 
 /// Text of a stranger without what a terminal would obey.
@@ -546,6 +597,19 @@ mod tests {
     #[test]
     fn a_strangers_text_can_not_command_the_terminal() {
         assert_eq!(plain("a\u{1b}[2Jb\u{7}\n"), "a[2Jb\n");
+    }
+
+    #[test]
+    fn what_is_told_meanwhile_never_lands_inside_a_line_of_the_text() {
+        let mut written = Written::default();
+        assert_eq!(written.tell("first".into()).as_deref(), Some("first"));
+        assert_eq!(written.text("one "), "one ");
+        assert_eq!(written.tell("paid".into()), None);
+        assert_eq!(written.text("line"), "line");
+        assert_eq!(written.text(".\n\nnext"), ".\n\npaid\nnext");
+        assert_eq!(written.tell("done".into()), None);
+        assert_eq!(written.end(), "\ndone\n");
+        assert_eq!((written.end(), written.tell("later".into()).as_deref()), (String::new(), Some("later")));
     }
 
     #[test]

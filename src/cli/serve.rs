@@ -45,7 +45,7 @@ pub async fn run(_: ServeArgs, globals: &Globals) -> Result<ExitCode> {
     config.inference = in_force.settings.clone();
     let was_looked_for = in_force.was_looked_for;
     let default = if was_looked_for {
-        let findings = Findings::of(in_force, Hardware::look())?;
+        let findings = Findings::of(in_force, Hardware::look()).await?;
         if !globals.quiet {
             eprint!("{}", findings.text(&paths));
         }
@@ -60,10 +60,10 @@ pub async fn run(_: ServeArgs, globals: &Globals) -> Result<ExitCode> {
 
     let opened = wallets::for_serving(&config, &paths, &identity).await?;
     let inference = OpenInference::open(&config.inference, default).await?;
-    let models = inference.backend.models().await.map_err(|error| {
-        CommandError::failure(format!("there is no model to sell: {error}"))
-            .help("'coinop models list' says of each endpoint what is wrong with it")
-    })?;
+    let models = inference
+        .models()
+        .await
+        .map_err(|error| CommandError::failure(error.to_string()).help(servers::NO_MODEL_HELP))?;
     if was_looked_for && !globals.quiet {
         let default = models.first().map_or("", |model| model.name.as_str());
         let all = servers::some_of(models.iter().map(|model| model.name.as_str()));

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::exit::CommandError;
 use crate::config::{InferenceSettings, Paths, TextSettings};
+use crate::daemon::inventory;
 use crate::daemon::wiring::found::{InForce, to_keep};
 use crate::hardware::{Hardware, Recommendation};
 use crate::inference::detect::{FoundServer, ollama_host};
@@ -22,11 +23,23 @@ pub const FIRST_STEPS: &str = "start a model server ('ollama serve', then 'coino
                                MODEL.gguf'), or write the path of a GGUF file to inference.model; a server elsewhere is an \
                                [[inference.endpoints]] in the configuration; 'coinop models list' shows what is seen";
 
-/// Looks for Ollama where its own variable says, too. Nothing is looked for when the configuration says so.
+/// What to do when endpoints are there and none has a model to sell.
+pub const NO_MODEL_HELP: &str = "start them, or give them a model ('coinop models pull' for an Ollama); 'coinop models list' \
+                                 shows what is seen of each, 'coinop doctor' what to do about it";
+
+/// Looks for Ollama where its own variable says, too. Nothing is looked for when the configuration says so. Of a variable
+/// that can't be read the operator hears.
 pub fn look_where_ollama_is(settings: &mut InferenceSettings) {
-    let named = std::env::var(OLLAMA_HOST).ok().and_then(|text| ollama_host(&text));
-    if let Some(url) = named.filter(|url| !settings.probe.is_empty() && !settings.probe.contains(url)) {
-        settings.probe.insert(0, url);
+    if !settings.is_auto() || settings.probe.is_empty() {
+        return;
+    }
+    let Some(text) = std::env::var_os(OLLAMA_HOST).filter(|text| !text.is_empty()) else { return };
+    match text.to_str().and_then(ollama_host) {
+        Some(url) if settings.probe.contains(&url) => {}
+        Some(url) => settings.probe.insert(0, url),
+        None => eprintln!(
+            "{OLLAMA_HOST} names no address and is left alone: write it as HOST:PORT, such as 127.0.0.1:11434"
+        ),
     }
 }
 
@@ -75,15 +88,17 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// Judges what was found.
+    /// Judges what was found: which of its models, by the names they are offered under, suits this machine.
     ///
     /// # Errors
     /// When nothing can be used, with what to do.
-    pub fn of(in_force: InForce, hardware: Hardware) -> Result<Self> {
+    pub async fn of(in_force: InForce, hardware: Hardware) -> Result<Self> {
         if in_force.settings.is_auto() {
             return Err(nothing(&in_force.found, &in_force.settings).into());
         }
-        let recommendation = in_force.recommendation(&hardware);
+        let stock = inventory::take(&in_force.settings).await;
+        let offered = inventory::on_offer(&in_force.settings, &stock);
+        let recommendation = inventory::recommendation(&hardware, &offered);
         Ok(Self { in_force, hardware, recommendation })
     }
 
@@ -115,6 +130,12 @@ impl Findings {
 
 /// The error of a start without anything that could do the work.
 pub fn nothing(found: &[FoundServer], settings: &InferenceSettings) -> CommandError {
+    if settings.probe.is_empty() {
+        return CommandError::failure(
+            "no model is configured, and inference.probe names no address where a model server is looked for",
+        )
+        .help(FIRST_STEPS);
+    }
     if found.is_empty() {
         let looked = some_of(settings.probe.iter().map(|url| url.as_str().trim_end_matches('/')));
         return CommandError::failure(format!(
@@ -155,6 +176,8 @@ mod tests {
         let settings = InferenceSettings { endpoints: Vec::new(), probe, context: None, models: Vec::new() };
         let none = nothing(&[], &settings);
         assert!(none.to_string().contains("looked at http://127.0.0.1:11434)") && none.help_text().is_some());
+        let told_not_to = InferenceSettings { probe: Vec::new(), ..settings.clone() };
+        assert!(!nothing(&[], &told_not_to).to_string().contains("looked at"), "nobody looked");
         let idle = nothing(&[found(0, None)], &settings);
         assert!(idle.to_string().contains("it has no model") && idle.help_text().unwrap().contains("models pull"));
     }

@@ -7,11 +7,12 @@ use serde::Serialize;
 use tokio::time::timeout;
 use url::{Host, Url};
 
-use super::wiring::inference::open_endpoint;
-use crate::config::{BackendSettings, EndpointSettings, InferenceSettings, ModelSettings, ServerSettings};
+use super::wiring::inference::{model_files, open_endpoint};
+use crate::config::{
+    BackendSettings, EndpointSettings, InferenceSettings, MistralRsSettings, ModelSettings, ServerSettings,
+};
 use crate::hardware::{Candidate, Hardware, Recommendation, recommend};
 use crate::inference::detect::{FoundServer, look_at};
-use crate::inference::gguf::GgufHeader;
 use crate::inference::{JsonSupport, ModelInfo, meant};
 
 /// How long an endpoint may take to list its models: some ask for each one.
@@ -54,11 +55,10 @@ pub async fn take(settings: &InferenceSettings) -> Vec<Stock> {
 async fn of(endpoint: &EndpointSettings) -> Stock {
     let (models, room) = match (&endpoint.backend, endpoint.server()) {
         (BackendSettings::MistralRs(model), _) => {
-            // Its file tells enough; loading it takes minutes.
-            let context = model.context;
-            let read = (model.model.clone(), model.model_name.clone());
-            let read = tokio::task::spawn_blocking(move || in_process(&read.0, read.1, context)).await;
-            (read.unwrap_or_else(|_| Err("its file can't be read".into())), Some(1))
+            // Its files tell enough; loading it takes minutes.
+            let model = model.clone();
+            let read = tokio::task::spawn_blocking(move || in_process(&model)).await;
+            (read.unwrap_or_else(|_| Err("its files can't be read".into())), Some(1))
         }
         (_, server) => ask(endpoint, server).await,
     };
@@ -66,23 +66,16 @@ async fn of(endpoint: &EndpointSettings) -> Stock {
     Stock { name: endpoint.name.clone(), backend: endpoint.backend.word(), address, models, room }
 }
 
-fn in_process(path: &std::path::Path, name: String, context: Option<u32>) -> Result<Vec<StockModel>, String> {
-    if path.is_dir() {
-        let files = std::fs::read_dir(path).map_err(|error| format!("{} can't be read: {error}", path.display()))?;
-        let weights = files.flatten().filter(|file| file.path().extension().is_some_and(|end| end == "safetensors"));
-        let bytes: u64 = weights.filter_map(|file| file.metadata().ok()).map(|about| about.len()).sum();
-        if bytes == 0 {
-            return Err(format!("{} holds no safetensors", path.display()));
-        }
-        let info = ModelInfo { context_tokens: context, ..ModelInfo::named(name) };
-        return Ok(vec![StockModel { info, bytes: Some(bytes), kv_bytes: None }]);
-    }
-    let header = GgufHeader::read(path).map_err(|error| format!("{} {error}", path.display()))?;
-    let context_tokens = context.or(header.context_tokens);
-    let kv_bytes =
-        header.kv_bytes_a_token.map(|bytes| bytes.saturating_mul(u64::from(context_tokens.unwrap_or(USUAL_CONTEXT))));
-    let info = ModelInfo { context_tokens, parameters: Some(header.parameters), ..ModelInfo::named(name) };
-    Ok(vec![StockModel { info, bytes: Some(header.file_bytes), kv_bytes }])
+fn in_process(model: &MistralRsSettings) -> Result<Vec<StockModel>, String> {
+    let files = model_files(model)?;
+    let context = files.context_tokens.unwrap_or(USUAL_CONTEXT);
+    let info = ModelInfo {
+        context_tokens: files.context_tokens,
+        parameters: files.parameters,
+        ..ModelInfo::named(model.model_name.clone())
+    };
+    let kv_bytes = files.kv_bytes_a_token.map(|bytes| bytes.saturating_mul(u64::from(context)));
+    Ok(vec![StockModel { info, bytes: Some(files.bytes), kv_bytes }])
 }
 
 async fn ask(
@@ -267,9 +260,11 @@ mod tests {
     fn a_model_in_this_process_is_told_by_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = crate::inference::tiny::write_to(folder.path()).unwrap();
-        let found = in_process(&path, "tiny".into(), None).unwrap().remove(0);
+        let model = |model| MistralRsSettings { model, model_name: "tiny".into(), chat_template: None, context: None };
+        let found = in_process(&model(path)).unwrap().remove(0);
         assert_eq!((found.info.parameters, found.info.context_tokens), (Some(885_888), Some(1_024)));
         assert!(found.kv_bytes.is_some_and(|bytes| bytes > 0) && found.bytes.is_some_and(|bytes| bytes > 1_000_000));
-        assert!(in_process(folder.path(), "x".into(), None).unwrap_err().contains("no safetensors"));
+        let other = in_process(&model(folder.path().to_owned())).unwrap_err();
+        assert!(other.contains(&folder.path().display().to_string()), "a folder without a model: {other}");
     }
 }

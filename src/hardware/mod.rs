@@ -12,6 +12,9 @@ use sysinfo::System;
 
 pub use self::recommend::{Candidate, Fit, Recommendation, recommend, rule_of_thumb_kv_bytes};
 
+/// Bytes of a mebibyte.
+const MIB: u64 = 1024 * 1024;
+
 /// Bytes of a gibibyte.
 const GIB: u64 = 1024 * 1024 * 1024;
 
@@ -82,12 +85,15 @@ impl fmt::Display for Hardware {
     }
 }
 
-/// Bytes as people read them.
+/// Bytes as people read them: in gibibytes, and below one in mebibytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gibibytes(pub u64);
 
 impl fmt::Display for Gibibytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 < GIB {
+            return write!(f, "{} MiB", self.0.div_ceil(MIB));
+        }
         let tenths = (u128::from(self.0) * 10).div_ceil(u128::from(GIB));
         write!(f, "{}.{} GiB", tenths / 10, tenths % 10)
     }
@@ -159,6 +165,7 @@ mod tests {
             machine.to_string(),
             "64.0 GiB of memory (60.1 GiB available), 16 cores (avx2), RTX 4090 with 24.0 GiB (23.0 GiB free)"
         );
+        assert_eq!((Gibibytes(GIB - MIB).to_string(), Gibibytes(1).to_string()), ("1023 MiB".into(), "1 MiB".into()));
         assert!(Hardware { gpus: Vec::new(), ..machine }.to_string().ends_with("no NVIDIA GPU"));
     }
 }

@@ -8,10 +8,11 @@ use comfy_table::{Cell, CellAlignment};
 use serde::Serialize;
 
 use super::{View, or_unknown, short};
-use crate::cli::exit::Exit;
+use crate::cli::exit::{CommandError, Exit};
 use crate::cli::{Globals, servers, table};
 use crate::config::Config;
 use crate::daemon::inventory::{OfferedModel, Stock};
+use crate::daemon::wiring::inference::no_model;
 use crate::hardware::{Gibibytes, Hardware, Recommendation};
 use crate::inference::detect::FoundServer;
 use crate::job::Rates;
@@ -64,6 +65,7 @@ pub(super) struct ModelRow<'a> {
     model: &'a OfferedModel,
     rates: Rates,
     terms: &'static str,
+    /// The longest answer: what the configuration allows, and what the context leaves beside a prompt of one token.
     max_output_tokens: u32,
 }
 
@@ -72,12 +74,13 @@ impl<'a> ModelRow<'a> {
     pub(super) fn all(view: &'a View, config: &Config) -> Vec<Self> {
         let row = |(place, model): (usize, &'a OfferedModel)| {
             let own = view.in_force.settings.model(&model.name);
+            let limit = own.and_then(|own| own.max_output_tokens).unwrap_or(config.text.max_output_tokens);
             ModelRow {
                 default: place == 0,
                 model,
                 rates: own.and_then(|own| own.rates).unwrap_or(config.text.rates),
                 terms: config.text.terms.word(),
-                max_output_tokens: own.and_then(|own| own.max_output_tokens).unwrap_or(config.text.max_output_tokens),
+                max_output_tokens: model.context_tokens.map_or(limit, |context| limit.min(context.saturating_sub(1))),
             }
         };
         view.offered.iter().enumerate().map(row).collect()
@@ -116,7 +119,26 @@ pub(super) fn run(view: &View, config: &Config, globals: &Globals) -> Result<Exi
     globals.print(&listing, || text(&listing, config))?;
     // One that nobody has just now can't be sold.
     let sellable = view.offered.iter().any(|model| !model.endpoints.is_empty());
-    Ok(if sellable { Exit::Ok } else { Exit::Failure }.into())
+    if sellable { Ok(Exit::Ok.into()) } else { Err(nothing_to_sell(view).into()) }
+}
+
+/// Why 'coinop serve' would sell nothing now, in its words.
+fn nothing_to_sell(view: &View) -> CommandError {
+    let settings = &view.in_force.settings;
+    if settings.is_auto() {
+        return servers::nothing(&view.in_force.found, settings);
+    }
+    let why = |stock: &Stock| match &stock.models {
+        Ok(models) if models.is_empty() => None,
+        Ok(models) => {
+            let names = servers::some_of(models.iter().map(|model| model.info.name.as_str()));
+            Some(format!("none of what it has is sold ({names})"))
+        }
+        Err(why) => Some(why.clone()),
+    };
+    let endpoints = settings.endpoints.iter().zip(&view.stock);
+    CommandError::failure(no_model(endpoints.map(|(endpoint, stock)| (endpoint.place(), why(stock)))))
+        .help(servers::NO_MODEL_HELP)
 }
 
 fn text(listing: &Listing<'_>, config: &Config) -> String {
@@ -127,7 +149,7 @@ fn text(listing: &Listing<'_>, config: &Config) -> String {
             let _ = writeln!(text, "  {}", servers::line(found));
         }
         if listing.found.is_empty() {
-            let _ = writeln!(text, "  none answers\n\nTo have one: {}.", servers::FIRST_STEPS);
+            let _ = writeln!(text, "  none answers");
         }
         text.push('\n');
     }

@@ -14,7 +14,7 @@ use crate::cli::{Globals, servers};
 use crate::config::{BackendSettings, Config, EndpointSettings, Paths};
 use crate::daemon::wiring::found;
 use crate::daemon::wiring::inference::{Pulling, pull};
-use crate::inference::detect::{Software, look};
+use crate::inference::detect::{Software, look, look_at};
 
 #[derive(Serialize)]
 struct Pulled<'a> {
@@ -32,6 +32,11 @@ pub(super) async fn run(
     let name = name.trim();
     if name.is_empty() {
         return Err(CommandError::usage("the model has no name").help("such as: coinop models pull llama3.2").into());
+    }
+    if name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(CommandError::usage("a model's name holds neither spaces nor control characters")
+            .help("such as: coinop models pull llama3.2")
+            .into());
     }
     if Path::new(name).extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")) || Path::new(name).exists() {
         return Err(CommandError::usage(format!(
@@ -54,13 +59,34 @@ pub(super) async fn run(
     if let Err(error) = pulled {
         let at = chosen.server().map_or_else(String::new, |server| format!(" at {}", server.url));
         return Err(CommandError::failure(format!("{name} was not fetched by {}{at}: {error:#}", chosen.name))
-            .help("is the name one of Ollama's library, and has the disk room? What was fetched so far is kept: try again")
+            .help(help(chosen).await)
             .into());
     }
     globals.print(&Pulled { model: name, endpoint: &chosen.name }, || {
         format!("{name} is at {}; 'coinop models list' shows it, and 'coinop serve' sells it.\n", chosen.name)
     })?;
     Ok(Exit::Ok.into())
+}
+
+/// What to do when nothing was fetched, from who answers where the Ollama should be.
+async fn help(endpoint: &EndpointSettings) -> String {
+    let Some(server) = endpoint.server() else { return "only an Ollama fetches models".into() };
+    let url = server.url.as_str().trim_end_matches('/');
+    let key = server.key.as_ref().and_then(|key| key.reveal(&endpoint.field("key")).ok());
+    match look_at(&server.url, key.as_ref()).await {
+        Some(found) if found.software == Software::Ollama => {
+            "is the name one of Ollama's library, and has the disk room? What was fetched so far is kept: try again"
+                .into()
+        }
+        Some(found) => {
+            format!("{} answers there, which is no Ollama: correct {}", found.title(), endpoint.field("url"))
+        }
+        None => format!(
+            "no Ollama answers at {url}: start it ('ollama serve'), or correct {} or {}",
+            endpoint.field("url"),
+            endpoint.field("key")
+        ),
+    }
 }
 
 /// The Ollama that is meant.

@@ -81,6 +81,21 @@ impl EndpointSettings {
         }
     }
 
+    /// Its name, where it is, and the field that says so, for what is told of it. What was found has no field.
+    pub fn place(&self) -> String {
+        let name = &self.name;
+        match (self.server(), &self.backend) {
+            (Some(server), _) => {
+                let url = server.url.as_str().trim_end_matches('/');
+                let field =
+                    if self.section == "inference" { String::new() } else { format!(" ({})", self.field("url")) };
+                format!("{name} at {url}{field}")
+            }
+            (None, BackendSettings::MistralRs(_)) => format!("{name} ({})", self.field("model")),
+            (None, _) => name.clone(),
+        }
+    }
+
     /// Models it is known to have without being asked.
     pub fn named_models(&self) -> Vec<String> {
         match &self.backend {
@@ -107,12 +122,15 @@ impl EndpointSettings {
                 "use one built with the feature mistralrs, which is on by default, or a model server",
             );
         }
+        let (path, cure) = (model.model.display(), "name the model's GGUF file, or the folder of its safetensors");
         if !model.model.exists() {
-            let what = format!("there is no file {}", model.model.display());
+            let what = format!("there is no file or folder {path}");
             missing.problem(&self.field("model"), what, "correct the path");
+        } else if model.model.is_dir() && !model.model.join("config.json").is_file() {
+            let what = format!("the folder {path} is no model's: it holds no config.json");
+            missing.problem(&self.field("model"), what, format!("{cure} with config.json and tokenizer.json"));
         } else if model.model.is_file() && !has_ending(&model.model, "gguf") {
-            let what = format!("{} is no .gguf file", model.model.display());
-            missing.problem(&self.field("model"), what, "name the model's GGUF file, or the folder of its safetensors");
+            missing.problem(&self.field("model"), format!("{path} is no .gguf file"), cure);
         }
         if let Some(template) = model.chat_template.as_ref().filter(|path| !path.is_file()) {
             let what = format!("there is no file {}", template.display());

@@ -112,7 +112,7 @@ fn in_process(
         );
         return None;
     };
-    if OTHER_MODEL_FILES.iter().any(|ending| has_ending(&model, ending)) {
+    if OTHER_MODEL_FILES.iter().any(|ending| has_ending(&model, ending)) && !model.is_dir() {
         values.problem(
             model_field,
             "it is no .gguf file",
@@ -137,21 +137,45 @@ fn endpoints(values: &mut Values<'_>, raw: &[RawEndpoint]) -> Vec<EndpointSettin
         values.problem("inference.endpoints", "too many endpoints", format!("list at most {MOST_LISTED}"));
     }
     let mut names = BTreeMap::new();
-    let mut found = Vec::new();
+    let mut found: Vec<EndpointSettings> = Vec::new();
     for (at, raw) in raw.iter().enumerate().take(MOST_LISTED) {
         let section = format!("inference.endpoints[{at}]");
         let name_field = format!("{section}.name");
         let name = values.line(&name_field, name_of(raw), LONGEST_NAME).unwrap_or_default();
-        if let Some(first) = names.insert(name.clone(), at) {
+        // Without either word it has no name to be confused by.
+        let first = if name.is_empty() { None } else { names.insert(name.clone(), at) };
+        if let Some(first) = first {
             values.problem(
                 &name_field,
                 format!("'{}' is the name of inference.endpoints[{first}] too", shown(&name)),
                 "give each endpoint a name of its own",
             );
         }
-        found.extend(backend(values, &section, raw).map(|backend| EndpointSettings { name, section, backend }));
+        let Some(backend) = backend(values, &section, raw) else { continue };
+        let endpoint = EndpointSettings { name, section, backend };
+        if let Some(first) = found.iter().find(|first| is_one_server(first, &endpoint)) {
+            values.problem(
+                &endpoint.field("url"),
+                format!("it is the server of {} too, whose room would count twice", first.section),
+                "leave one of the two out; the models of one server are told apart by [[inference.models]]",
+            );
+        }
+        found.push(endpoint);
     }
     found
+}
+
+/// Whether two endpoints are one server, opened by one key.
+fn is_one_server(one: &EndpointSettings, other: &EndpointSettings) -> bool {
+    let address = |endpoint: &EndpointSettings| {
+        let server = endpoint.server()?;
+        let mut url = server.url.clone();
+        if url.host_str() == Some("localhost") {
+            url.set_host(Some("127.0.0.1")).ok()?;
+        }
+        Some((url.as_str().trim_end_matches('/').to_owned(), server.key.clone()))
+    };
+    address(one).is_some_and(|one| address(other) == Some(one))
 }
 
 /// Whoever has one of a kind need not name it.
@@ -163,6 +187,11 @@ fn backend(values: &mut Values<'_>, section: &str, raw: &RawEndpoint) -> Option<
     let field = |key: &str| format!("{section}.{key}");
     // The words stand in the order of their field lists.
     let words = [("ollama", 0), ("llamacpp", 1), ("openai", 2), ("mistralrs", 3), ("echo", 4)];
+    if raw.backend.is_empty() {
+        let words = words.map(|(word, _)| word).join(", ");
+        values.problem(&field("backend"), "the backend is not named", format!("write one of {words}"));
+        return None;
+    }
     let known = words.iter().any(|(word, _)| *word == raw.backend);
     let backend = values.word(&field("backend"), &raw.backend, &words);
     if !known {
@@ -227,6 +256,7 @@ fn models(values: &mut Values<'_>, raw: &RawInference, text: &TextSettings) -> V
         true if raw.model.is_empty() => Vec::new(),
         true => vec!["mistralrs"],
     };
+    let all = &raw.endpoints;
     let mut taken: BTreeMap<String, String> = BTreeMap::new();
     let mut found = Vec::new();
     for (at, raw) in raw.models.iter().enumerate().take(MOST_LISTED) {
@@ -255,6 +285,13 @@ fn models(values: &mut Values<'_>, raw: &RawInference, text: &TextSettings) -> V
             values.problem(&field("endpoints"), format!("there is no endpoint '{}'", shown(endpoint)), cure);
         }
         let upstream = values.line(&field("upstream"), &raw.upstream, 2 * LONGEST_NAME).unwrap_or_else(|| name.clone());
+        if !name.is_empty() && is_left_out(all, &raw.endpoints, &upstream) {
+            values.problem(
+                &field(if raw.upstream.trim().is_empty() { "name" } else { "upstream" }),
+                format!("no endpoint it may run at takes '{}': their lists of models leave it out", shown(&upstream)),
+                "add it to the endpoint's models, or write what the endpoint calls it to upstream",
+            );
+        }
         let at_once = values.count(&field("at_once"), raw.at_once, 0, MOST_AT_ONCE);
         found.push(ModelSettings {
             upstream,
@@ -270,6 +307,18 @@ fn models(values: &mut Values<'_>, raw: &RawInference, text: &TextSettings) -> V
         });
     }
     found
+}
+
+/// Whether every endpoint that a model may run at has a list of models, and none has it. Of Ollama's names the tag may be
+/// left out.
+fn is_left_out(all: &[RawEndpoint], named: &[String], upstream: &str) -> bool {
+    let mut may =
+        all.iter().filter(|endpoint| named.is_empty() || named.iter().any(|name| name == name_of(endpoint))).peekable();
+    let whole = |name: &str| name.trim().trim_end_matches(":latest").to_owned();
+    let lacks = |endpoint: &RawEndpoint| {
+        !endpoint.models.is_empty() && !endpoint.models.iter().any(|model| whole(model) == whole(upstream))
+    };
+    may.peek().is_some() && may.all(lacks)
 }
 
 /// A number of tokens; 0 is not set.

@@ -91,7 +91,7 @@ fn endpoints_and_models_are_read_as_they_are_written() {
 fn a_wrong_endpoint_is_named_with_its_key_and_cure() {
     let secret = "sk-abcdef";
     for (written, key, words) in [
-        ("name = \"x\"", "backend", "none of its words"),
+        ("name = \"x\"", "backend", "is not named"),
         ("backend = \"vllm\"", "backend", "'vllm'"),
         ("backend = \"ollama\"", "url", "http://127.0.0.1:11434"),
         ("backend = \"ollama\"\nurl = \"ftp://x\"", "url", "http"),
@@ -157,7 +157,18 @@ fn a_wrong_model_is_named_with_its_key_and_cure() {
 fn names_are_given_once_and_one_way_of_writing_is_chosen() {
     let fields = |text: &str| problems(text).into_iter().map(|problem| problem.field).collect::<Vec<_>>();
     let ollama = "[[inference.endpoints]]\nbackend = \"ollama\"\nurl = \"http://x\"\n";
-    assert_eq!(fields(&format!("{ollama}{ollama}")), ["inference.endpoints[1].name"]);
+    assert_eq!(fields(&format!("{ollama}{ollama}")), ["inference.endpoints[1].name", "inference.endpoints[1].url"]);
+    let again = "[[inference.endpoints]]\nname = \"b\"\nbackend = \"ollama\"\nurl = \"HTTP://X:80/\"\n";
+    assert_eq!(fields(&format!("{ollama}{again}")), ["inference.endpoints[1].url"], "one server is one endpoint");
+    assert_eq!(fields(&format!("{ollama}{again}key = \"env:K\"")), [""; 0], "another account of it is another");
+    assert_eq!(
+        fields("[[inference.endpoints]]\n[[inference.endpoints]]\n"),
+        ["inference.endpoints[0].backend", "inference.endpoints[1].backend"]
+    );
+    let listed = format!("{ollama}models = [\"a:latest\"]\n[[inference.models]]\nname = ");
+    assert_eq!(fields(&format!("{listed}\"a\"")), [""; 0]);
+    assert_eq!(fields(&format!("{listed}\"b\"")), ["inference.models[0].name"]);
+    assert_eq!(fields(&format!("{listed}\"a\"\nupstream = \"c\"")), ["inference.models[0].upstream"]);
     let models = "[[inference.models]]\nname = \"a\"\naliases = [\"b\"]\n[[inference.models]]\nname = \"b\"\n";
     assert_eq!(fields(models), ["inference.models[1].name"]);
     assert_eq!(
@@ -174,6 +185,22 @@ fn names_are_given_once_and_one_way_of_writing_is_chosen() {
 fn a_price_of_a_models_own_counts_for_nothing_when_all_work_is_free() {
     let config = resolve("text.terms = \"free\"\n[[inference.models]]\nname = \"m\"\nbase = \"5sat\"").unwrap();
     assert_eq!(config.inference.models[0].rates, None);
+}
+
+#[test]
+fn a_folder_of_safetensors_is_a_model_and_any_other_folder_is_named_with_the_cure() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("Qwen3-0.6B");
+    std::fs::create_dir(&folder).unwrap();
+    let config = resolve(&format!("inference.model = '{}'\ntext.terms = \"free\"", folder.display())).unwrap();
+    let of_the_model = || {
+        let missing = config.missing_to_serve().into_iter();
+        missing.filter(|problem| problem.field == "inference.model").collect::<Vec<_>>()
+    };
+    let [no_model] = &of_the_model()[..] else { panic!("{:?}", config.missing_to_serve()) };
+    assert!(no_model.what.contains("no config.json") && no_model.cure.contains("GGUF"), "{no_model}");
+    std::fs::write(folder.join("config.json"), "{}").unwrap();
+    assert_eq!(of_the_model(), []);
 }
 
 #[test]

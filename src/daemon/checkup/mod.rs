@@ -228,8 +228,8 @@ impl Checkup {
         checks.push(Check::new("provider", "provider", LOCAL_LIMIT, async move || vec![files::provider(&there)]));
         let there = paths.database();
         checks.push(Check::new("database", "database", LOCAL_LIMIT, async move || files::database(&there).await));
-        let text = config.text.clone();
-        checks.push(Check::new("price", "price", LOCAL_LIMIT, async move || vec![money::price(&text)]));
+        let (text, models) = (config.text.clone(), config.inference.models.clone());
+        checks.push(Check::new("price", "price", LOCAL_LIMIT, async move || vec![money::price(&text, &models)]));
 
         let patience = config.relays.publish_timeout.min(RELAY_PATIENCE);
         let limit = patience * RELAY_STEPS + STUCK_AFTER;

@@ -5,12 +5,10 @@ use std::time::Instant;
 use super::Finding;
 use crate::config::{BackendSettings, EndpointSettings, InferenceSettings, TextSettings};
 use crate::daemon::wiring::found::InForce;
-use crate::daemon::wiring::inference::open_endpoint;
-use crate::inference::gguf::GgufHeader;
-use crate::inference::{Inference, Message, ModelInfo, Role, names};
-
-/// Bytes of a mebibyte.
-const MIB: u64 = 1024 * 1024;
+use crate::daemon::wiring::inference::{model_files, open_endpoint};
+use crate::hardware::Gibibytes;
+use crate::inference::detect::{FoundServer, look_at};
+use crate::inference::{Inference, InferenceError, Message, ModelInfo, Role, names};
 
 /// Most models told of one endpoint.
 const MOST_TOLD: usize = 5;
@@ -26,6 +24,9 @@ pub(super) fn none(in_force: &InForce) -> Finding {
         })
         .collect();
     let what = match &seen[..] {
+        [] if !in_force.was_looked_for => {
+            "no model is configured, and inference.probe names no address where a model server is looked for".to_owned()
+        }
         [] => "no model is configured, and no model server was found on this machine".to_owned(),
         seen => format!("no model is configured, and what was found can't be used: {}", seen.join("; ")),
     };
@@ -34,22 +35,20 @@ pub(super) fn none(in_force: &InForce) -> Finding {
     Finding::failed("model", what, cure)
 }
 
-/// Whether the model's file is there and whole. Reads its header only.
+/// Whether the model's files are there and whole. Reads their headers only.
 pub(super) fn file(endpoint: &EndpointSettings) -> Vec<Finding> {
     let check = "model.file";
     let BackendSettings::MistralRs(model) = &endpoint.backend else { return Vec::new() };
-    let path = model.model.display();
-    if model.model.is_dir() {
-        return vec![Finding::ok(check, format!("{path} is a folder; its files are read when it is loaded"))];
-    }
-    let found = match GgufHeader::read(&model.model) {
-        Ok(header) => {
-            let GgufHeader { architecture, parameters, file_bytes, .. } = header;
-            Finding::ok(check, format!("{path}: {architecture}, {parameters} parameters, {} MiB", file_bytes / MIB))
+    let found = match model_files(model) {
+        Ok(files) => {
+            let parameters = files.parameters.map_or_else(|| "unknown".to_owned(), |number| number.to_string());
+            let (path, size) = (model.model.display(), Gibibytes(files.bytes));
+            Finding::ok(check, format!("{path}: {}, {parameters} parameters, {size}", files.architecture))
         }
-        Err(error) => {
-            let cure = format!("write the path of a whole GGUF file to {}", endpoint.field("model"));
-            Finding::failed(check, format!("{path} {error}"), cure)
+        Err(what) => {
+            let field = endpoint.field("model");
+            let cure = format!("write the path of a whole GGUF file, or of a folder of safetensors, to {field}");
+            Finding::failed(check, what, cure)
         }
     };
     vec![found.about(&endpoint.name)]
@@ -85,8 +84,12 @@ pub(super) async fn answers(
     let models = match backend.models().await {
         Ok(models) => models,
         Err(error) => {
-            let cure = format!("is it running, and is {} right? Its log says more", endpoint.field("url"));
-            return vec![Finding::failed(check, format!("{at}{error}"), cure).about(&endpoint.name)];
+            let what = match &error {
+                InferenceError::Unusable(why) | InferenceError::Busy(why) | InferenceError::Backend(why) => why.clone(),
+                other => other.to_string(),
+            };
+            let cure = cure(endpoint, &error, who_answers(endpoint).await.as_ref());
+            return vec![Finding::failed(check, format!("{at}{what}"), cure).about(&endpoint.name)];
         }
     };
     let room = match backend.room(None) {
@@ -101,6 +104,50 @@ pub(super) async fn answers(
         found.extend(counting(&*backend, &models).await);
     }
     found.into_iter().map(|finding| finding.about(&endpoint.name)).collect()
+}
+
+/// Who answers where an endpoint's server should be.
+async fn who_answers(endpoint: &EndpointSettings) -> Option<FoundServer> {
+    let server = endpoint.server()?;
+    let key = server.key.as_ref().and_then(|key| key.reveal(&endpoint.field("key")).ok());
+    look_at(&server.url, key.as_ref()).await
+}
+
+/// What to do about an endpoint that does not tell its models, from the kind of its error and from who answers there.
+fn cure(endpoint: &EndpointSettings, error: &InferenceError, found: Option<&FoundServer>) -> String {
+    let (url, key, models) = (endpoint.field("url"), endpoint.field("key"), endpoint.field("models"));
+    let word = endpoint.backend.word();
+    match (error, found) {
+        _ if endpoint.server().is_none() => "the model's file or folder is at fault, or this machine too small".into(),
+        (InferenceError::Busy(_), _) => "wait until it has loaded its model or has less to do, and try again".into(),
+        // Each of them speaks OpenAI's form too.
+        (_, Some(found)) if word != "openai" && found.software.backend() != word && found.trouble.is_none() => format!(
+            "{} answers there: write its backend (\"{}\") to {}, or the right address to {url}",
+            found.title(),
+            found.software.backend(),
+            endpoint.field("backend")
+        ),
+        (InferenceError::Unusable(_), Some(found)) if found.trouble.is_some() => {
+            format!("it wants another key: write where the right one stands to {key} (env:NAME or file:/path)")
+        }
+        (InferenceError::Unusable(_), Some(found)) if found.models.is_empty() => {
+            "give it a model: for an Ollama, 'coinop models pull llama3.2'".into()
+        }
+        (InferenceError::Unusable(_), Some(found)) => {
+            let wanted = endpoint.named_models();
+            let has = |name: &String| found.models.iter().any(|model| model.name.trim_end_matches(":latest") == name);
+            if wanted.is_empty() || wanted.iter().any(|name| has(&name.trim_end_matches(":latest").to_owned())) {
+                return format!("update or set up {} as it says", found.title());
+            }
+            let names: Vec<&str> = found.models.iter().take(MOST_TOLD).map(|model| model.name.as_str()).collect();
+            format!("correct {models}: it has {}", names.join(", "))
+        }
+        (InferenceError::Unusable(_), None) => {
+            format!("if it wants a key, write where it stands to {key}; else correct {url}: that is no {word} server's")
+        }
+        (_, None) => format!("is it running, and is {url} right?"),
+        (_, Some(_)) => "it answers, but not as it should: its log says more".into(),
+    }
 }
 
 fn judge(models: &[ModelInfo], how: &str, text: &TextSettings) -> Vec<Finding> {
@@ -277,6 +324,45 @@ mod tests {
         let unknown = unknown_parameters(&endpoint, &selling("upstream", None), &has).unwrap();
         assert!(unknown.cure.unwrap().contains("inference.models.parameters"));
         assert_eq!(unknown_parameters(&endpoint, &selling("upstream", Some(9_000)), &has), None);
+    }
+
+    #[test]
+    fn the_cure_fits_what_is_wrong_with_a_server() {
+        use crate::config::{OllamaSettings, ServerSettings};
+        use crate::inference::detect::{FoundModel, Software};
+        let url: url::Url = "http://127.0.0.1:11434".parse().unwrap();
+        let endpoint = |models: &[&str]| {
+            let settings = OllamaSettings {
+                server: ServerSettings { url: url.clone(), key: None },
+                models: models.iter().map(|name| (*name).to_owned()).collect(),
+                slots: None,
+                context: None,
+                bytes_per_token: 2,
+            };
+            let (section, backend) = ("inference.endpoints[3]".into(), BackendSettings::Ollama(settings));
+            EndpointSettings { name: "o".into(), section, backend }
+        };
+        let found = |software, models: &[&str], trouble| {
+            let models = models.iter().map(|name| FoundModel { name: (*name).into(), bytes: None }).collect();
+            FoundServer { software, version: None, url: url.clone(), models, trouble }
+        };
+        let (ollama, wants_key) = (found(Software::Ollama, &["m:latest"], None), Some("it wants a key"));
+        let unusable = InferenceError::Unusable("no".into());
+        let down = InferenceError::Backend("no".into());
+        let busy = InferenceError::Busy("no".into());
+        for (models, error, found, words) in [
+            (&[][..], &down, None, "is it running, and is inference.endpoints[3].url right?"),
+            (&[], &busy, None, "wait until"),
+            (&[], &unusable, Some(found(Software::OpenAi, &[], wants_key)), "inference.endpoints[3].key"),
+            (&[], &unusable, None, "inference.endpoints[3].key"),
+            (&[], &unusable, Some(ollama.clone()), "update"),
+            (&["x"], &unusable, Some(ollama.clone()), "inference.endpoints[3].models: it has m:latest"),
+            (&["m"], &unusable, Some(ollama), "update"),
+            (&[], &down, Some(found(Software::Vllm, &["v"], None)), "vLLM at http://127.0.0.1:11434 answers there"),
+        ] {
+            let cure = cure(&endpoint(models), error, found.as_ref());
+            assert!(cure.contains(words), "{words}: {cure}");
+        }
     }
 
     #[tokio::test]

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::Finding;
-use crate::config::{Config, Paths, TextSettings, WalletSettings};
+use crate::config::{Config, ModelSettings, Paths, TextSettings, WalletSettings};
 use crate::daemon::wiring::{self, wallets};
 use crate::identity::Identity;
-use crate::job::{Terms, Usage};
+use crate::job::{Rates, Terms, Usage};
 use crate::money::Msat;
 use crate::wallet::{Capabilities, InvoiceRequest, InvoiceState, Wallet};
 
@@ -22,25 +22,35 @@ const TRIAL_EXPIRY: Duration = Duration::from_secs(120);
 /// A job of middling size, to show what the price list comes to.
 const SAMPLE: Usage = Usage { prompt_tokens: 500, generated_tokens: 500 };
 
-/// Whether the price list is one to live by.
-pub(super) fn price(text: &TextSettings) -> Finding {
+/// The price list of the model that a customer gets who names none.
+fn usual_rates(text: &TextSettings, models: &[ModelSettings]) -> Rates {
+    models.first().and_then(|model| model.rates).unwrap_or(text.rates)
+}
+
+/// Whether the price lists of the models sold are ones to live by.
+pub(super) fn price(text: &TextSettings, models: &[ModelSettings]) -> Finding {
     let check = "price";
     if !text.enabled {
         return Finding::skipped(check, "nothing is sold (text.enabled)");
     }
+    let all_free = match models {
+        [] => text.rates.is_free(),
+        models => models.iter().all(|model| model.rates.unwrap_or(text.rates).is_free()),
+    };
     match text.terms {
         Terms::Free => Finding::ok(check, "free for everybody who may order"),
-        terms if text.rates.is_free() => Finding::warning(
+        terms if all_free => Finding::warning(
             check,
             format!("the terms are {terms}, and every rate is zero: nobody will be asked to pay"),
             "set text.base, text.per_1k_prompt or text.per_1k_generated, or text.terms = \"free\"",
         ),
         terms => {
             let Usage { prompt_tokens, generated_tokens } = SAMPLE;
-            let cost = text.rates.cost(SAMPLE);
+            let cost = usual_rates(text, models).cost(SAMPLE);
+            let of = models.first().map_or_else(String::new, |model| format!(" with {}", model.name));
             Finding::ok(
                 check,
-                format!("{terms}; {prompt_tokens} tokens read and {generated_tokens} written cost {cost}"),
+                format!("{terms}; {prompt_tokens} tokens read and {generated_tokens} written{of} cost {cost}"),
             )
         }
     }
@@ -107,7 +117,7 @@ async fn liquidity(config: &Config, wallet: &dyn Wallet) -> Option<Finding> {
         }
     };
     // What a job takes at least, and one of middling size.
-    let usual = config.text.rates.cost(SAMPLE);
+    let usual = usual_rates(&config.text, &config.inference.models).cost(SAMPLE);
     let through_lsp = matches!(&config.wallet, WalletSettings::Ldk(ldk) if ldk.lsp.is_some());
     let cure = "get inbound liquidity: set wallet.ldk.lsp to a provider of channels (LSPS2), or have somebody open a channel \
                 to the node that 'coinop wallet balance' names, or pay something from a channel of yours ('coinop wallet \
@@ -171,7 +181,6 @@ async fn invoice(wallet: &dyn Wallet) -> Finding {
 mod tests {
     use super::super::Verdict;
     use super::*;
-    use crate::job::Rates;
     use crate::wallet::fake::{FakeNetwork, FakeWallet, FakeWalletOptions};
 
     fn text(terms: Terms, base: Msat) -> TextSettings {
@@ -189,10 +198,26 @@ mod tests {
 
     #[test]
     fn a_price_list_of_nothing_is_worth_a_word_unless_work_is_free() {
-        assert_eq!(price(&text(Terms::Prepay, Msat::ZERO)).verdict, Verdict::Warning);
-        assert_eq!(price(&text(Terms::Free, Msat::ZERO)).verdict, Verdict::Ok);
-        let paid = price(&text(Terms::Prepay, Msat::sat(2)));
+        assert_eq!(price(&text(Terms::Prepay, Msat::ZERO), &[]).verdict, Verdict::Warning);
+        assert_eq!(price(&text(Terms::Free, Msat::ZERO), &[]).verdict, Verdict::Ok);
+        let paid = price(&text(Terms::Prepay, Msat::sat(2)), &[]);
         assert_eq!((paid.verdict, paid.finding.contains("2 sat")), (Verdict::Ok, true), "{paid:?}");
+        let own = |base| ModelSettings {
+            name: "m".into(),
+            upstream: "m".into(),
+            aliases: Vec::new(),
+            endpoints: Vec::new(),
+            context: None,
+            parameters: None,
+            digest: None,
+            at_once: None,
+            max_output_tokens: None,
+            rates: Some(Rates { base, ..Rates::default() }),
+        };
+        let default = price(&text(Terms::Prepay, Msat::sat(2)), &[own(Msat::sat(7))]);
+        assert!(default.finding.contains("with m cost 7 sat"), "{default:?}");
+        let given_away = price(&text(Terms::Prepay, Msat::sat(2)), &[own(Msat::ZERO)]);
+        assert_eq!(given_away.verdict, Verdict::Warning, "the models sold cost nothing");
     }
 
     fn wallet() -> FakeWallet {

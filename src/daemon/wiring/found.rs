@@ -5,7 +5,6 @@ use crate::config::{
     BackendSettings, EndpointSettings, InferenceSettings, JsonAnswers, LlamaCppSettings, OllamaSettings,
     OpenAiSettings, RawEndpoint, ServerSettings,
 };
-use crate::hardware::{Candidate, Hardware, Recommendation, recommend};
 use crate::inference::detect::{FoundServer, Software, look};
 
 /// What does the work now: what is configured, or else what is found.
@@ -15,7 +14,7 @@ pub struct InForce {
     pub settings: InferenceSettings,
     /// What answered, when it was looked for: also what can't be used.
     pub found: Vec<FoundServer>,
-    /// Whether it was looked for.
+    /// Whether it was looked for: no endpoint is configured, and where to look is.
     pub was_looked_for: bool,
 }
 
@@ -28,15 +27,8 @@ impl InForce {
         let found = look(&settings.probe).await;
         let endpoints = endpoints(found.iter().filter(|server| server.is_usable()), settings.context);
         let settings = InferenceSettings { endpoints, ..settings.clone() };
-        Self { settings, found, was_looked_for: true }
-    }
-
-    /// Which of the found models suits this machine. Nothing when what does the work is configured, since its order is then.
-    pub fn recommendation(&self, hardware: &Hardware) -> Recommendation {
-        let models = self.found.iter().filter(|server| server.is_usable()).flat_map(|server| &server.models);
-        let candidates: Vec<Candidate> =
-            models.map(|model| Candidate { name: model.name.clone(), bytes: model.bytes, kv_bytes: None }).collect();
-        recommend(hardware, &candidates)
+        let was_looked_for = !settings.probe.is_empty();
+        Self { settings, found, was_looked_for }
     }
 }
 
@@ -134,19 +126,5 @@ mod tests {
         let written = kept[1].to_toml();
         assert!(written.contains("backend = \"openai\"") && written.contains("url = \"http://127.0.0.1:8000/v1\""));
         assert!(!written.contains("slots"), "{written}");
-    }
-
-    #[test]
-    fn the_largest_found_model_that_fits_is_recommended() {
-        const GIB: u64 = 1024 * 1024 * 1024;
-        let found =
-            vec![server(Software::Ollama, "http://x", &[("small", GIB), ("large", 5 * GIB), ("huge", 90 * GIB)])];
-        let settings =
-            InferenceSettings { endpoints: Vec::new(), probe: Vec::new(), context: None, models: Vec::new() };
-        let in_force = InForce { settings, found, was_looked_for: true };
-        let machine = Hardware { memory_total: 16 * GIB, ..Hardware::default() };
-        let said = in_force.recommendation(&machine);
-        assert_eq!(said.chosen.as_deref(), Some("large"));
-        assert_eq!(said.next().map(|(name, _)| name.as_str()), Some("huge"));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::config::{
     BackendSettings, EndpointSettings, InferenceSettings, JsonAnswers, LlamaCppSettings, MistralRsSettings,
@@ -12,6 +12,7 @@ use crate::config::{
 use crate::daemon::service::Background;
 use crate::executor::inference::ModelTerms;
 use crate::inference::echo::Echo;
+use crate::inference::gguf::GgufHeader;
 use crate::inference::http::ServerOptions;
 use crate::inference::llama_cpp::{LlamaCpp, LlamaCppConfig};
 use crate::inference::metered::Metered;
@@ -19,7 +20,7 @@ use crate::inference::ollama::{Ollama, OllamaConfig};
 use crate::inference::openai::{OpenAi, OpenAiConfig};
 use crate::inference::pool::{Pool, PoolEndpoint, PoolModel, PoolOptions};
 use crate::inference::preferred::Preferred;
-use crate::inference::{Inference, JsonSupport};
+use crate::inference::{Inference, JsonSupport, ModelInfo};
 use crate::metrics::Metrics;
 
 /// Jobs an Ollama does at once when nobody says: its own default.
@@ -37,6 +38,9 @@ pub struct OpenInference {
     pub metrics: Metrics,
     /// What must run meanwhile.
     pub background: Vec<Background>,
+    pool: Arc<Pool>,
+    /// Where each endpoint is, in their order.
+    places: Vec<String>,
 }
 
 impl std::fmt::Debug for OpenInference {
@@ -66,12 +70,34 @@ impl OpenInference {
             name: "model servers",
             run: Box::new(move |shutdown| Box::pin(checked.keep_checking(shutdown))),
         };
+        let all: Arc<dyn Inference> = Arc::<Pool>::clone(&pool);
         let backend: Arc<dyn Inference> = match default.filter(|_| settings.models.is_empty()) {
-            Some(default) => Arc::new(Preferred::new(pool, default)),
-            None => pool,
+            Some(default) => Arc::new(Preferred::new(all, default)),
+            None => all,
         };
-        Ok(Self { backend, metrics, background: vec![check] })
+        let places = settings.endpoints.iter().map(EndpointSettings::place).collect();
+        Ok(Self { backend, metrics, background: vec![check], pool, places })
     }
+
+    /// The models on offer.
+    ///
+    /// # Errors
+    /// When there is none: with each endpoint, and why it has none.
+    pub async fn models(&self) -> Result<Vec<ModelInfo>> {
+        if let Ok(models) = self.backend.models().await {
+            return Ok(models);
+        }
+        let whys = self.pool.status().into_iter().map(|endpoint| endpoint.last_error);
+        Err(anyhow!(no_model(self.places.iter().cloned().zip(whys))))
+    }
+}
+
+/// That there is nothing to sell: each endpoint's place, and why it has no model, when it has said more than that.
+pub fn no_model(endpoints: impl IntoIterator<Item = (String, Option<String>)>) -> String {
+    let line = |(place, why): (String, Option<String>)| {
+        format!("{place}: {}", why.unwrap_or_else(|| "it has no model".to_owned()))
+    };
+    format!("there is no model to sell: {}", endpoints.into_iter().map(line).collect::<Vec<_>>().join("; "))
 }
 
 fn pool_model(model: &ModelSettings) -> PoolModel {
@@ -186,23 +212,89 @@ pub async fn pull(endpoint: &EndpointSettings, model: &str, mut progress: impl F
     Ok(pulled.await?)
 }
 
+/// What the files of a model in this process say of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFiles {
+    /// Its family.
+    pub architecture: String,
+    /// Its exact parameters.
+    pub parameters: Option<u64>,
+    /// Tokens of prompt and answer together.
+    pub context_tokens: Option<u32>,
+    /// Bytes of its weights.
+    pub bytes: u64,
+    /// Bytes of the keys and values of a token.
+    pub kv_bytes_a_token: Option<u64>,
+}
+
+/// Reads what the files of a model say, and whether the engine in this process can run it, as far as they tell. Nothing is
+/// loaded; blocks while headers are read.
+///
+/// # Errors
+/// What is wrong, naming the file, for the operator.
+pub fn model_files(model: &MistralRsSettings) -> Result<ModelFiles, String> {
+    let by_engine = by_engine(model)?;
+    let path = &model.model;
+    if path.is_dir() {
+        return by_engine.ok_or_else(|| format!("{} is a folder, and {NO_ENGINE}", path.display()));
+    }
+    let header = GgufHeader::read(path).map_err(|error| format!("{} {error}", path.display()))?;
+    let kv_bytes_a_token = header.kv_bytes_a_token;
+    Ok(match by_engine {
+        Some(files) => ModelFiles { kv_bytes_a_token, ..files },
+        None => ModelFiles {
+            architecture: header.architecture,
+            parameters: Some(header.parameters),
+            context_tokens: model.context.into_iter().chain(header.context_tokens).min(),
+            bytes: header.file_bytes,
+            kv_bytes_a_token,
+        },
+    })
+}
+
+/// What to say of a build that can't do it.
+const NO_ENGINE: &str = "this coinop was built without in-process inference; build it with the default features, or use a \
+                         model server (Ollama, llama.cpp, vLLM)";
+
 #[cfg(feature = "mistralrs")]
-async fn mistral_rs(model: &MistralRsSettings) -> Result<Arc<dyn Inference>> {
-    use crate::inference::mistral_rs::{MistralRs, MistralRsConfig};
-    let config = MistralRsConfig {
+fn by_engine(model: &MistralRsSettings) -> Result<Option<ModelFiles>, String> {
+    use crate::inference::InferenceError;
+    let facts = crate::inference::mistral_rs::inspect(&engine_config(model)).map_err(|error| match error {
+        InferenceError::Unusable(what) => what,
+        other => other.to_string(),
+    })?;
+    Ok(Some(ModelFiles {
+        architecture: facts.architecture,
+        parameters: facts.parameters,
+        context_tokens: Some(facts.context_tokens),
+        bytes: facts.weight_bytes,
+        kv_bytes_a_token: None,
+    }))
+}
+
+#[cfg(not(feature = "mistralrs"))]
+fn by_engine(_: &MistralRsSettings) -> Result<Option<ModelFiles>, String> {
+    Ok(None)
+}
+
+#[cfg(feature = "mistralrs")]
+fn engine_config(model: &MistralRsSettings) -> crate::inference::mistral_rs::MistralRsConfig {
+    crate::inference::mistral_rs::MistralRsConfig {
         model_path: model.model.clone(),
         name: Some(model.model_name.clone()),
         context_tokens: model.context,
         chat_template: model.chat_template.clone(),
-    };
-    let loaded = MistralRs::load(config, |progress| tracing::info!("{progress}")).await;
+    }
+}
+
+#[cfg(feature = "mistralrs")]
+async fn mistral_rs(model: &MistralRsSettings) -> Result<Arc<dyn Inference>> {
+    use crate::inference::mistral_rs::MistralRs;
+    let loaded = MistralRs::load(engine_config(model), |progress| tracing::info!("{progress}")).await;
     Ok(Arc::new(loaded.with_context(|| format!("the model {} can't be used", model.model.display()))?))
 }
 
 #[cfg(not(feature = "mistralrs"))]
 async fn mistral_rs(_: &MistralRsSettings) -> Result<Arc<dyn Inference>> {
-    bail!(
-        "this coinop was built without in-process inference; build it with the default features, or use a model server \
-         (Ollama, llama.cpp, vLLM)"
-    )
+    bail!(NO_ENGINE)
 }

@@ -260,8 +260,8 @@ pub async fn plan(
     wallet: Option<Arc<dyn Wallet>>,
     opened: OpenInference,
 ) -> Result<Plan> {
-    let OpenInference { backend, metrics, background } = opened;
-    let models = backend.models().await.context("the inference backend does not answer")?;
+    let models = opened.models().await?;
+    let OpenInference { backend, metrics, background, .. } = opened;
     check_terms(&config.text, wallet.as_deref())?;
     let settings = settings(config);
     let terms = settings.offers.get(&JobKind::TextGeneration).map(|offer| offer.terms_with(wallet.as_deref()));

@@ -59,7 +59,7 @@ impl Default for ServerOptions {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
     /// It answered with an error.
-    #[error("it answers {status}: {}", words(.body))]
+    #[error("it answers {status}{}", said(.body))]
     Status {
         /// The HTTP status.
         status: StatusCode,
@@ -98,6 +98,21 @@ impl From<Trouble> for InferenceError {
 pub(super) fn words(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(MOST_WORDS_BYTES)]);
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// What a server says went wrong, behind a colon: the message of the usual forms, or plain text. Other JSON and pages tell
+/// people nothing.
+fn said(body: &[u8]) -> String {
+    let message = match serde_json::from_slice::<serde_json::Value>(body) {
+        Ok(value) => {
+            let error = value.get("error").unwrap_or(&value);
+            let message = error.get("message").or_else(|| error.get("detail")).unwrap_or(error);
+            message.as_str().map(|text| words(text.as_bytes()))
+        }
+        Err(_) if matches!(body.trim_ascii_start().first(), None | Some(b'<' | b'{' | b'[')) => None,
+        Err(_) => Some(words(body)),
+    };
+    message.map_or_else(String::new, |message| format!(": {message}"))
 }
 
 /// A model server.

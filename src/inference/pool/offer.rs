@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::PoolModel;
-use crate::inference::{JsonSupport, ModelInfo, meant};
+use crate::inference::{JsonSupport, ModelInfo, meant, names};
 
 /// A model on offer, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(super) struct Heard<'a> {
 
 impl Heard<'_> {
     pub(super) fn lists(&self, model: &PoolModel) -> bool {
-        self.models.is_some_and(|listed| listed.iter().any(|info| info.name == model.upstream))
+        self.models.is_some_and(|listed| listed.iter().any(|info| names(&info.name, &model.upstream)))
     }
 }
 
