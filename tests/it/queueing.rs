@@ -20,15 +20,15 @@ use coinop::testing::market::{Customer, Posted, TestMarket, within};
 use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-/// A market whose model does one job at a time, a hundred seconds for each token budgeted as far as the queue knows. Its clock
-/// stands still, so that its sums come out even.
+/// A market whose model does one job at a time, a hundred seconds for each token budgeted as far as the queue knows, and none
+/// for more than a quarter of an hour. Its clock stands still, so that its sums come out even.
 async fn one_at_a_time(echo: &Echo, terms: Terms) -> (TestMarket, Timestamp) {
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
     let market = TestMarket::new()
         .backend(echo.clone())
         .terms(terms)
         .clock(Clock::new(move || now))
-        .time_limit(Duration::from_secs(60))
+        .time_limit(Duration::from_secs(15 * 60))
         .settings(|settings| settings.jobs_running = 1)
         .start()
         .await;
@@ -148,12 +148,21 @@ async fn a_job_whose_held_payment_would_go_back_before_its_turn_is_refused() {
     assert_eq!(invoice.feedback.terms, Some(Terms::Hold));
     let paying = one.begin_to_pay(&invoice);
     within("the first run", echo.wait_for_runs(1)).await;
-    let refusal = ask(&other, None).await.refusal().await;
+    let mut second = ask(&other, None).await;
+    let waiting = other.begin_to_pay(&second.invoice().await);
+    standing(&mut second).await;
+    // Behind both: its customer was given the first run.
+    let mut third = order(&one, None);
+    third.inputs[0].data = "another".into();
+    let refusal = one.post(&third).await.refusal().await;
     assert_eq!(refusal.code, Code::RateLimited);
-    assert!(refusal.text.contains("held for at most 60 s"), "{}", refusal.text);
-    echo.release(1);
+    assert!(refusal.text.contains("begin in about 20 min"), "{}", refusal.text);
+    assert!(refusal.text.contains("held for at most 15 min"), "{}", refusal.text);
+    echo.release(2);
     first.result().await;
+    second.result().await;
     paying.await.unwrap().unwrap();
+    waiting.await.unwrap().unwrap();
     market.finish().await;
 }
 
