@@ -124,6 +124,7 @@ async fn somebody_without_a_model_is_told_how_to_come_by_one() {
     let listed = run(&machine, &["models", "list"], None).await;
     assert_eq!(listed.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&listed.stdout).contains("none answers"), "{listed:?}");
+    assert!(err(&listed).contains("no model server was found") && err(&listed).contains("help: start"), "{listed:?}");
 
     let idle = ollama(&[]).await;
     let host = idle.url().to_string();
@@ -178,6 +179,8 @@ async fn endpoints_and_models_are_listed_with_what_is_wrong_with_them() {
     let unknown = run(&machine, &["models", "show", "nobody"], None).await;
     assert_eq!(unknown.status.code(), Some(1));
     assert!(err(&unknown).contains("help: there are good, dream"), "{}", err(&unknown));
+    let spaced = run(&machine, &["models", "pull", "x y"], None).await;
+    assert_eq!(spaced.status.code(), Some(2), "{}", err(&spaced));
     let wrong = run(&machine, &["models", "pull", "x", "--endpoint", "far"], None).await;
     assert_eq!(wrong.status.code(), Some(2), "{}", err(&wrong));
     assert!(err(&wrong).contains("is no Ollama"), "{}", err(&wrong));
@@ -197,6 +200,28 @@ async fn endpoints_and_models_are_listed_with_what_is_wrong_with_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn endpoints_that_are_all_down_are_named_with_why_and_what_to_do() {
+    let relay = TestRelay::start().await.unwrap();
+    let machine = installed(&relay, &["--backend", "auto"]).await;
+    let gone = nowhere();
+    let section =
+        format!("[inference]\n[[inference.endpoints]]\nname = \"far\"\nbackend = \"openai\"\nurl = \"{gone}/v1\"\n");
+    rewrite_inference(&machine, &section);
+    let place = format!("there is no model to sell: far at {gone}/v1 (inference.endpoints[0].url): ");
+    for command in [&["serve"][..], &["models", "list"], &["models", "list", "--json"]] {
+        let refused = run(&machine, command, None).await;
+        assert_eq!(refused.status.code(), Some(1), "{command:?}");
+        let said = err(&refused);
+        assert!(said.contains(&place) && said.contains("help: ") && said.contains("coinop models list"), "{said}");
+    }
+    rewrite_inference(&machine, "[inference]\nprobe = []\n");
+    let listed = run(&machine, &["models", "list"], None).await;
+    assert_eq!(listed.status.code(), Some(1));
+    assert!(!String::from_utf8_lossy(&listed.stdout).contains("looked"), "nobody looked: {listed:?}");
+    assert!(err(&listed).contains("inference.probe"), "{}", err(&listed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn init_takes_the_servers_it_is_told_of_or_finds() {
     let relay = TestRelay::start().await.unwrap();
     let server = ollama(&[("m", 1_000_000)]).await;
@@ -204,6 +229,8 @@ async fn init_takes_the_servers_it_is_told_of_or_finds() {
     let relay = relay.url();
     let init = run(&machine, &["init", "--yes", "--free", "--relay", &relay], Some(server.url().as_str())).await;
     assert_eq!(init.status.code(), Some(0), "{}", err(&init));
+    let said = String::from_utf8_lossy(&init.stdout).into_owned();
+    assert!(said.contains("work      ollama at ") && said.contains("default   "), "{said}");
     let config = fs::read_to_string(machine.home().join("config.toml")).unwrap();
     let url = server.url().to_string();
     assert!(config.contains(&format!("url = \"{}\"", url.trim_end_matches('/'))), "{config}");
