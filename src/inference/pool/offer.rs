@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn an_endpoint_has_a_model_whether_or_not_its_tag_is_written() {
         let listed = vec![ModelInfo::named("llama3.2:latest")];
-        let heard = [Heard { name: "gpu1", models: Some(&listed) }];
+        let heard = [Heard { name: "gpu1", models: Some(&listed), answers: true }];
         assert_eq!(offers(&[PoolModel::named("llama3.2")], &heard)[0].endpoints, [0]);
     }
 
