@@ -30,7 +30,7 @@ use crate::job::{Encryption, Input, InputKind, JobId, JobKind, Params, Rates, Te
 use crate::metrics::Metrics;
 use crate::money::Msat;
 use crate::nip90::{Codec, Order, ReadLimits};
-use crate::provider::{Clock, HOLD_SLACK, HoldKey, Offer, Settings};
+use crate::provider::{Clock, HoldKey, Offer, Settings};
 use crate::relays::{PoolConfig, RelayPool};
 use crate::requester::purchase::Ending;
 use crate::requester::{BuyError, Buyer, Choice, Limits, Plan};
@@ -331,8 +331,8 @@ fn service_plan(
     wallet: Purse,
     backend: Arc<dyn Inference>,
 ) -> ServicePlan {
-    let offer = Offer { rates: RATES, terms, free_per_day: 0, hold_for: HOLD_SLACK };
     let limit = Duration::try_from(JOB_TIMEOUT).unwrap_or(PATIENCE);
+    let offer = Offer { rates: RATES, terms, free_per_day: 0, hold_for: Offer::hold_for(limit) };
     ServicePlan {
         signer: identity.signer.clone(),
         read_limits: ReadLimits { allow_private_relays: true, ..ReadLimits::default() },

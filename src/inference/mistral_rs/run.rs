@@ -1,13 +1,13 @@
 //! One answer, from the engine's stream.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use mistralrs::{NormalRequest, Request, RequestLike, Response, TextMessages};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::super::stop::StopFilter;
 use super::super::{Generate, InferenceError, Piece, TextSink};
+use super::sampling::Drawn;
 use super::supervisor::Supervisor;
 use super::{grammar, sampling};
 use crate::job::outcome::{FinishReason, Usage};
@@ -32,7 +32,7 @@ impl Run<'_> {
         engine: &Arc<Supervisor>,
         turn: OwnedSemaphorePermit,
     ) -> Result<(String, FinishReason, Usage), InferenceError> {
-        let drawn = Arc::new(AtomicU32::new(0));
+        let drawn = Arc::new(Drawn::default());
         let mut responses = self.begin(engine, turn, Arc::clone(&drawn)).await?;
         let mut answer = Answer::new(&self.request.stop, self.sink.take());
         while let Some(response) = responses.recv().await {
@@ -59,15 +59,18 @@ impl Run<'_> {
                 };
                 let usage = match &chunk.usage {
                     Some(counted) => self.billed(counted),
-                    None => self.usage(drawn.load(Ordering::SeqCst)),
+                    None => self.usage(drawn.count()),
                 };
                 return Ok((answer.into_text(), finish, usage));
             }
         }
-        // An answer cut inside a character of several tokens ends without its last chunk.
-        let generated_tokens = drawn.load(Ordering::SeqCst);
+        // An answer cut inside a character of several tokens ends without its last chunk, by the limit or by the model.
+        let generated_tokens = drawn.count();
         if generated_tokens >= self.max_tokens {
             return Ok((answer.into_text(), FinishReason::Length, self.usage(generated_tokens)));
+        }
+        if drawn.ended_by(self.end_tokens) {
+            return Ok((answer.into_text(), FinishReason::Stop, self.usage(generated_tokens)));
         }
         Err(InferenceError::Backend("the answer broke off".to_owned()))
     }
@@ -88,7 +91,7 @@ impl Run<'_> {
         &mut self,
         engine: &Arc<Supervisor>,
         turn: OwnedSemaphorePermit,
-        drawn: Arc<AtomicU32>,
+        drawn: Arc<Drawn>,
     ) -> Result<mpsc::UnboundedReceiver<Response>, InferenceError> {
         let (to_task, from_engine) = mpsc::channel(ENGINE_AHEAD);
         let params = sampling::engine_params(&self.request.sampling, self.max_tokens);

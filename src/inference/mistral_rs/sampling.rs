@@ -39,6 +39,36 @@ pub(super) fn engine_params(sampling: &Sampling, max_tokens: u32) -> SamplingPar
     }
 }
 
+/// No token's number.
+const NO_TOKEN: u32 = u32::MAX;
+
+/// What was drawn for one answer, as the engine goes on.
+#[derive(Debug)]
+pub(super) struct Drawn {
+    /// Tokens, the end-of-sequence token included.
+    count: AtomicU32,
+    /// The last one, where it was drawn here.
+    last: AtomicU32,
+}
+
+impl Default for Drawn {
+    fn default() -> Self {
+        Self { count: AtomicU32::new(0), last: AtomicU32::new(NO_TOKEN) }
+    }
+}
+
+impl Drawn {
+    /// How many tokens.
+    pub(super) fn count(&self) -> u32 {
+        self.count.load(Memory::SeqCst)
+    }
+
+    /// Whether the last one ends an answer. Greedy answers are not drawn here: never.
+    pub(super) fn ended_by(&self, end_tokens: &[u32]) -> bool {
+        end_tokens.contains(&self.last.load(Memory::SeqCst))
+    }
+}
+
 /// Draws the tokens of one answer, and counts them.
 #[derive(Debug)]
 pub(super) struct Draw {
@@ -46,7 +76,7 @@ pub(super) struct Draw {
     top_k: usize,
     top_p: f64,
     seed: u64,
-    drawn: Arc<AtomicU32>,
+    drawn: Arc<Drawn>,
     last: Mutex<Place>,
 }
 
@@ -61,7 +91,7 @@ struct Place {
 
 impl Draw {
     /// For one answer. `drawn` counts its tokens, the end-of-sequence token included.
-    pub(super) fn new(sampling: &Sampling, drawn: Arc<AtomicU32>) -> Self {
+    pub(super) fn new(sampling: &Sampling, drawn: Arc<Drawn>) -> Self {
         Self {
             temperature: sampling.temperature.unwrap_or(DEFAULT_TEMPERATURE),
             top_k: sampling.top_k.unwrap_or(DEFAULT_TOP_K).max(1) as usize,
@@ -79,7 +109,7 @@ impl Draw {
             last.again += 1;
         } else {
             *last = Place { position, again: 0 };
-            self.drawn.fetch_add(1, Memory::SeqCst);
+            self.drawn.count.fetch_add(1, Memory::SeqCst);
         }
         *last
     }
@@ -138,9 +168,11 @@ impl CustomLogitsProcessor for Draw {
         }
         let values = logits.to_vec1::<f32>()?;
         let mut only = vec![NOT_DRAWN; values.len()];
-        if let Some(drawn) = only.get_mut(self.pick(&values, place)) {
+        let picked = self.pick(&values, place);
+        if let Some(drawn) = only.get_mut(picked) {
             *drawn = 0.0;
         }
+        self.drawn.last.store(u32::try_from(picked).unwrap_or(NO_TOKEN), Memory::SeqCst);
         Tensor::from_vec(only, values.len(), logits.device())
     }
 }
