@@ -248,11 +248,11 @@ mod tests {
 
     #[test]
     fn a_token_drawn_twice_counts_once() {
-        let drawn = Arc::new(AtomicU32::new(0));
+        let drawn = Arc::<Drawn>::default();
         let draw = Draw::new(&Sampling::default(), Arc::clone(&drawn));
         let places: Vec<Place> = [7, 7, 8, 9, 9].map(|position| draw.place(position)).to_vec();
         assert_eq!(places.iter().map(|place| place.again).collect::<Vec<_>>(), [0, 1, 0, 0, 1]);
-        assert_eq!(drawn.load(Memory::SeqCst), 3);
+        assert_eq!(drawn.count(), 3);
     }
 
     #[test]
