@@ -1,6 +1,6 @@
 //! What this machine has for models to run on, and which of several models suits it.
 //!
-//! [`Hardware::look`] asks the machine; [`recommend`] is pure, so that it can be tried on machines nobody here has.
+//! [`Hardware::look`] asks the machine; [`recommend()`] is pure, so that it can be tried on machines nobody here has.
 
 mod recommend;
 
