@@ -189,4 +189,56 @@ mod tests {
         let subject = Subject { backend: Arc::new(backend), questions, endless: None };
         inference_contract::check(&subject).await;
     }
+
+    /// Writes no JSON, and was started again twice.
+    struct Frail;
+
+    #[async_trait]
+    impl Inference for Frail {
+        async fn models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
+            Ok(vec![ModelInfo::named("m")])
+        }
+
+        async fn count_prompt_tokens(&self, _: Option<&str>, _: &[Message]) -> Result<PromptTokens, InferenceError> {
+            Ok(PromptTokens::exact(1))
+        }
+
+        async fn check_format(&self, _: Option<&str>, format: &Format) -> Result<(), InferenceError> {
+            match format {
+                Format::Text => Ok(()),
+                Format::Json | Format::Schema(_) => Err(InferenceError::BadRequest("no grammar".into())),
+            }
+        }
+
+        fn restarts(&self) -> u32 {
+            2
+        }
+
+        async fn generate(
+            &self,
+            _: &Generate,
+            _: Option<TextSink>,
+            _: &CancellationToken,
+        ) -> Result<Generation, InferenceError> {
+            Err(InferenceError::Cancelled)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_wraps_a_backend_hands_on_what_it_says_of_formats_and_restarts() {
+        use crate::inference::pool::{Pool, PoolEndpoint, PoolOptions};
+        use crate::inference::preferred::Preferred;
+        let metrics = Metrics::new();
+        let backend = Arc::new(Metered::new(Arc::new(Frail), "gpu1", metrics.clone()));
+        let endpoint = PoolEndpoint { name: "gpu1".into(), backend };
+        let pool = Pool::new(vec![endpoint], Vec::new(), PoolOptions::default()).unwrap();
+        pool.refresh().await;
+        pool.refresh().await;
+        let wrapped = Preferred::new(Arc::new(pool), "m".into());
+        let refused = InferenceError::BadRequest("no grammar".into());
+        assert_eq!(wrapped.check_format(Some("m"), &Format::Json).await, Err(refused));
+        assert_eq!(wrapped.check_format(Some("m"), &Format::Text).await, Ok(()));
+        assert_eq!(wrapped.restarts(), 2);
+        has(&metrics, r#"coinop_backend_restarts_total{backend="gpu1"} 2"#);
+    }
 }
