@@ -12,6 +12,8 @@
 //! [`wallet`], [`lnurl`], [`inference`], [`hardware`], [`executor`] and [`store`] touch the world. [`provider`] sells, [`requester`] buys.
 //! [`metrics`] counts what they do and [`web`] shows it. [`daemon`] wires them, [`cli`] is what people type.
 
+pub mod archive;
+pub mod blossom;
 pub mod cli;
 pub mod config;
 pub mod daemon;
@@ -28,7 +30,9 @@ pub mod money;
 pub mod nip90;
 pub mod provider;
 pub mod relays;
+pub mod repository;
 pub mod requester;
+pub mod sandbox;
 pub mod store;
 pub mod testing;
 pub mod wallet;

@@ -114,6 +114,7 @@ async fn plan(task: Task) -> Result<Plan> {
         desk: None,
         zaps: None,
         refunds: None,
+        files: None,
         hold_key: None,
         router: Box::new(move |_| {
             let text = TextExecutor::new(backend, Arc::new(TextOnly), TextLimits::default(), time_limit);

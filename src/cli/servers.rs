@@ -184,7 +184,8 @@ mod tests {
 
     #[test]
     fn a_price_list_is_told_in_words() {
-        let rates = Rates { base: Msat::sat(2), per_1k_prompt: Msat::ZERO, per_1k_generated: Msat::sat(3) };
+        let rates =
+            Rates { base: Msat::sat(2), per_1k_prompt: Msat::ZERO, per_1k_generated: Msat::sat(3), ..Rates::FREE };
         let text = TextSettings {
             enabled: true,
             terms: Terms::Prepay,

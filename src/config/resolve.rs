@@ -192,6 +192,7 @@ fn text(values: &mut Values<'_>, raw: &RawText) -> TextSettings {
         base: values.amount("text.base", &raw.base),
         per_1k_prompt: values.amount("text.per_1k_prompt", &raw.per_1k_prompt),
         per_1k_generated: values.amount("text.per_1k_generated", &raw.per_1k_generated),
+        ..Rates::FREE
     };
     TextSettings {
         enabled: raw.enabled,

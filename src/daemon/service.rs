@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::tasks::Tasks;
 use super::zaps::ZapListener;
+use crate::blossom::Blossom;
 use crate::executor::Router;
 use crate::identity::Signer;
 use crate::job::JobKind;
@@ -118,6 +119,8 @@ pub struct Plan {
     pub refunds: Option<RefundPlan>,
     /// For hold invoices.
     pub hold_key: Option<HoldKey>,
+    /// Where results go that are too large for an event.
+    pub files: Option<Blossom>,
     /// Where commands beside us use the wallet.
     pub desk: Option<Desk>,
     /// Who does what, given the relays (for inputs that are events).
@@ -184,6 +187,7 @@ impl Service {
             wallet: plan.wallet.clone(),
             zaps: plan.zaps.clone(),
             hold_key: plan.hold_key,
+            files: plan.files,
             router: (plan.router)(relays.clone()),
             clock: plan.clock.clone(),
             witness: plan.witness,

@@ -216,7 +216,7 @@ impl Executor for TextExecutor {
             output: asked.output,
         };
         Ok(Prepared {
-            estimate: Estimate { prompt_tokens, max_generated_tokens: max_tokens },
+            estimate: Estimate::tokens(prompt_tokens, max_tokens),
             prompt_is_exact: exact,
             // What may still turn out to be no JSON is not shown.
             stream: asked.stream && asked.output != TextOutput::Json,
@@ -268,7 +268,7 @@ fn outcome(
         TextOutput::Plain | TextOutput::Markdown => text,
         TextOutput::Json => json(&text, format, finish)?,
     };
-    Ok(Outcome { content, usage, finish, model: Some(model), parameters, digest, duration })
+    Ok(Outcome { content, usage, finish, model: Some(model), parameters, digest, facts: Vec::new(), duration })
 }
 
 /// The answer as JSON: as it is, or out of the one code block around it, which models like to add.

@@ -50,7 +50,7 @@ async fn run(executor: &TextExecutor, request: &JobRequest) -> Result<Outcome, F
 async fn what_was_quoted_is_what_runs_after_a_restart() {
     let executor = executor(&Echo::new());
     let prepared = executor.prepare(&say("one two three", &[("max_tokens", "2"), ("stream", "1")])).await.unwrap();
-    assert_eq!(prepared.estimate, Estimate { prompt_tokens: 3, max_generated_tokens: 2 });
+    assert_eq!(prepared.estimate, Estimate::tokens(3, 2));
     assert!(prepared.stream);
 
     let stored = serde_json::to_string(&prepared).unwrap();
@@ -58,7 +58,7 @@ async fn what_was_quoted_is_what_runs_after_a_restart() {
     let (sink, mut pieces) = mpsc::unbounded_channel();
     let outcome = executor.run(&prepared, Some(sink), &CancellationToken::new()).await.unwrap();
     assert_eq!(outcome.content, "one two");
-    assert_eq!(outcome.usage, Usage { prompt_tokens: 3, generated_tokens: 2 });
+    assert_eq!(outcome.usage, Usage::tokens(3, 2));
     assert_eq!(outcome.finish, FinishReason::Length);
     assert_eq!(outcome.model.as_deref(), Some("echo"));
     assert_eq!(outcome.parameters, None);
@@ -208,7 +208,7 @@ async fn a_cancelled_run_ends_as_cancelled() {
 #[tokio::test]
 async fn work_of_another_version_fails_instead_of_guessing() {
     let executor = executor(&Echo::new());
-    let estimate = Estimate { prompt_tokens: 1, max_generated_tokens: 1 };
+    let estimate = Estimate::tokens(1, 1);
     let prepared = Prepared {
         estimate,
         prompt_is_exact: true,

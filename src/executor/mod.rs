@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::inference::Piece;
 use crate::inference::TextSink;
 use crate::job::{Estimate, Failure, JobKind, JobRequest, Outcome, Rates, Refusal};
+use crate::money::Msat;
 
 /// Work made ready: inputs fetched, parameters checked, size known. Kept with the job, so that what runs after payment is
 /// exactly what was quoted.
@@ -47,6 +48,12 @@ pub trait Executor: Send + Sync + 'static {
     /// Checks the request, fetches its inputs and finds its size, before anything is promised. The refusal is for the
     /// customer.
     async fn prepare(&self, request: &JobRequest) -> Result<Prepared, Refusal>;
+
+    /// Makes the work smaller until it costs at most `bid` at these rates, where the customer left its size to us. What can't
+    /// be made small enough stays as it is, and is too dear.
+    fn within(&self, prepared: Prepared, _rates: &Rates, _bid: Msat) -> Prepared {
+        prepared
+    }
 
     /// How many jobs of a lane can be under way at once, or with `None` of all lanes together, as far as is known now: lanes
     /// may share what does their work.

@@ -135,7 +135,7 @@ impl Echo {
         if !stopped {
             show(&filter.finish(), generated_tokens, &mut text);
         }
-        let usage = Usage { prompt_tokens, generated_tokens };
+        let usage = Usage::tokens(prompt_tokens, generated_tokens);
         Ok(Generation { text, finish, usage, model: MODEL_NAME.to_owned(), parameters: None, digest: None })
     }
 }
@@ -231,7 +231,7 @@ mod tests {
     async fn the_answer_is_the_question_word_for_word() {
         let answer = run(&Echo::new(), &ask(" two  words\nand three ")).await.unwrap();
         assert_eq!(answer.text, "two  words\nand three");
-        assert_eq!(answer.usage, Usage { prompt_tokens: 6, generated_tokens: 4 });
+        assert_eq!(answer.usage, Usage::tokens(6, 4));
         assert_eq!(answer.finish, FinishReason::Stop);
     }
 

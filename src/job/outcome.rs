@@ -8,20 +8,52 @@ use serde::{Deserialize, Serialize};
 
 use super::refusal::{Code, Refusal};
 
-/// Tokens a job used, from the backend's own count.
+/// Time in a sandbox, with the memory that was set aside for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Compute {
+    /// How long, by the clock on the wall.
+    pub wall: Duration,
+    /// Memory set aside, in MiB; used or not, nobody else could have it.
+    pub memory_mib: u32,
+}
+
+impl Compute {
+    /// Nothing at all.
+    pub const NONE: Self = Self { wall: Duration::ZERO, memory_mib: 0 };
+
+    /// Milliseconds, begun ones included.
+    pub fn wall_ms(self) -> u64 {
+        u64::try_from(self.wall.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+    }
+
+    /// Memory times time, in MiB × ms.
+    pub fn mib_ms(self) -> u64 {
+        self.wall_ms().saturating_mul(u64::from(self.memory_mib))
+    }
+}
+
+/// What a job used: tokens, from the backend's own count, and time in a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Tokens read.
     pub prompt_tokens: u32,
     /// Tokens written, the end-of-sequence token included.
     pub generated_tokens: u32,
+    /// Time in a sandbox.
+    #[serde(default)]
+    pub compute: Compute,
 }
 
 impl Usage {
     /// Nothing at all.
-    pub const NONE: Self = Self { prompt_tokens: 0, generated_tokens: 0 };
+    pub const NONE: Self = Self::tokens(0, 0);
 
-    /// Both together.
+    /// Tokens and nothing else.
+    pub const fn tokens(prompt: u32, generated: u32) -> Self {
+        Self { prompt_tokens: prompt, generated_tokens: generated, compute: Compute::NONE }
+    }
+
+    /// Tokens read and written together.
     pub fn total(self) -> u64 {
         u64::from(self.prompt_tokens) + u64::from(self.generated_tokens)
     }
@@ -108,6 +140,9 @@ pub struct Outcome {
     /// The model's digest, when the backend knows it: `sha256:` and hexadecimal digits.
     #[serde(default)]
     pub digest: Option<String>,
+    /// What else the receipt says, key and value each: the `["result", key, value]` tags of agent jobs.
+    #[serde(default)]
+    pub facts: Vec<(String, String)>,
     /// Time spent working.
     pub duration: Duration,
 }
@@ -146,23 +181,38 @@ pub struct Failure {
     pub code: Code,
     /// The reason and the cure, without host names, paths or backend internals.
     pub text: String,
+    /// What the customer needs to see why: the end of what their commands wrote. Empty for most.
+    #[serde(default)]
+    pub log: String,
 }
 
 impl Failure {
+    /// A failure.
+    pub fn new(code: Code, text: impl Into<String>) -> Self {
+        Self { code, text: text.into(), log: String::new() }
+    }
+
     /// A failure of our side.
     pub fn backend(text: impl Into<String>) -> Self {
-        Self { code: Code::Backend, text: text.into() }
+        Self::new(Code::Backend, text)
+    }
+
+    /// With what the customer needs to see why.
+    #[must_use]
+    pub fn with_log(mut self, log: impl Into<String>) -> Self {
+        self.log = log.into();
+        self
     }
 
     /// The work took longer than allowed.
     pub fn timeout(limit: Duration) -> Self {
-        Self { code: Code::Timeout, text: format!("the job took longer than its limit of {} s", limit.as_secs()) }
+        Self::new(Code::Timeout, format!("the job took longer than its limit of {} s", limit.as_secs()))
     }
 }
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self { code: refusal.code, text: refusal.text }
+        Self { code: refusal.code, text: refusal.text, log: refusal.log }
     }
 }
 
@@ -174,11 +224,12 @@ mod tests {
     fn mflops_is_exact_and_unknown_stays_unknown() {
         let mut outcome = Outcome {
             content: String::new(),
-            usage: Usage { prompt_tokens: 10, generated_tokens: 5 },
+            usage: Usage::tokens(10, 5),
             finish: FinishReason::Stop,
             model: None,
             parameters: Some(885_888),
             digest: None,
+            facts: Vec::new(),
             duration: Duration::ZERO,
         };
         assert_eq!(outcome.mflops(), Some(26)); // 26,576,640 FLOP

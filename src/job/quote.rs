@@ -6,7 +6,7 @@ use std::str::FromStr;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::outcome::Usage;
+use super::outcome::{Compute, Usage};
 use super::pricing::Rates;
 use crate::money::Msat;
 
@@ -59,12 +59,20 @@ pub struct Estimate {
     pub prompt_tokens: u32,
     /// The most tokens that may be written.
     pub max_generated_tokens: u32,
+    /// The longest it may be in a sandbox, and with how much memory.
+    #[serde(default)]
+    pub compute: Compute,
 }
 
 impl Estimate {
+    /// Work that takes tokens and nothing else.
+    pub const fn tokens(prompt: u32, max_generated: u32) -> Self {
+        Self { prompt_tokens: prompt, max_generated_tokens: max_generated, compute: Compute::NONE }
+    }
+
     /// The most the job can use: what is quoted.
     pub fn most(self) -> Usage {
-        Usage { prompt_tokens: self.prompt_tokens, generated_tokens: self.max_generated_tokens }
+        Usage { prompt_tokens: self.prompt_tokens, generated_tokens: self.max_generated_tokens, compute: self.compute }
     }
 }
 

@@ -74,12 +74,15 @@ pub struct Refusal {
     pub code: Code,
     /// The reason and the cure.
     pub text: String,
+    /// What goes with it: the end of what the customer's commands wrote. Empty for most.
+    #[serde(default)]
+    pub log: String,
 }
 
 impl Refusal {
     /// A refusal.
     pub fn new(code: Code, text: impl Into<String>) -> Self {
-        Self { code, text: text.into() }
+        Self { code, text: text.into(), log: String::new() }
     }
 
     /// Something in the request is wrong: names the field, the problem and the cure in `text`.

@@ -362,10 +362,10 @@ impl Move {
                 self.job.work = WorkState::Expired;
                 self.tell(Code::Expired, "the payment came after the request expired and is given back");
             } else {
-                self.fail(Failure {
-                    code: Code::Price,
-                    text: format!("{amount} is less than the invoice's amount and is given back"),
-                });
+                self.fail(Failure::new(
+                    Code::Price,
+                    format!("{amount} is less than the invoice's amount and is given back"),
+                ));
             }
         }
         true
@@ -384,10 +384,10 @@ impl Move {
                 self.job.payment = PaymentState::Released;
                 self.stop_run();
                 self.return_escrow(Reason::CreditReleased);
-                self.fail(Failure {
-                    code: Code::Expired,
-                    text: "the held payment went back before the job was done; nothing was charged".into(),
-                });
+                self.fail(Failure::new(
+                    Code::Expired,
+                    "the held payment went back before the job was done; nothing was charged".into(),
+                ));
                 true
             }
             PaymentState::Released => true,
@@ -438,7 +438,7 @@ impl Move {
         let ours = failure.code != Code::Timeout;
         self.part(if ours { Usage::NONE } else { shown });
         let text = self.with_the_money(failure.text.clone());
-        self.fail(Failure { code: failure.code, text });
+        self.fail(Failure { code: failure.code, text, log: failure.log.clone() });
         true
     }
 
@@ -565,10 +565,10 @@ impl Move {
 
     fn underpaid(&mut self, amount: Msat) {
         self.return_escrow(Reason::Returned);
-        self.fail(Failure {
-            code: Code::Price,
-            text: format!("{amount} is less than the invoice's amount; it became credit for your next job"),
-        });
+        self.fail(Failure::new(
+            Code::Price,
+            format!("{amount} is less than the invoice's amount; it became credit for your next job"),
+        ));
     }
 
     fn credit_late_payment(&mut self) {

@@ -8,11 +8,12 @@ use crate::job::{FinishReason, Usage};
 fn outcome(model: &str) -> Outcome {
     Outcome {
         content: "secret".to_owned(),
-        usage: Usage { prompt_tokens: 10, generated_tokens: 5 },
+        usage: Usage::tokens(10, 5),
         finish: FinishReason::Stop,
         model: Some(model.to_owned()),
         parameters: None,
         digest: None,
+        facts: Vec::new(),
         duration: Duration::from_millis(1_500),
     }
 }

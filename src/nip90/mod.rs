@@ -231,7 +231,7 @@ pub struct Feedback {
     pub seq: Option<u32>,
     /// Where the job waits for its turn.
     pub queue: Option<Standing>,
-    /// The piece of output of a partial, else empty.
+    /// The piece of output of a partial; of an error the end of what the customer's commands wrote; else empty.
     pub content: String,
 }
 
@@ -252,7 +252,12 @@ impl Feedback {
 
     /// `error` feedback.
     pub fn error(refusal: &Refusal) -> Self {
-        Self { text: Some(refusal.text.clone()), code: Some(refusal.code), ..Self::of(Status::Error) }
+        Self {
+            text: Some(refusal.text.clone()),
+            code: Some(refusal.code),
+            content: refusal.log.clone(),
+            ..Self::of(Status::Error)
+        }
     }
 }
 
@@ -269,6 +274,9 @@ pub struct Receipt {
     pub mflops: Option<u64>,
     /// The model's digest: `sha256:` and hexadecimal digits; unknown is left out.
     pub digest: Option<String>,
+    /// What else a result of an agent job says of itself, key and value each (`["result", key, value]`).
+    #[serde(default)]
+    pub facts: Vec<(String, String)>,
     /// Time worked.
     pub duration: Option<Duration>,
     /// Tokens written a second, which follows from the two before.

@@ -21,6 +21,12 @@ const MAX_MODEL_BYTES: usize = 200;
 /// Bytes of a model's digest: a name of a hash and its digits.
 const MAX_DIGEST_BYTES: usize = 150;
 
+/// What an agent job's result says of itself, at most.
+const MAX_FACTS: usize = 32;
+
+/// Bytes of the name or the value of one of those.
+const MAX_FACT_BYTES: usize = 300;
+
 /// Hexadecimal digits of a SHA-256.
 const SHA256_DIGITS: usize = 64;
 
@@ -73,6 +79,9 @@ fn receipt_words(receipt: &Receipt) -> Vec<Words> {
     if let Some(digest) = &receipt.digest {
         tags.push(words!["digest", cut(digest, MAX_DIGEST_BYTES)]);
     }
+    for (key, value) in receipt.facts.iter().take(MAX_FACTS) {
+        tags.push(words!["result", cut(key, MAX_FACT_BYTES), cut(value, MAX_FACT_BYTES)]);
+    }
     if let Some(usage) = receipt.usage {
         tags.push(words!["tokens", usage.prompt_tokens, usage.generated_tokens]);
     }
@@ -106,7 +115,7 @@ pub(super) fn read_result(tags: &TagList<'_>, content: String) -> JobResult {
     let number = |name: &str| tags.value(name).and_then(tags::whole_number::<u64>);
     let usage = || {
         let [prompt, generated, ..] = tags.first("tokens")? else { return None };
-        Some(Usage { prompt_tokens: tags::whole_number(prompt)?, generated_tokens: tags::whole_number(generated)? })
+        Some(Usage::tokens(tags::whole_number(prompt)?, tags::whole_number(generated)?))
     };
     let cut_from = || {
         let [size, hash, ..] = tags.first("truncated")? else { return None };
@@ -123,6 +132,7 @@ pub(super) fn read_result(tags: &TagList<'_>, content: String) -> JobResult {
             parameters: number("params"),
             mflops: number("mflops"),
             digest: tags.value("digest").map(|d| plain_line(d, MAX_DIGEST_BYTES)).filter(|digest| !digest.is_empty()),
+            facts: facts(tags),
             duration: number("duration_ms").map(Duration::from_millis),
             tokens_per_second: tags.value("tokens_per_second").and_then(|rate| rate.parse().ok()),
             paid: tags.value("paid").and_then(tags::msat),
@@ -131,4 +141,13 @@ pub(super) fn read_result(tags: &TagList<'_>, content: String) -> JobResult {
         },
         truncated: cut_from(),
     }
+}
+
+/// The `["result", key, value]` tags.
+fn facts(tags: &TagList<'_>) -> Vec<(String, String)> {
+    let pairs = tags.all("result").filter_map(|values| match values {
+        [key, value, ..] => Some((plain_line(key, MAX_FACT_BYTES), plain_line(value, MAX_FACT_BYTES))),
+        _ => None,
+    });
+    pairs.filter(|(key, _)| !key.is_empty()).take(MAX_FACTS).collect()
 }

@@ -54,10 +54,11 @@ fn request_in(encryption: Option<Encryption>) -> JobRequest {
 fn receipt() -> Receipt {
     Receipt {
         model: Some("tiny-prover".into()),
-        usage: Some(Usage { prompt_tokens: 10, generated_tokens: 5 }),
+        usage: Some(Usage::tokens(10, 5)),
         parameters: Some(885_888),
         mflops: Some(26),
         digest: Some("sha256:ab".into()),
+        facts: Vec::new(),
         duration: Some(Duration::from_millis(1_234)),
         tokens_per_second: TokenRate::of(5, Duration::from_millis(1_234)),
         paid: Some(Msat::sat(21)),

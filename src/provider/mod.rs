@@ -46,6 +46,7 @@ pub use settings::{HOLD_SLACK, Offer, Settings};
 pub use witness::{Moment, Witness};
 pub use zaps::ZapAddress;
 
+use crate::blossom::Blossom;
 use crate::executor::{Prepared, Router};
 use crate::job::queue::Lane;
 use crate::job::{CustomerId, Effect, EffectKey, Estimate, Job, JobEvent, JobId, Notice, WorkState};
@@ -94,6 +95,8 @@ pub struct Parts {
     pub zaps: Option<ZapAddress>,
     /// For hold invoices.
     pub hold_key: Option<HoldKey>,
+    /// Where results go that are too large for an event; without it they are cut.
+    pub files: Option<Blossom>,
     /// Who does what.
     pub router: Router,
     /// The time.

@@ -212,7 +212,7 @@ mod tests {
             price: Msat::ZERO,
             paid: false,
             lane: Lane { kind: JobKind::TextGeneration, name: None },
-            estimate: Estimate { prompt_tokens: 1, max_generated_tokens: 1 },
+            estimate: Estimate::tokens(1, 1),
             longest: Duration::MAX,
             entered: Timestamp::UNIX_EPOCH,
         }

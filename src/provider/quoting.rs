@@ -73,9 +73,14 @@ impl Provider {
                 return self.turn_away(&request, Turned::away(&request, refusal)).await;
             }
         };
+        let rates = prepared.rates.unwrap_or(offer.rates);
+        let prepared = match request.bid {
+            Some(bid) if rates.cost(prepared.estimate.most()) > bid => executor.within(prepared, &rates, bid),
+            _ => prepared,
+        };
         let capabilities = self.parts.wallet.as_ref().map(|wallet| wallet.capabilities());
         let draft = QuoteDraft {
-            rates: prepared.rates.unwrap_or(offer.rates),
+            rates,
             estimate: prepared.estimate,
             terms: offer.terms_with(self.parts.wallet.as_deref()),
             on_the_house: self.settings.rules.on_the_house.contains(&request.customer),

@@ -252,11 +252,11 @@ impl Provider {
 /// has.
 fn usage_of(prepared: &Prepared, generated_tokens: u32) -> Usage {
     let prompt_tokens = if prepared.prompt_is_exact { prepared.estimate.prompt_tokens } else { 0 };
-    Usage { prompt_tokens, generated_tokens }
+    Usage::tokens(prompt_tokens, generated_tokens)
 }
 
 fn expired() -> Failure {
-    Failure { code: Code::Expired, text: "the request expired before its turn came".into() }
+    Failure::new(Code::Expired, "the request expired before its turn came")
 }
 
 /// The result and its receipt.
@@ -272,6 +272,7 @@ fn result_of(job: &Job, credit: Msat, outcome: &Outcome) -> JobResult {
             parameters: outcome.parameters,
             mflops: outcome.mflops(),
             digest: outcome.digest.clone(),
+            facts: outcome.facts.clone(),
             duration: Some(outcome.duration),
             tokens_per_second: outcome.tokens_per_second(),
             paid: Some(charged),
@@ -306,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_prompt_that_was_only_estimated_is_not_charged_for_what_was_shown() {
-        let estimate = Estimate { prompt_tokens: 900, max_generated_tokens: 100 };
+        let estimate = Estimate::tokens(900, 100);
         let counted = Prepared {
             estimate,
             prompt_is_exact: true,
@@ -315,8 +316,8 @@ mod tests {
             lane: None,
             work: serde_json::Value::Null,
         };
-        assert_eq!(usage_of(&counted, 7), Usage { prompt_tokens: 900, generated_tokens: 7 });
+        assert_eq!(usage_of(&counted, 7), Usage::tokens(900, 7));
         let estimated = Prepared { prompt_is_exact: false, ..counted };
-        assert_eq!(usage_of(&estimated, 7), Usage { prompt_tokens: 0, generated_tokens: 7 });
+        assert_eq!(usage_of(&estimated, 7), Usage::tokens(0, 7));
     }
 }

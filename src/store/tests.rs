@@ -54,12 +54,17 @@ fn prepared() -> Prepared {
 }
 
 fn estimate() -> Estimate {
-    Estimate { prompt_tokens: 10, max_generated_tokens: 10 }
+    Estimate::tokens(10, 10)
 }
 
 fn draft(terms: Terms) -> QuoteDraft {
     QuoteDraft {
-        rates: Rates { base: Msat::sat(1), per_1k_prompt: Msat::sat(1_000), per_1k_generated: Msat::sat(1_000) },
+        rates: Rates {
+            base: Msat::sat(1),
+            per_1k_prompt: Msat::sat(1_000),
+            per_1k_generated: Msat::sat(1_000),
+            ..Rates::FREE
+        },
         estimate: estimate(),
         terms,
         on_the_house: false,
@@ -72,11 +77,12 @@ fn draft(terms: Terms) -> QuoteDraft {
 fn outcome(generated: u32) -> Outcome {
     Outcome {
         content: "text".into(),
-        usage: Usage { prompt_tokens: 10, generated_tokens: generated },
+        usage: Usage::tokens(10, generated),
         finish: FinishReason::Stop,
         model: None,
         parameters: None,
         digest: None,
+        facts: Vec::new(),
         duration: Duration::ZERO,
     }
 }
@@ -286,7 +292,7 @@ impl World {
             let most = self.shown.entry(JobId([job; 32])).or_default();
             *most = tokens.max(*most);
         }
-        Usage { prompt_tokens: 10, generated_tokens: tokens }
+        Usage::tokens(10, tokens)
     }
 
     fn next_hash(&mut self) -> PaymentHash {
@@ -371,7 +377,7 @@ async fn live_through(story: Vec<(u8, Act)>) {
         if !world.published.contains(&job.id) {
             let most = world.shown.get(&job.id).copied().unwrap_or(0);
             let charged = job.cost.unwrap_or(Msat::ZERO);
-            let allowed = job.quote.cost(Usage { prompt_tokens: 10, generated_tokens: most });
+            let allowed = job.quote.cost(Usage::tokens(10, most));
             assert!(charged.is_zero() || most > 0 && charged <= allowed, "{charged} for {most} tokens shown");
         }
     }

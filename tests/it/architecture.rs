@@ -18,12 +18,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("identity", &["job"]),
     ("nip90", &["money", "job", "identity"]),
     // Adapters: the world, each behind its own door.
+    ("archive", &["job"]),
     ("fetch", &[]),
     ("hardware", &[]),
+    ("code", &["job"]),
+    ("repository", &["job", "archive", "fetch"]),
+    ("sandbox", &["job", "archive"]),
+    ("blossom", &["identity", "nip90", "fetch"]),
     // Counted by the adapters and the seller alike.
     ("metrics", &["money", "job"]),
     ("inference", &["job", "metrics"]),
-    ("executor", &["money", "job", "inference"]),
+    // A model at work in a sandbox.
+    ("agent", &["job", "archive", "inference", "sandbox"]),
+    ("executor", &["money", "job", "archive", "code", "repository", "sandbox", "blossom", "inference", "agent"]),
     ("wallet", &["money", "job", "fetch"]),
     ("lnurl", &["money", "job", "fetch", "wallet"]),
     ("relays", &["job", "identity", "nip90", "fetch", "executor"]),
@@ -33,7 +40,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // The two sides of a sale: traits in, no concrete wallet, backend or relay.
     (
         "provider",
-        &["money", "job", "ledger", "identity", "nip90", "metrics", "executor", "wallet", "lnurl", "relays", "store"],
+        &[
+            "money", "job", "ledger", "identity", "nip90", "blossom", "metrics", "executor", "wallet", "lnurl",
+            "relays", "store",
+        ],
     ),
     ("requester", &["money", "job", "nip90", "wallet", "relays", "store", "provider"]),
     // What a browser or a scraper sees.

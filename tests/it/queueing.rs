@@ -33,7 +33,7 @@ async fn one_at_a_time(echo: &Echo, terms: Terms) -> (TestMarket, Timestamp) {
         .start()
         .await;
     let lane = Lane { kind: JobKind::TextGeneration, name: Some(MODEL_NAME.to_owned()) };
-    let one = Estimate { prompt_tokens: 0, max_generated_tokens: 1 };
+    let one = Estimate::tokens(0, 1);
     market.service().provider().note_pace(lane, one, Duration::from_secs(100));
     (market, now)
 }

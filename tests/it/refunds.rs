@@ -358,7 +358,7 @@ async fn owe(store: &Store, customer: CustomerId, amount: Msat) {
         encryption: None,
         event_json: "{}".into(),
     };
-    let estimate = Estimate { prompt_tokens: 1, max_generated_tokens: 1 };
+    let estimate = Estimate::tokens(1, 1);
     let draft = QuoteDraft {
         rates: Rates { base: amount, ..Rates::default() },
         estimate,

@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::backends::Dictated;
 
 /// A satoshi for the job, and one for each token read or written.
-const RATES: Rates = Rates { base: Msat::sat(1), per_1k_prompt: Msat::sat(1_000), per_1k_generated: Msat::sat(1_000) };
+const RATES: Rates =
+    Rates { base: Msat::sat(1), per_1k_prompt: Msat::sat(1_000), per_1k_generated: Msat::sat(1_000), ..Rates::FREE };
 
 /// Two words, to be answered in at most ten, in pieces: 13 sat.
 fn order(customer: &Customer) -> Order {
@@ -158,7 +159,7 @@ async fn who_has_paid_sees_the_pieces_and_has_the_whole_result_and_pays_for_it_o
     let result = posted.result().await;
     assert_eq!(result.content, "piece 0 piece 1 ");
     // The dictated answer is counted like the echo's: two tokens.
-    assert_eq!(result.receipt.usage, Some(Usage { prompt_tokens: 2, generated_tokens: 2 }));
+    assert_eq!(result.receipt.usage, Some(Usage::tokens(2, 2)));
     assert_eq!((result.receipt.paid, result.receipt.credit), (Some(Msat::sat(5)), Some(Msat::sat(8))));
     assert_eq!(market.job(posted.job).await.shown, None);
     market.finish().await;

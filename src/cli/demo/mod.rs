@@ -41,7 +41,8 @@ use crate::testing::relay::TestRelay;
 const MAX_COST: Msat = Msat::sat(1_000);
 
 /// The demo's price list: 1 sat a job, and a toy model's tokens at toy prices.
-const RATES: Rates = Rates { base: Msat::sat(1), per_1k_prompt: Msat::sat(20), per_1k_generated: Msat::sat(200) };
+const RATES: Rates =
+    Rates { base: Msat::sat(1), per_1k_prompt: Msat::sat(20), per_1k_generated: Msat::sat(200), ..Rates::FREE };
 
 /// Tokens each job may use at most: what is quoted.
 const MAX_TOKENS: u32 = 48;
@@ -345,6 +346,7 @@ fn service_plan(
         zaps: None,
         refunds: None,
         desk: None,
+        files: None,
         hold_key: Some(HoldKey::new(*identity.wallet.hold_secret())),
         router: Box::new(move |_| {
             let text = TextExecutor::new(backend, Arc::new(TextOnly), TextLimits::default(), limit);

@@ -362,6 +362,7 @@ fn rates(values: &mut Values<'_>, section: &str, raw: &RawModel, text: &TextSett
         base: amount("base", &raw.base, text.rates.base),
         per_1k_prompt: amount("per_1k_prompt", &raw.per_1k_prompt, text.rates.per_1k_prompt),
         per_1k_generated: amount("per_1k_generated", &raw.per_1k_generated, text.rates.per_1k_generated),
+        ..Rates::FREE
     };
     let own = [&raw.base, &raw.per_1k_prompt, &raw.per_1k_generated].iter().any(|written| !written.is_empty());
     // Whoever works for nothing need not clear the price lists as well.

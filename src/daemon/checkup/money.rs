@@ -20,7 +20,7 @@ const TRIAL_DESCRIPTION: &str = "coinop doctor: a check, not to be paid";
 const TRIAL_EXPIRY: Duration = Duration::from_secs(120);
 
 /// A job of middling size, to show what the price list comes to.
-const SAMPLE: Usage = Usage { prompt_tokens: 500, generated_tokens: 500 };
+const SAMPLE: Usage = Usage::tokens(500, 500);
 
 /// The price list of the model that a customer gets who names none.
 fn usual_rates(text: &TextSettings, models: &[ModelSettings]) -> Rates {
@@ -45,7 +45,7 @@ pub(super) fn price(text: &TextSettings, models: &[ModelSettings]) -> Finding {
             "set text.base, text.per_1k_prompt or text.per_1k_generated, or text.terms = \"free\"",
         ),
         terms => {
-            let Usage { prompt_tokens, generated_tokens } = SAMPLE;
+            let Usage::tokens(prompt_tokens, generated_tokens) = SAMPLE;
             let cost = usual_rates(text, models).cost(SAMPLE);
             let of = models.first().map_or_else(String::new, |model| format!(" with {}", model.name));
             Finding::ok(

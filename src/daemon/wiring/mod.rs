@@ -311,6 +311,7 @@ pub async fn plan(
         settings,
         retention: config.limits.retention,
         desk: None,
+        files: None,
         hold_key: Some(HoldKey::new(*identity.wallet.hold_secret())),
         wallet,
         zaps: zap_address(config)?,
@@ -440,7 +441,7 @@ pub fn ad_plan(config: &Config, models: &[ModelInfo], terms: Terms) -> AdPlan {
     let text = &config.text;
     let price = if text.asks_for_money() {
         // What a job takes at least: nobody is asked less.
-        let least = crate::job::Usage { prompt_tokens: 1, generated_tokens: 1 };
+        let least = crate::job::Usage::tokens(1, 1);
         let own = |model: &ModelInfo| config.inference.model(&model.name).and_then(|model| model.rates);
         let rates = models.iter().map(|model| own(model).unwrap_or(text.rates));
         let least = rates.map(|rates| rates.cost(least)).min().unwrap_or_else(|| text.rates.cost(least));

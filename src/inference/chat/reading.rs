@@ -182,10 +182,10 @@ impl<'a> Reading<'a> {
         if let Some(Counted { prompt_tokens: Some(prompt_tokens), completion_tokens: Some(generated_tokens) }) =
             event.usage
         {
-            self.usage = Some(Usage {
-                prompt_tokens: prompt_tokens.min(self.bounds.prompt_tokens),
-                generated_tokens: generated_tokens.min(self.bounds.generated_tokens),
-            });
+            self.usage = Some(Usage::tokens(
+                prompt_tokens.min(self.bounds.prompt_tokens),
+                generated_tokens.min(self.bounds.generated_tokens),
+            ));
         }
         for choice in event.choices.unwrap_or_default().into_iter().filter(|choice| choice.index == 0) {
             if let Some(delta) = choice.delta {

@@ -60,7 +60,7 @@ fn a_recorded_answer_is_read() {
     let expected = Answer {
         text: "simp".into(),
         finish: FinishReason::Stop,
-        usage: Usage { prompt_tokens: 24, generated_tokens: 2 },
+        usage: Usage::tokens(24, 2),
         model: Some("tiny-lean.gguf".into()),
     };
     assert_eq!(answer, Ok(expected));
@@ -113,7 +113,7 @@ fn counts_beyond_what_was_asked_for_are_not_billed() {
         let so_far =
             format!(r#"{{"choices": [{{"delta": {{"content": "b"}}}}], "timings": {{"predicted_n": {count}}}}}"#);
         let (answer, pieces) = run(&[], &[text("a"), so_far, end("stop"), counted]);
-        assert_eq!(answer.unwrap().usage, Usage { prompt_tokens: 500, generated_tokens: 100 }, "{count}");
+        assert_eq!(answer.unwrap().usage, Usage::tokens(500, 100), "{count}");
         assert_eq!(pieces.last().unwrap().tokens, 100);
     }
 }
@@ -171,7 +171,7 @@ fn the_servers_count_in_an_event_is_taken_over_ours() {
     let (answer, pieces) =
         run(&[], &[counted("a", "timings", 3), counted("b", "usage", 5), text("c"), end("length"), usage(9, 7)]);
     assert_eq!(pieces.iter().map(|piece| piece.tokens).collect::<Vec<_>>(), [3, 5, 6]);
-    assert_eq!(answer.unwrap().usage, Usage { prompt_tokens: 9, generated_tokens: 7 });
+    assert_eq!(answer.unwrap().usage, Usage::tokens(9, 7));
 }
 
 #[test]

@@ -84,7 +84,7 @@ impl Run<'_> {
 
     /// Never more than was asked for: the engine writes a token too many when the only one is half a character.
     fn usage(&self, generated_tokens: u32) -> Usage {
-        Usage { prompt_tokens: self.prompt_tokens, generated_tokens: generated_tokens.min(self.max_tokens) }
+        Usage::tokens(self.prompt_tokens, generated_tokens.min(self.max_tokens))
     }
 
     async fn begin(

@@ -121,10 +121,7 @@ impl Answer {
     fn usage(&self, last: Option<&Line>) -> Usage {
         let prompt_tokens = last.and_then(|line| line.prompt_eval_count).unwrap_or(0);
         let generated_tokens = last.and_then(|line| line.eval_count).unwrap_or(self.lines);
-        Usage {
-            prompt_tokens: prompt_tokens.min(self.context_tokens),
-            generated_tokens: generated_tokens.min(self.max_tokens),
-        }
+        Usage::tokens(prompt_tokens.min(self.context_tokens), generated_tokens.min(self.max_tokens))
     }
 }
 
@@ -169,7 +166,7 @@ mod tests {
     fn what_a_server_sends_and_counts_has_bounds() {
         let mut answer = Answer::new(&Generate { max_tokens: 5, ..ask("a") }, None, 100, 50);
         let last = line(json!({"done": true, "prompt_eval_count": 1e30, "eval_count": 4_294_967_296_u64}));
-        assert_eq!(answer.usage(Some(&last)), Usage { prompt_tokens: 50, generated_tokens: 5 });
+        assert_eq!(answer.usage(Some(&last)), Usage::tokens(50, 5));
         let half = line(json!({"message": {"content": "x".repeat(25), "thinking": "y".repeat(25)}}));
         assert_eq!([answer.check(&half), answer.check(&half)], [Ok(()), Ok(())]);
         assert!(matches!(answer.check(&half), Err(InferenceError::Backend(_))));

@@ -26,9 +26,10 @@ impl Pace {
     }
 }
 
-/// Tokens read and written at most; a job without any counts as one.
+/// Tokens read and written at most, and seconds in a sandbox; a job without any counts as one. A lane's jobs are of one kind,
+/// so that its own sum is compared with its own sum.
 fn budget(estimate: Estimate) -> f64 {
-    estimate.most().total().max(1) as f64
+    estimate.most().total().max(1) as f64 + estimate.compute.wall.as_secs_f64()
 }
 
 #[cfg(test)]
@@ -36,7 +37,7 @@ mod tests {
     use super::*;
 
     fn size(tokens: u32) -> Estimate {
-        Estimate { prompt_tokens: tokens / 2, max_generated_tokens: tokens - tokens / 2 }
+        Estimate::tokens(tokens / 2, tokens - tokens / 2)
     }
 
     #[test]

@@ -22,7 +22,7 @@ fn id(number: u16) -> JobId {
 }
 
 fn size(tokens: u32) -> Estimate {
-    Estimate { prompt_tokens: 0, max_generated_tokens: tokens }
+    Estimate::tokens(0, tokens)
 }
 
 fn ticket(job: u16, customer: u8) -> Ticket {

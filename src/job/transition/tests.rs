@@ -44,8 +44,13 @@ fn request(bid: Option<Msat>) -> JobRequest {
 /// 1 sat + 1 sat a token read or written; at most 10 + 10 tokens: 21 sat.
 fn draft(terms: Terms, whole_sats: bool) -> QuoteDraft {
     QuoteDraft {
-        rates: Rates { base: Msat::sat(1), per_1k_prompt: Msat::sat(1_000), per_1k_generated: Msat::sat(1_000) },
-        estimate: Estimate { prompt_tokens: 10, max_generated_tokens: 10 },
+        rates: Rates {
+            base: Msat::sat(1),
+            per_1k_prompt: Msat::sat(1_000),
+            per_1k_generated: Msat::sat(1_000),
+            ..Rates::FREE
+        },
+        estimate: Estimate::tokens(10, 10),
         terms,
         on_the_house: false,
         free_per_day: 0,
@@ -69,12 +74,12 @@ fn invoice(amount: Msat) -> Invoice {
 }
 
 fn used(tokens: u32) -> JobEvent {
-    JobEvent::RunFinished { usage: Usage { prompt_tokens: 10, generated_tokens: tokens } }
+    JobEvent::RunFinished { usage: Usage::tokens(10, tokens) }
 }
 
 /// Output shown, after a prompt that was read.
 fn shown(tokens: u32) -> Usage {
-    Usage { prompt_tokens: 10, generated_tokens: tokens }
+    Usage::tokens(10, tokens)
 }
 
 /// Every fact, with the amounts that make a difference.

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::relay::TestRelay;
+use crate::blossom::Blossom;
 use crate::daemon::service::{Plan, RefundPlan, Service, StartError};
 use crate::executor::inference::TextExecutor;
 use crate::executor::{Executor, Router};
@@ -78,6 +79,8 @@ pub struct MarketBuilder {
     time_limit: Duration,
     backend: Option<Arc<dyn Inference>>,
     executor: Option<ExecutorFront>,
+    sold: Vec<(JobKind, Arc<dyn Executor>, Offer)>,
+    files: Option<Blossom>,
     fetcher: Option<Fetcher>,
     job_patience: Duration,
     clock: Clock,
@@ -150,6 +153,20 @@ impl MarketBuilder {
         front: impl Fn(Arc<dyn Executor>) -> Arc<dyn Executor> + Send + Sync + 'static,
     ) -> Self {
         self.executor = Some(Arc::new(front));
+        self
+    }
+
+    /// Sells a further kind of job, or another executor's text generation.
+    #[must_use]
+    pub fn selling(mut self, kind: JobKind, executor: Arc<dyn Executor>, offer: Offer) -> Self {
+        self.sold.push((kind, executor, offer));
+        self
+    }
+
+    /// Results that are too large for an event go there.
+    #[must_use]
+    pub fn files(mut self, files: Blossom) -> Self {
+        self.files = Some(files);
         self
     }
 
@@ -306,14 +323,18 @@ impl MarketBuilder {
         let (codec, us) = (Codec::new(signer.clone(), read_limits), signer.provider_id());
         let (time_limit, fetcher, job_patience) = (self.time_limit, self.fetcher, self.job_patience);
         let front = self.executor.clone();
+        let sold = self.sold.clone();
         let router = move |relays| {
             let sources = RelayInputs { relays, codec, us, fetcher, lookup: PATIENCE, job_patience };
             let text = TextExecutor::new(backend, Arc::new(sources), TextLimits::default(), time_limit);
             let text: Arc<dyn Executor> = Arc::new(text);
-            Router::new().with(JobKind::TextGeneration, front.map_or(Arc::clone(&text), |front| front(text)))
+            let text = front.map_or(Arc::clone(&text), |front| front(text));
+            let router = Router::new().with(JobKind::TextGeneration, text);
+            sold.into_iter().fold(router, |router, (kind, executor, _)| router.with(kind, executor))
         };
         let mut settings = self.settings.clone();
         settings.offers.insert(JobKind::TextGeneration, self.offer);
+        settings.offers.extend(self.sold.iter().map(|(kind, _, offer)| (*kind, *offer)));
         Plan {
             signer,
             read_limits,
@@ -330,6 +351,7 @@ impl MarketBuilder {
             }),
             refunds: self.refunds,
             hold_key: Some(HoldKey::new([PROVIDER_WALLET; 32])),
+            files: self.files.clone(),
             router: Box::new(router),
             ad: None,
             clock: self.clock.clone(),
@@ -378,6 +400,8 @@ impl TestMarket {
             time_limit: PATIENCE,
             backend: None,
             executor: None,
+            sold: Vec::new(),
+            files: None,
             fetcher: None,
             job_patience: PATIENCE,
             clock: Clock::system(),

@@ -119,7 +119,7 @@ async fn an_answer_that_breaks_off_is_a_failure() {
 #[tokio::test]
 async fn counts_that_are_left_out_are_not_made_up() {
     let (answer, _) = with(Fault::NoCounts).await;
-    assert_eq!(answer.unwrap().usage, Usage { prompt_tokens: 0, generated_tokens: 3 }, "three lines are three tokens");
+    assert_eq!(answer.unwrap().usage, Usage::tokens(0, 3), "three lines are three tokens");
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn the_limit_of_tokens_is_the_servers_and_told() {
     let server = one_model().await;
     let answer = run(&client(&server), &Generate { max_tokens: 2, ..ask("one two three") }).await.unwrap();
     assert_eq!((answer.text.as_str(), answer.finish), ("one two", FinishReason::Length));
-    assert_eq!(answer.usage, Usage { prompt_tokens: 3, generated_tokens: 2 });
+    assert_eq!(answer.usage, Usage::tokens(3, 2));
     let nothing = Generate { max_tokens: 0, ..ask("one") };
     assert!(matches!(run(&client(&server), &nothing).await, Err(InferenceError::BadRequest(_))));
 }
