@@ -12,6 +12,7 @@
 //! [`wallet`], [`lnurl`], [`inference`], [`hardware`], [`executor`] and [`store`] touch the world. [`provider`] sells, [`requester`] buys.
 //! [`metrics`] counts what they do and [`web`] shows it. [`daemon`] wires them, [`cli`] is what people type.
 
+pub mod agent;
 pub mod archive;
 pub mod blossom;
 pub mod cli;
