@@ -2,6 +2,7 @@
 
 pub mod faulty_server;
 pub mod gate;
+pub mod git_server;
 pub mod inference_contract;
 pub mod inference_faults;
 pub mod input_sources;

@@ -82,6 +82,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "nip90",
             "metrics",
             "fetch",
+            "repository",
             "inference",
             "executor",
             "wallet",
