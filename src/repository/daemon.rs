@@ -27,8 +27,7 @@ pub(super) fn connect(
     let addresses = watch.wait(address::resolve(host, allow_private))??;
     let (read, write) = watch.wait(first_that_answers(&addresses))?.ok_or(RepositoryError::Unreachable)?.into_split();
     let name = (host.host_str().unwrap_or_default().to_owned(), host.port());
-    let (read, write) =
-        (Incoming { watch: Arc::clone(watch), read }, Outgoing { watch: Arc::clone(watch), write });
+    let (read, write) = (Incoming { watch: Arc::clone(watch), read }, Outgoing { watch: Arc::clone(watch), write });
     Ok(Box::new(Connection::new(read, write, Protocol::V2, path, Some(name), ConnectMode::Daemon, false)))
 }
 

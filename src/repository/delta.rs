@@ -101,14 +101,14 @@ mod tests {
             &b""[..],
             &[0x80],
             &[3],
-            &[4, 1, 1, b'x'],                // Another base.
-            &[3, 1],                         // Less than promised.
-            &[3, 1, 2, b'x', b'y'],          // More than promised.
-            &[3, 2, 2, b'x'],                // Ends early.
-            &[3, 1, 0],                      // The reserved command.
-            &[3, 4, 0x90, 4],                // Past the base's end.
+            &[4, 1, 1, b'x'],       // Another base.
+            &[3, 1],                // Less than promised.
+            &[3, 1, 2, b'x', b'y'], // More than promised.
+            &[3, 2, 2, b'x'],       // Ends early.
+            &[3, 1, 0],             // The reserved command.
+            &[3, 4, 0x90, 4],       // Past the base's end.
             &[3, 4, 0x9f, 255, 255, 255, 255, 1],
-            &[3, 1, 0x91],                   // A copy without its numbers.
+            &[3, 1, 0x91], // A copy without its numbers.
             &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1],
         ] {
             assert!(matches!(apply(base, delta), Err(RepositoryError::Broken(_))), "{delta:?}");

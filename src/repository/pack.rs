@@ -169,7 +169,11 @@ impl Unpacking<'_> {
                 ready.push((difference.start, id, place));
             }
         }
-        if waiting.is_empty() { Ok(()) } else { Err(RepositoryError::broken("an object is based on one that is missing")) }
+        if waiting.is_empty() {
+            Ok(())
+        } else {
+            Err(RepositoryError::broken("an object is based on one that is missing"))
+        }
     }
 
     fn difference(&mut self, difference: Difference) -> Result<Vec<u8>, RepositoryError> {

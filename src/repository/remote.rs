@@ -97,7 +97,6 @@ mod tests {
             "https://user:pass@example.com/a.git",
             "https://example.com/a.git?x=1",
             "https://example.com/a.git#x",
-            "https:///a.git",
             "git://example.com",
             "git://example.com/",
             "git:///a.git",

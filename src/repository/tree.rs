@@ -33,8 +33,7 @@ const MAX_TARGET: u64 = 4_096;
 
 /// Names that are refused: those that lead elsewhere on some system, and all disguises of `.git`. Names that only Windows
 /// dislikes are fine.
-const NAMES: component::Options =
-    component::Options { protect_windows: false, protect_hfs: true, protect_ntfs: true };
+const NAMES: component::Options = component::Options { protect_windows: false, protect_hfs: true, protect_ntfs: true };
 
 /// A folder that is still to be walked over.
 struct Folder {
@@ -69,8 +68,7 @@ pub(super) fn walk(
 ) -> Result<Vec<(TreeEntry, u64)>, RepositoryError> {
     let root = root(objects, commit)?;
     let folders = vec![Folder { id: root, path: String::new(), depth: 0 }];
-    let mut walk =
-        Walk { objects, limits, watch, found: Vec::new(), folders, seen: 0, bytes: 0, path_bytes: 0 };
+    let mut walk = Walk { objects, limits, watch, found: Vec::new(), folders, seen: 0, bytes: 0, path_bytes: 0 };
     while let Some(folder) = walk.folders.pop() {
         walk.folder(&folder)?;
     }
