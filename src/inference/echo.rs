@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::embedding::{self, Gathered};
 use super::stop::StopFilter;
 use super::{
-    Embeddings, Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, Piece, PromptTokens, Role,
-    TextSink,
+    Embeddings, Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, Piece, PromptTokens,
+    Role, TextSink,
 };
 use crate::job::outcome::{FinishReason, Usage};
 

@@ -86,13 +86,9 @@ impl Gathered {
     ///
     /// # Errors
     /// [`InferenceError::Backend`] when they are not what was asked for.
-    pub(super) fn take(
-        &mut self,
-        texts: &[String],
-        vectors: Vec<Vec<f32>>,
-        tokens: u32,
-    ) -> Result<(), InferenceError> {
-        let wrong = |what: String| Err(InferenceError::Backend(format!("its answer is not of the form expected: {what}")));
+    pub(super) fn take(&mut self, texts: &[String], vectors: Vec<Vec<f32>>, tokens: u32) -> Result<(), InferenceError> {
+        let wrong =
+            |what: String| Err(InferenceError::Backend(format!("its answer is not of the form expected: {what}")));
         if vectors.len() != texts.len() {
             return wrong(format!("{} vectors for {} texts", vectors.len(), texts.len()));
         }

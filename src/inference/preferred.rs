@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Embeddings, Format, Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink, meant,
+    Embeddings, Format, Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink,
+    meant,
 };
 
 /// Puts one model first. While the backend does not list it, nothing changes.

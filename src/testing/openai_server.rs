@@ -205,7 +205,8 @@ async fn embeddings(State(desk): State<Arc<Desk>>, axum::Json(body): axum::Json<
         Ok(made) => {
             // In whatever order.
             let items = made.vectors.iter().enumerate().rev();
-            let item = |(at, vector): (usize, &Vec<f32>)| json!({"object": "embedding", "index": at, "embedding": vector});
+            let item =
+                |(at, vector): (usize, &Vec<f32>)| json!({"object": "embedding", "index": at, "embedding": vector});
             let usage = json!({"prompt_tokens": made.tokens, "total_tokens": made.tokens});
             let data: Vec<Value> = items.map(item).collect();
             axum::Json(json!({"object": "list", "model": asked.model, "data": data, "usage": usage})).into_response()

@@ -111,7 +111,11 @@ fn a_wrong_endpoint_is_named_with_its_key_and_cure() {
         ("backend = \"openai\"\nurl = \"http://x/v1\"\nparameters = 7", "parameters", "exact number"),
         ("backend = \"openai\"\nurl = \"http://x/v1\"\nmodels = [\"m\", \"m\"]", "models", "twice"),
         ("backend = \"openai\"\nurl = \"http://x/v1\"\nembeddings = [\"m\", \"m\"]", "embeddings", "twice"),
-        ("backend = \"ollama\"\nurl = \"http://x\"\nmodels = [\"m\"]\nembeddings = [\"m:latest\"]", "embeddings", "or embeddings"),
+        (
+            "backend = \"ollama\"\nurl = \"http://x\"\nmodels = [\"m\"]\nembeddings = [\"m:latest\"]",
+            "embeddings",
+            "or embeddings",
+        ),
         ("backend = \"llamacpp\"\nurl = \"http://x\"\nembeddings = [\"m\"]", "embeddings", "no such key"),
         ("backend = \"openai\"\nurl = \"http://x/v1\"\nslots = 20000", "slots", "out of bounds"),
         ("backend = \"mistralrs\"", "model", "no model is named"),

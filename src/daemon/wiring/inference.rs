@@ -143,7 +143,8 @@ pub async fn open_endpoint(endpoint: &EndpointSettings) -> Result<Arc<dyn Infere
             Arc::new(LlamaCpp::new(config).with_context(|| unusable(endpoint))?)
         }
         BackendSettings::OpenAi(settings) => {
-            let OpenAiSettings { server, models, embeddings, slots, context, parameters, json, bytes_per_token } = settings;
+            let OpenAiSettings { server, models, embeddings, slots, context, parameters, json, bytes_per_token } =
+                settings;
             let config = OpenAiConfig {
                 url: server.url.clone(),
                 key: key(endpoint, server)?,

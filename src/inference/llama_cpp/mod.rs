@@ -30,8 +30,8 @@ use super::control::ControlTokens;
 use super::embedding::{self, Gathered};
 use super::http::{Server, ServerOptions, Trouble};
 use super::{
-    Embeddings, Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, PromptTokens, TextSink,
-    parameters, public_name, told,
+    Embeddings, Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, PromptTokens,
+    TextSink, parameters, public_name, told,
 };
 
 /// Where it makes embeddings.

@@ -25,7 +25,10 @@ pub use self::pull::PullProgress;
 use self::wire::{Chat, Embed, Embedded, Listed, Show, Shown, Tag, Version, full_name, overflow};
 use super::embedding::{self, Gathered};
 use super::http::{Server, ServerOptions, Trouble};
-use super::{Embeddings, Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink, public_name};
+use super::{
+    Embeddings, Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink,
+    public_name,
+};
 use crate::job::text::BYTES_PER_TOKEN;
 
 /// Where Ollama listens when nobody says otherwise.

@@ -28,8 +28,8 @@ use super::control::ControlTokens;
 use super::embedding::{self, Gathered};
 use super::http::{Events, Server, ServerOptions, Trouble};
 use super::{
-    Embeddings, Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, PromptTokens, TextSink,
-    parameters, public_name,
+    Embeddings, Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, PromptTokens,
+    TextSink, parameters, public_name,
 };
 
 /// Which server, and what it does not tell about itself.
@@ -178,10 +178,8 @@ impl OpenAi {
             let info = ModelInfo { context_tokens: model.told_context, ..ModelInfo::named(model.info.name) };
             Offered { info, ..model }
         };
-        let heard = Heard {
-            text: self.offered(text),
-            embedding: self.offered(embedding).into_iter().map(plain).collect(),
-        };
+        let heard =
+            Heard { text: self.offered(text), embedding: self.offered(embedding).into_iter().map(plain).collect() };
         if heard.text.is_empty() && heard.embedding.is_empty() {
             return Err(InferenceError::Unusable("it offers no model whose name could be shown".to_owned()));
         }

@@ -26,7 +26,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::breaker::BreakerOptions;
 use self::places::Shared;
-use super::{Embeddings, Format, Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink};
+use super::{
+    Embeddings, Format, Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink,
+};
 
 /// A model server of a pool.
 #[derive(Clone)]

@@ -6,7 +6,8 @@ use crate::inference::echo::EMBEDDING_MODEL_NAME;
 use crate::testing::embedding_contract;
 
 fn echoes(endpoints: &[(&str, &Echo)]) -> Pool {
-    let endpoint = |(name, echo): &(&str, &Echo)| PoolEndpoint { name: (*name).into(), backend: Arc::new((*echo).clone()) };
+    let endpoint =
+        |(name, echo): &(&str, &Echo)| PoolEndpoint { name: (*name).into(), backend: Arc::new((*echo).clone()) };
     Pool::new(endpoints.iter().map(endpoint).collect(), Vec::new(), PoolOptions::default()).unwrap()
 }
 
