@@ -1,5 +1,6 @@
 //! What the tests are made of: fakes, servers of the other side, and the contract suites every adapter must pass.
 
+pub mod embedding_contract;
 pub mod faulty_server;
 pub mod gate;
 pub mod git_server;
