@@ -20,24 +20,21 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::asked::{Asked, ListBounds, bad_value};
 use super::globs::{Globs, LONGEST_GLOB_BYTES, MOST_GLOBS};
-use super::{JobRequest, Refusal};
+use super::reading::{AskedRepository, Bound, Reader, bad_value, too_long};
+use super::text::{LONGEST_MODEL_BYTES, LONGEST_URL_BYTES, PART_SEPARATOR};
+use super::{InputKind, JobRequest, Refusal};
 
-/// Bytes of the name of a branch, tag or commit at most.
-pub const LONGEST_REF_BYTES: usize = 255;
 /// Bytes of the test command at most.
 pub const LONGEST_COMMAND_BYTES: usize = 4_096;
 
 /// What an operator allows a patch to take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PatchGenLimits {
-    /// The image that work and tests run in. It must have git.
-    pub image: String,
-    /// The longest time for everything a customer may ask for.
-    pub max_time: Duration,
-    /// The time when none is asked for.
-    pub default_time: Duration,
+    /// The image that work and tests run in, which must have git; `None` is the first on offer.
+    pub image: Option<String>,
+    /// Time for everything.
+    pub time: Bound<Duration>,
     /// Commands of the agent.
     pub steps: u32,
     /// Tokens it may read, over all steps.
@@ -70,9 +67,8 @@ impl Default for PatchGenLimits {
     /// Fifteen minutes, forty commands, a gigabyte of memory; a patch that fits into an event even when it is encrypted.
     fn default() -> Self {
         Self {
-            image: "default".to_owned(),
-            max_time: Duration::from_secs(1_800),
-            default_time: Duration::from_secs(900),
+            image: None,
+            time: Bound { default: Duration::from_secs(900), max: Duration::from_secs(1_800) },
             steps: 40,
             prompt_tokens: 400_000,
             generated_tokens: 40_000,
@@ -93,10 +89,8 @@ impl Default for PatchGenLimits {
 /// A kind 5932 request, read and checked as far as that goes without asking anybody.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PatchGen {
-    /// The repository's address.
-    pub repo: String,
-    /// The branch, tag or commit; `None` is the default branch.
-    pub git_ref: Option<String>,
+    /// The repository.
+    pub repository: AskedRepository,
     /// What is to be done.
     pub issue: String,
     /// Where that comes from.
@@ -135,44 +129,36 @@ impl PatchGen {
     /// # Errors
     /// The first thing that is wrong, by name, with the cure.
     pub fn parse(request: &JobRequest, limits: &PatchGenLimits) -> Result<Self, Refusal> {
-        let asked = Asked(request);
-        asked.only_texts_and_addresses()?;
-        let repo = asked.address("repo")?.ok_or_else(|| {
+        check_output(request.output.as_deref())?;
+        let read = Reader::new(request);
+        let repository = read.repository()?.ok_or_else(|| {
             Refusal::bad_request(
                 "the request names no repository: add [\"i\", \"https://host/path\", \"url\", \"\", \"repo\"]",
             )
         })?;
-        let issue = asked.texts("issue").ok_or_else(|| {
-            Refusal::bad_request(
-                "the request has no issue: add [\"i\", \"what is to be done\", \"text\", \"\", \"issue\"]; issue_url is \
-                 not fetched",
-            )
-        })?;
-        let context = asked.text(&["context"], limits.max_input_bytes)?;
-        let bytes = issue.len().saturating_add(context.as_deref().map_or(0, str::len));
+        let issue = issue(request)?;
+        let context = read.text(&["context"], limits.max_input_bytes)?;
+        let bytes = issue.len().saturating_add(context.map_or(0, str::len));
         if bytes > limits.max_input_bytes {
             return Err(Refusal::bad_request(format!(
                 "issue and context hold {bytes} bytes together; this provider reads at most {}: shorten them",
                 limits.max_input_bytes
             )));
         }
-        let globs = ListBounds { entries: MOST_GLOBS, bytes: LONGEST_GLOB_BYTES };
-        let (include, exclude) =
-            (asked.list(&["include", "allowed_paths"], globs)?, asked.list(&["exclude", "disallowed_paths"], globs)?);
-        Globs::new(&include, &exclude)?;
-        Ok(Self {
-            repo,
-            git_ref: git_ref(&asked, &["git_ref", "repo_ref"])?,
+        let asked = Self {
+            repository,
             issue,
-            issue_url: asked.line(&["issue_url"], super::text::LONGEST_URL_BYTES)?,
-            context,
-            test_command: test_command(&asked)?,
-            run_tests: asked.yes(&["run_tests"])?.unwrap_or(true),
-            model: asked.model()?,
-            time_limit: asked.seconds(&["time_limit_secs", "timeout_secs"], limits.max_time)?,
-            include,
-            exclude,
-        })
+            issue_url: line(&read, "issue_url", LONGEST_URL_BYTES)?,
+            context: context.map(str::to_owned),
+            test_command: test_command(&read)?,
+            run_tests: read.flag(&["run_tests"])?.unwrap_or(true),
+            model: line(&read, "model", LONGEST_MODEL_BYTES)?,
+            time_limit: read.seconds(&["time_limit_secs", "timeout_secs"], limits.time)?,
+            include: patterns(&read, &["include", "allowed_paths"])?,
+            exclude: patterns(&read, &["exclude", "disallowed_paths"])?,
+        };
+        asked.paths()?;
+        Ok(asked)
     }
 
     /// What the patch is verified with besides that it applies.
@@ -189,23 +175,67 @@ impl PatchGen {
     }
 }
 
-fn test_command(asked: &Asked<'_>) -> Result<Option<String>, Refusal> {
-    let command = asked.text(&["test_command"], LONGEST_COMMAND_BYTES)?;
-    match command {
-        Some(command) if command.contains('\0') => Err(bad_value("test_command", &command, "a command for a shell")),
-        command => Ok(command),
+/// A patch is a diff whatever is asked; another wish is not silently ignored.
+fn check_output(wanted: Option<&str>) -> Result<(), Refusal> {
+    match wanted.map(|wanted| wanted.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()) {
+        None => Ok(()),
+        Some(bare) if ["text/plain", "text/x-diff", "text/x-patch"].contains(&bare.as_str()) => Ok(()),
+        Some(other) => Err(Refusal::unsupported(format!(
+            "output '{}' is not offered; a patch is text/x-diff",
+            super::text::excerpt(&other)
+        ))),
     }
 }
 
-/// The name of a branch, tag or commit.
-pub(super) fn git_ref(asked: &Asked<'_>, names: &[&str]) -> Result<Option<String>, Refusal> {
-    let name = asked.line(names, LONGEST_REF_BYTES)?;
-    match name {
-        Some(name) if name.contains(char::is_whitespace) || name.starts_with('-') => {
-            Err(bad_value(names[0], &name, "the name of a branch, a tag or a commit"))
+/// The texts that say what is to be done.
+fn issue(request: &JobRequest) -> Result<String, Refusal> {
+    let mut texts = Vec::new();
+    for input in &request.inputs {
+        let marker = input.marker.as_deref().unwrap_or_default().trim();
+        match (input.kind, marker) {
+            // The repository.
+            (InputKind::Url, _) => {}
+            (InputKind::Text, "" | "issue") => texts.push(input.data.as_str()),
+            (kind, marker) => {
+                return Err(Refusal::unsupported(format!(
+                    "an input of type {} marked '{}' is not read by this kind of job; send the repository (url) and the \
+                     issue (text)",
+                    kind.word(),
+                    super::text::excerpt(marker)
+                )));
+            }
         }
-        name => Ok(name),
     }
+    let issue = texts.join(PART_SEPARATOR);
+    if issue.trim().is_empty() {
+        return Err(Refusal::bad_request(
+            "the request has no issue: add [\"i\", \"what is to be done\", \"text\", \"\", \"issue\"]; issue_url is not fetched",
+        ));
+    }
+    Ok(issue)
+}
+
+fn test_command(read: &Reader<'_>) -> Result<Option<String>, Refusal> {
+    match read.text(&["test_command"], LONGEST_COMMAND_BYTES)? {
+        Some(command) if command.contains('\0') => Err(bad_value("test_command", command, "a command for a shell")),
+        command => Ok(command.map(str::to_owned)),
+    }
+}
+
+/// A text of one line.
+pub(super) fn line(read: &Reader<'_>, name: &'static str, most_bytes: usize) -> Result<Option<String>, Refusal> {
+    match read.text(&[name], most_bytes)? {
+        Some(text) if text.chars().any(char::is_control) => Err(bad_value(name, text, "one line of text")),
+        text => Ok(text.map(str::to_owned)),
+    }
+}
+
+fn patterns(read: &Reader<'_>, names: &[&'static str]) -> Result<Vec<String>, Refusal> {
+    let pattern = |(name, text): (&str, &str)| match text.trim() {
+        text if text.len() > LONGEST_GLOB_BYTES => Err(too_long(name, text.len(), LONGEST_GLOB_BYTES)),
+        text => Ok(text.to_owned()),
+    };
+    read.list(names, MOST_GLOBS)?.into_iter().map(pattern).collect()
 }
 
 /// What a result says of its patch, in `["result", key, value]` tags.
