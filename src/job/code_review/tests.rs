@@ -46,7 +46,11 @@ fn every_way_to_say_what_is_reviewed_is_read() {
         ((InputKind::Text, DIFF.1, ""), &[], Reviewed::Diff(DIFF.1.into())),
         ((InputKind::Url, "https://x.example/1", "pr"), &[], Reviewed::Pull("https://x.example/1".into())),
         (bare, &[], Reviewed::Pull("https://example.com/r".into())),
-        (REPO, &[("commit_0", "abc"), ("commit_1", "main")], Reviewed::Commits(repository.clone(), words(&["abc", "main"]))),
+        (
+            REPO,
+            &[("commit_0", "abc"), ("commit_1", "main")],
+            Reviewed::Commits(repository.clone(), words(&["abc", "main"])),
+        ),
         (bare, &[("commit", "abc")], Reviewed::Commits(repository.clone(), words(&["abc"]))),
         (REPO, &[("file_0", "./src/a.rs")], Reviewed::Files(repository.clone(), vec!["src/a.rs".parse().unwrap()])),
         (
@@ -62,8 +66,13 @@ fn every_way_to_say_what_is_reviewed_is_read() {
 
 #[test]
 fn the_other_wishes_are_read() {
-    let params =
-        [("focus_0", "security"), ("focus_1", "locks"), ("include_nits", "1"), ("guidelines", "Be kind."), ("timeout-secs", "60")];
+    let params = [
+        ("focus_0", "security"),
+        ("focus_1", "locks"),
+        ("include_nits", "1"),
+        ("guidelines", "Be kind."),
+        ("timeout-secs", "60"),
+    ];
     let asked = read(&[DIFF], &params).unwrap();
     assert_eq!(asked.focus, ["security", "locks"]);
     assert_eq!((asked.include_nits, asked.guidelines.as_deref()), (true, Some("Be kind.")));
