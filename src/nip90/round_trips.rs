@@ -72,6 +72,7 @@ fn result(content: &str) -> JobResult {
         content: content.into(),
         amount: Some(Amount { amount: Msat::sat(21), bolt11: Some("lnbcrt210n1example".into()) }),
         receipt: receipt(),
+        file: None,
         truncated: None,
     }
 }
