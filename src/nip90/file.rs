@@ -77,8 +77,74 @@ pub(super) fn sha256_digits(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_parties::{noon, provider, received, tags_of};
+    use super::super::test_parties::{customer, noon, provider, received, tags_of};
+    use super::super::{AnswerBody, Incoming, JobResult, Order, Receipt};
     use super::*;
+    use crate::job::{Encryption, Input, InputKind, JobKind, JobRequest, Params};
+
+    fn request(encryption: Option<Encryption>) -> JobRequest {
+        let order = Order {
+            kind: JobKind::SandboxRun,
+            inputs: vec![Input { data: "x".into(), kind: InputKind::Text, relay: None, marker: None }],
+            params: Params::default(),
+            output: None,
+            bid: None,
+            providers: vec![provider().signer.provider_id()],
+            relays: Vec::new(),
+            expires_at: None,
+            encryption,
+        };
+        let written = customer().request(&order, noon()).unwrap();
+        match provider().read(&received(&written)) {
+            Ok(Incoming::Request(request)) => *request,
+            other => panic!("no request: {other:?}"),
+        }
+    }
+
+    fn result(content: &str) -> JobResult {
+        let file = Blob::told("https://files.example/ab", &"ab".repeat(32), content.len() as u64);
+        JobResult { content: content.into(), amount: None, receipt: Receipt::default(), file, truncated: None }
+    }
+
+    fn read_back(codec: &Codec, request: &JobRequest, result: &JobResult) -> JobResult {
+        let written = codec.result(request, result, noon()).unwrap();
+        match customer().read_answer(&received(&written)).unwrap().body {
+            AnswerBody::Result(result) => result,
+            other => panic!("no result: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_result_that_was_cut_says_where_the_whole_is() {
+        let whole = result(&"line\n".repeat(20_000));
+        let read = read_back(&provider(), &request(None), &whole);
+        assert_eq!(read.file, whole.file);
+        assert_eq!(read.truncated.as_ref().map(|(size, _)| *size), Some(100_000));
+        assert!(whole.content.starts_with(&read.content) && !read.content.is_empty());
+        // What was read is written as it was.
+        assert_eq!(read_back(&provider(), &request(None), &read), read);
+    }
+
+    #[test]
+    fn an_encrypted_answer_tells_of_no_file() {
+        for scheme in [Encryption::Nip44, Encryption::Nip04] {
+            let written = provider().result(&request(Some(scheme)), &result("secret"), noon()).unwrap();
+            let names: Vec<String> = tags_of(&received(&written)).into_iter().map(|tag| tag[0].clone()).collect();
+            assert!(names.iter().all(|name| !["url", "x", "size"].contains(&name.as_str())), "{names:?}");
+        }
+    }
+
+    #[test]
+    fn whether_an_event_has_room_is_known_before_it_is_written() {
+        for encryption in [None, Some(Encryption::Nip44)] {
+            let request = request(encryption);
+            for bytes in [10, 40_000, 41_000, 49_152, 49_153, 60_000] {
+                let result = result(&"x".repeat(bytes));
+                let whole = read_back(&provider(), &request, &result).truncated.is_none();
+                assert_eq!(provider().has_room_for(&request, &result), whole, "{bytes} {encryption:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_permit_is_for_one_file_and_a_short_time_and_fits_base64_without_padding() {

@@ -209,6 +209,21 @@ fn a_sample_beside_an_invoice_is_read() {
 }
 
 #[test]
+fn the_log_of_a_failure_comes_with_the_error() {
+    let failure =
+        crate::job::Failure::new(Code::BadRequest, "it failed").with_log("\"quoted\"\n\u{1b}[31m".repeat(2_000));
+    for encryption in SCHEMES {
+        let to = ReplyTo::from(&request_in(encryption));
+        let refusal = Refusal { code: failure.code, text: failure.text.clone(), log: failure.log.clone() };
+        let written = provider().feedback(&to, &Feedback::error(&refusal), noon()).expect("written");
+        assert!(written.json.len() <= RELAY_LIMIT_BYTES, "{} bytes {encryption:?}", written.json.len());
+        assert_eq!(written.json.contains("quoted"), encryption.is_none());
+        let read = read_feedback(&written);
+        assert_eq!((read.content, read.text.as_deref()), (failure.log.clone(), Some("it failed")));
+    }
+}
+
+#[test]
 fn a_result_is_read_by_the_customer_as_it_was_meant() {
     for encryption in SCHEMES {
         let request = request_in(encryption);
