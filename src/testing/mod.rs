@@ -3,6 +3,7 @@
 pub mod blossom_server;
 pub mod faulty_server;
 pub mod gate;
+pub mod git_server;
 pub mod inference_contract;
 pub mod inference_faults;
 pub mod input_sources;
