@@ -17,7 +17,9 @@ fn keep(cache: &Cache, n: u8, bytes: usize) -> Snapshot {
     let (_, place) = objects.finish(writing).unwrap();
     let kind = EntryKind::File { executable: false };
     let entry = TreeEntry { path: "file".parse().unwrap(), kind, size: place.size };
-    cache.keep(unfinished, &key(n), &commit(n), objects, vec![(entry, place.at)]).unwrap()
+    cache
+        .keep(unfinished, &key(n), &commit(n), objects, Found { parents: Vec::new(), entries: vec![(entry, place.at)] })
+        .unwrap()
 }
 
 fn key(n: u8) -> String {
@@ -91,9 +93,11 @@ fn a_fetch_that_fails_leaves_nothing() {
 fn what_is_damaged_on_the_disk_is_not_there() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::new(folder.path().to_owned(), 10_000);
-    for (name, damage) in
-        [(LIST, &b"[{"[..]), (LIST, b"[{\"path\":\"../up\",\"kind\":\"File\",\"size\":1,\"at\":0}]"), (OBJECTS, b"x")]
-    {
+    for (name, damage) in [
+        (LIST, &b"[{"[..]),
+        (LIST, br#"{"parents":[],"entries":[{"path":"../up","kind":"File","size":1,"at":0}]}"#),
+        (OBJECTS, b"x"),
+    ] {
         keep(&cache, 1, 1_000);
         fs::write(folder.path().join(key(1)).join(name), damage).unwrap();
         assert!(!has(&cache, 1), "{name}");

@@ -132,8 +132,8 @@ impl Repositories {
             let mut talk = Talk::begin(&remote, Rules::new(limits.allow_private), Arc::clone(watch))?;
             talk.receive(&commit, &mut pack)?;
             drop(talk);
-            let (objects, entries) = unfinished.unpack(pack, &commit, &limits, watch)?;
-            cache.keep(unfinished, &key, &commit, objects, entries)
+            let (objects, found) = unfinished.unpack(pack, &commit, &limits, watch)?;
+            cache.keep(unfinished, &key, &commit, objects, found)
         })
         .await
     }

@@ -58,7 +58,7 @@ impl Made {
             Watch::new(runtime.handle().clone(), Time::from_now(LIMITS.time), u64::MAX, CancellationToken::new());
         let commit = commit.to_hex().to_string().parse().unwrap();
         let found = walk(&mut self.0, &commit, &LIMITS, &watch)?;
-        Ok(found.into_iter().map(|(entry, _)| entry).collect())
+        Ok(found.entries.into_iter().map(|(entry, _)| entry).collect())
     }
 }
 
