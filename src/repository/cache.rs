@@ -46,6 +46,13 @@ struct Opened {
     used: u64,
 }
 
+/// A commit as it is listed on the disk.
+#[derive(Serialize, Deserialize)]
+struct ListedCommit {
+    parents: Vec<CommitId>,
+    files: Vec<Listed>,
+}
+
 /// A file or link as it is listed on the disk.
 #[derive(Serialize, Deserialize)]
 struct Listed {
@@ -127,7 +134,8 @@ impl Cache {
     ) -> Result<Snapshot, RepositoryError> {
         let whole = unfinished.folder.path();
         objects.sync()?;
-        write_list(&whole.join(LIST), entries).map_err(RepositoryError::Disk)?;
+        let parents = tree::parents(&mut objects, commit)?;
+        write_list(&whole.join(LIST), parents, entries).map_err(RepositoryError::Disk)?;
         // Opened before it has its name: from then on it may be removed any time.
         let snapshot = read(whole, commit).map_err(RepositoryError::Disk)?;
         let mut opened = self.open().map_err(RepositoryError::Disk)?;
@@ -230,7 +238,7 @@ impl Unfinished {
     }
 }
 
-fn write_list(path: &Path, entries: Vec<(TreeEntry, u64)>) -> io::Result<()> {
+fn write_list(path: &Path, parents: Vec<CommitId>, entries: Vec<(TreeEntry, u64)>) -> io::Result<()> {
     let listed = entries.into_iter().map(|(entry, at)| {
         let kind = match entry.kind {
             EntryKind::Link { target } => ListedKind::Link(target),
@@ -240,15 +248,14 @@ fn write_list(path: &Path, entries: Vec<(TreeEntry, u64)>) -> io::Result<()> {
         Listed { path: entry.path, kind, size: entry.size, at }
     });
     let mut file = BufWriter::new(File::create_new(path)?);
-    let listed: Vec<Listed> = listed.collect();
-    serde_json::to_writer(&mut file, &listed)?;
+    serde_json::to_writer(&mut file, &ListedCommit { parents, files: listed.collect() })?;
     file.flush()?;
     file.get_ref().sync_all()
 }
 
 fn read(folder: &Path, commit: &CommitId) -> io::Result<Snapshot> {
     let list = BufReader::new(File::open(folder.join(LIST))?);
-    let listed: Vec<Listed> = serde_json::from_reader(list)?;
+    let ListedCommit { parents, files: listed } = serde_json::from_reader(list)?;
     let file = File::open(folder.join(OBJECTS))?;
     let end = file.metadata()?.len();
     let fits = |listed: &Listed| listed.at.checked_add(listed.size).is_some_and(|listed_end| listed_end <= end);
@@ -265,7 +272,8 @@ fn read(folder: &Path, commit: &CommitId) -> io::Result<Snapshot> {
         },
         size: listed.size,
     });
-    Ok(Snapshot::new(commit.clone(), entries.collect(), Arc::new(OnDisk { file, places })))
+    let snapshot = Snapshot::new(commit.clone(), entries.collect(), Arc::new(OnDisk { file, places }));
+    Ok(snapshot.with_parents(parents))
 }
 
 /// The bytes of a commit that is kept.

@@ -22,6 +22,9 @@ use crate::job::text::excerpt;
 /// Folders in folders.
 const MAX_DEPTH: usize = 128;
 
+/// Commits that a commit was made from, at most: more than any merge has.
+const MAX_PARENTS: usize = 64;
+
 /// Bytes of a commit's own text, and of one folder's list.
 const MAX_LIST: u64 = 32 * 1024 * 1024;
 
@@ -77,11 +80,24 @@ pub(super) fn walk(
 }
 
 fn root(objects: &mut Objects, commit: &CommitId) -> Result<ObjectId, RepositoryError> {
-    let wrong = || RepositoryError::broken("the commit names no tree");
-    let id = ObjectId::from_hex(commit.as_str().as_bytes()).map_err(|_| wrong())?;
+    let text = commit_text(objects, commit)?;
+    let wrong = |_| RepositoryError::broken("the commit names no tree");
+    CommitRefIter::from_bytes(&text, HashKind::Sha1).tree_id().map_err(wrong)
+}
+
+/// The commits that a commit was made from, in its own order.
+pub(super) fn parents(objects: &mut Objects, commit: &CommitId) -> Result<Vec<CommitId>, RepositoryError> {
+    let text = commit_text(objects, commit)?;
+    let parents = CommitRefIter::from_bytes(&text, HashKind::Sha1).parent_ids().take(MAX_PARENTS);
+    let id = |id: ObjectId| id.to_string().parse().map_err(RepositoryError::broken);
+    parents.map(id).collect()
+}
+
+fn commit_text(objects: &mut Objects, commit: &CommitId) -> Result<Vec<u8>, RepositoryError> {
+    let wrong = |_| RepositoryError::broken("the commit has no id that can be looked up");
+    let id = ObjectId::from_hex(commit.as_str().as_bytes()).map_err(wrong)?;
     let place = objects.find(&id, Kind::Commit)?;
-    let text = list(objects, place)?;
-    CommitRefIter::from_bytes(&text, HashKind::Sha1).tree_id().map_err(|_| wrong())
+    list(objects, place)
 }
 
 /// The bytes of a commit or a folder.
