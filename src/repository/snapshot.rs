@@ -87,7 +87,7 @@ impl fmt::Debug for Snapshot {
 impl Snapshot {
     /// The files of a commit, sorted by path.
     pub fn new(commit: CommitId, entries: Vec<TreeEntry>, blobs: Arc<dyn Blobs>) -> Self {
-        Self { commit, parents: Arc::from([]), entries: entries.into(), blobs }
+        Self { commit, parents: Arc::default(), entries: entries.into(), blobs }
     }
 
     /// With the commits it was made from.
@@ -114,7 +114,7 @@ impl Snapshot {
         &self.commit
     }
 
-    /// The commits it was made from, as it says itself: none for the first, several for a merge. They are not fetched with it.
+    /// The commits it was made from, the first being the one it follows. Of a merge with very many only the first ones.
     pub fn parents(&self) -> &[CommitId] {
         &self.parents
     }
