@@ -400,8 +400,7 @@ fn refusal_of(feedback: Feedback) -> Refusal {
     let text = feedback.text.unwrap_or_else(|| "no reason given".into());
     let log = if feedback.content.trim() == text { String::new() } else { feedback.content };
     // Bounded like one of ours, whoever wrote it.
-    let Failure { code, text, log } = Failure::new(code, text).with_log(log);
-    Refusal { code, text, log }
+    Failure::new(code, text).with_log(log).into()
 }
 
 /// How long after an invoice's expiry a payment at the last moment may still be answered.
