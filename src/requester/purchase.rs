@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::job::id::{EventId, PaymentHash, ProviderId};
 use crate::job::queue::Standing;
-use crate::job::{JobId, Refusal, Terms};
+use crate::job::{Failure, JobId, Refusal, Terms};
 use crate::money::Msat;
 use crate::nip90::{Answer, AnswerBody, Feedback, JobResult, Status};
 
@@ -272,10 +272,7 @@ impl Purchase {
             Status::Processing => vec![Step::Working { provider, text: feedback.text, queue: feedback.queue }],
             Status::Partial => self.piece(feedback),
             Status::Error => {
-                let refusal = Refusal::new(
-                    feedback.code.unwrap_or(crate::job::Code::Backend),
-                    feedback.text.unwrap_or_else(|| "no reason given".into()),
-                );
+                let refusal = refusal_of(feedback);
                 let mut steps = vec![Step::Refused { provider, refusal: refusal.clone() }];
                 self.offers.remove(&provider);
                 self.refused.insert(provider, refusal.clone());
@@ -395,6 +392,15 @@ impl Purchase {
         }
         steps
     }
+}
+
+/// An error as the provider tells it, with the log that goes with it. Some providers put their reason where the log belongs.
+fn refusal_of(feedback: Feedback) -> Refusal {
+    let code = feedback.code.unwrap_or(crate::job::Code::Backend);
+    let text = feedback.text.unwrap_or_else(|| "no reason given".into());
+    let log = if feedback.content.trim() == text { String::new() } else { feedback.content };
+    // Bounded like one of ours, whoever wrote it.
+    Failure::new(code, text).with_log(log).into()
 }
 
 /// How long after an invoice's expiry a payment at the last moment may still be answered.
@@ -536,6 +542,23 @@ mod tests {
         let mut buying = purchase(&[], Msat::ZERO);
         let steps = hear(&mut buying, result(1), Msat::ZERO);
         assert!(matches!(&steps[..], [Step::Done(receipt)] if receipt.paid == Msat::ZERO));
+    }
+
+    #[test]
+    fn the_log_of_a_failure_reaches_the_buyer_bounded_and_is_not_said_twice() {
+        let failed = |text: Option<&str>, content: String| {
+            let mut buying = purchase(&[1], Msat::sat(30));
+            hear(&mut buying, offer(1, Msat::sat(5)), Msat::sat(5));
+            let feedback = Feedback { text: text.map(str::to_owned), content, ..Feedback::of(Status::Error) };
+            match hear(&mut buying, answer(1, AnswerBody::Feedback(feedback)), Msat::ZERO).pop() {
+                Some(Step::Over(Ending::Failed(refusal))) => refusal,
+                other => panic!("{other:?}"),
+            }
+        };
+        let refusal = failed(Some("it failed"), "$ make test\nboom".into());
+        assert_eq!((refusal.text.as_str(), refusal.log.as_str()), ("it failed", "$ make test\nboom"));
+        assert_eq!(failed(Some("only a reason"), "only a reason\n".into()).log, "");
+        assert_eq!(failed(None, "x".repeat(100_000)).log.len(), crate::job::outcome::MAX_LOG_BYTES);
     }
 
     #[test]
