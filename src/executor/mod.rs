@@ -111,6 +111,7 @@ impl Router {
 pub mod code_review;
 pub mod inference;
 pub mod patch_gen;
+pub mod repo_index;
 pub mod sandbox_run;
 pub mod sources;
 mod told;
