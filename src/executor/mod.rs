@@ -114,4 +114,5 @@ pub mod patch_gen;
 pub mod repo_index;
 pub mod sandbox_run;
 pub mod sources;
+mod free_failures;
 mod told;

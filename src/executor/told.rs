@@ -35,6 +35,7 @@ pub(super) fn sandbox_failed(error: &SandboxError) -> Refusal {
         ),
         SandboxError::UnknownImage { .. }
         | SandboxError::NoRuntime(_)
+        | SandboxError::TooBig { .. }
         | SandboxError::Engine(_)
         | SandboxError::Gone(_) => {
             tracing::warn!(%error, "The sandbox failed");

@@ -41,6 +41,7 @@ use crate::wallet::phoenixd::PhoenixdWallet;
 pub mod found;
 pub mod inference;
 pub mod offers;
+pub mod sandbox;
 pub mod wallets;
 
 use self::inference::{OpenInference, model_terms};
