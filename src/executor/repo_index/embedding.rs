@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(cut("one", 8), [("one".into(), [1, 1])]);
         assert_eq!(cut("", 8), []);
         assert_eq!(cut("\n \n\n", 8), []);
-        assert_eq!(cut("a\n\n\n\n\n\n\n\n\nb\n", 4), [("a\n\n\n".into(), [1, 3]), ("b\n".into(), [10, 10])]);
+        assert_eq!(cut("a\n\n\n\n\n\n\n\n\nb\n", 4), [("a\n\n\n".into(), [1, 3]), ("\n\nb\n".into(), [8, 10])]);
     }
 
     #[test]

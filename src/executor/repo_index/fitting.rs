@@ -29,21 +29,29 @@ impl Room {
     /// Whether there is room for one entry more; it is then taken. Once there was none there is none for others either, so
     /// that what is there is a beginning and not a choice.
     pub(super) fn take(&mut self, entry: &impl Serialize) -> bool {
-        let mut counter = Counter(0);
-        let counted = serde_json::to_writer(&mut counter, entry);
-        let bytes = counter.0 + ",".len();
-        if counted.is_err() || bytes > self.left {
-            self.left = 0;
-            return false;
+        match bytes_of(entry) {
+            Some(bytes) if bytes <= self.left => {
+                self.left -= bytes;
+                true
+            }
+            _ => {
+                self.left = 0;
+                false
+            }
         }
-        self.left -= bytes;
-        true
     }
 
     /// Problems of a result of that size.
     pub(super) fn problems(&self) -> Problems {
         Problems { lines: Vec::new(), left: self.max / PART_FOR_THE_REST / 2, more: 0 }
     }
+}
+
+/// Bytes that an entry takes in a list.
+fn bytes_of(entry: &impl Serialize) -> Option<usize> {
+    let mut counter = Counter(0);
+    serde_json::to_writer(&mut counter, entry).ok()?;
+    Some(counter.0 + ",".len())
 }
 
 /// Counts bytes.
@@ -72,14 +80,13 @@ impl Problems {
     /// Adds a line.
     pub(super) fn add(&mut self, line: &str) {
         let line: String = line.chars().take(LONGEST_PROBLEM).collect();
-        // Six bytes are the most that a character takes in JSON beyond its own.
-        let bytes = 6 * line.len() + 3;
-        if self.lines.len() >= MOST_PROBLEMS || bytes > self.left {
-            self.more += 1;
-            return;
+        match bytes_of(&line) {
+            Some(bytes) if bytes <= self.left && self.lines.len() < MOST_PROBLEMS => {
+                self.left -= bytes;
+                self.lines.push(line);
+            }
+            _ => self.more += 1,
         }
-        self.left -= bytes;
-        self.lines.push(line);
     }
 
     /// The lines, and how many there are besides.

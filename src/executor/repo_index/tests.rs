@@ -144,7 +144,7 @@ async fn a_result_that_would_be_too_large_is_cut_into_a_whole_one_that_says_so()
         let odd = format!("\u{7f}{n}");
         let functions: String = (0..20).map(|f| format!("/// {odd}\nfn f{f}() {{}}\n")).collect();
         repository.write(&format!("src/file{n}.rs"), functions);
-        repository.write(&format!("deep{n}/package.json"), "{");
+        repository.write(&format!("src/file{n}/package.json"), "{");
     }
     repository.commit("large");
     let limits = RepoIndexLimits { max_result_bytes: 40 * 1024, ..RepoIndexLimits::default() };
