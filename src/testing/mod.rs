@@ -1,5 +1,6 @@
 //! What the tests are made of: fakes, servers of the other side, and the contract suites every adapter must pass.
 
+pub mod engine;
 pub mod faulty_server;
 pub mod gate;
 pub mod inference_contract;
