@@ -37,7 +37,8 @@ fn of_engine(report: &HostReport) -> Vec<Finding> {
     let facts = match &report.engine {
         Ok(facts) => facts,
         Err(why) => {
-            let cure = "start it (systemctl start docker), or correct sandbox.hosts.address; may this user use its socket?";
+            let cure =
+                "start it (systemctl start docker), or correct sandbox.hosts.address; may this user use its socket?";
             return vec![about(Finding::failed(check, format!("it can't be used: {why}"), cure))];
         }
     };
