@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::job::{Refusal, Usage};
 use crate::sandbox::{Cell, SandboxError};
 
+pub mod external;
+
 /// What a worker may take at most, in all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkLimits {
@@ -121,6 +123,11 @@ pub struct Capacity {
 /// Somebody who does tasks in cells.
 #[async_trait]
 pub trait Worker: Send + Sync + 'static {
+    /// The image it has to work in, when not any one will do.
+    fn image(&self) -> Option<&str> {
+        None
+    }
+
     /// Whether it can work, with that model if one is wanted.
     ///
     /// # Errors
