@@ -386,7 +386,7 @@ impl Move {
                 self.return_escrow(Reason::CreditReleased);
                 self.fail(Failure::new(
                     Code::Expired,
-                    "the held payment went back before the job was done; nothing was charged".into(),
+                    "the held payment went back before the job was done; nothing was charged",
                 ));
                 true
             }

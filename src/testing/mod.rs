@@ -15,6 +15,7 @@ pub mod openai_server;
 pub mod regtest;
 pub mod relay;
 pub mod require;
+pub mod scripted_sandbox;
 #[cfg(all(test, feature = "mistralrs"))]
 pub mod tiny_folder;
 pub mod wallet_contract;

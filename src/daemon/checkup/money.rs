@@ -45,7 +45,7 @@ pub(super) fn price(text: &TextSettings, models: &[ModelSettings]) -> Finding {
             "set text.base, text.per_1k_prompt or text.per_1k_generated, or text.terms = \"free\"",
         ),
         terms => {
-            let Usage::tokens(prompt_tokens, generated_tokens) = SAMPLE;
+            let Usage { prompt_tokens, generated_tokens, .. } = SAMPLE;
             let cost = usual_rates(text, models).cost(SAMPLE);
             let of = models.first().map_or_else(String::new, |model| format!(" with {}", model.name));
             Finding::ok(
