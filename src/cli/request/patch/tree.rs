@@ -48,6 +48,11 @@ impl WorkTree {
         Self { root: root.to_owned() }
     }
 
+    /// Which folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Makes the edits: all of them, or none.
     ///
     /// # Errors

@@ -1,0 +1,237 @@
+//! `coinop request sandbox`: commands run in a provider's sandbox (kind 5930).
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bitcoin::hashes::{Hash as _, sha256};
+
+use super::delivery::{self, Check, Delivery, hand_over};
+use super::flow;
+use super::folder::OutFile;
+use super::options::{OrderOptions, key_value};
+use super::repo::RepoArgs;
+use super::wanted::Wanted;
+use crate::cli::exit::CommandError;
+use crate::cli::{Globals, table};
+use crate::job::sandbox_run::{Artifact, CommandResult, RunResult, SandboxRunLimits};
+use crate::job::{JobKind, RelativePath};
+
+/// The exit code of a command that was stopped because its time was over, as timeout(1) has it.
+const TIMED_OUT: u8 = 124;
+
+/// Characters of a command in the table.
+const SHORT_COMMAND: usize = 60;
+
+pub(super) const EXAMPLES: &str = "\
+Without --repo the repository in this folder is meant: its remote 'origin', at the commit that is checked out. The provider
+fetches that by itself, so the commit has to be pushed, and the repository public. The commands run in order until one
+fails, without network, in an image of the provider's choice or the one named. What they write to standard output and
+standard error is shown there.
+
+A command that fails is a result like any other: the exit code is 0, unless --exit-code passes the job's on. With
+--expect-exit the job is paid only if it ends so; else the purchase fails (exit code 6) and shows the log.
+
+Examples:
+  coinop request sandbox --cmd \"make test\"
+  coinop request sandbox --cmd \"./configure\" --cmd \"make -j4\" --artifact build/app --out result
+  coinop request sandbox --repo https://example.com/owner/name --ref v1.2 --cmd \"cargo test\" --time 10m --exit-code
+  coinop request sandbox --no-repo --cmd \"python3 -c 'print(2**64)'\" --expect-exit 0";
+
+/// What is run.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct SandboxArgs {
+    /// A command for the shell; may be given several times, and they run in order until one fails
+    #[arg(long = "cmd", value_name = "COMMAND", required = true)]
+    commands: Vec<String>,
+    #[command(flatten)]
+    repo: RepoArgs,
+    /// Begin with an empty workspace
+    #[arg(long, conflicts_with_all = ["repo", "reference"])]
+    no_repo: bool,
+    /// Where in the repository the commands run
+    #[arg(long, value_name = "PATH")]
+    workdir: Option<RelativePath>,
+    /// A variable as NAME=VALUE; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = key_value)]
+    env: Vec<(String, String)>,
+    /// One of the provider's images
+    #[arg(long)]
+    image: Option<String>,
+    /// How long the commands may take together, such as 10m
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    time: Option<Duration>,
+    /// Memory, in MiB
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u32>,
+    /// Room for files, in MiB
+    #[arg(long, value_name = "MIB")]
+    disk: Option<u32>,
+    /// Processors, such as 0.5
+    #[arg(long)]
+    cpus: Option<f64>,
+    /// A file or folder of the workspace to be returned; may be given several times
+    #[arg(long, value_name = "PATH")]
+    artifact: Vec<RelativePath>,
+    /// The exit code the job must end with, or it is not paid
+    #[arg(long, value_name = "CODE")]
+    expect_exit: Option<u8>,
+    /// Exit with the code of the job's last command (124 when its time was over)
+    #[arg(long)]
+    exit_code: bool,
+}
+
+impl SandboxArgs {
+    fn wanted(&self, globals: &Globals) -> Result<Wanted> {
+        if self.commands.iter().any(|command| command.trim().is_empty()) {
+            return Err(CommandError::usage("a command is empty").help("such as: --cmd \"make test\"").into());
+        }
+        let mut wanted = Wanted::of(JobKind::SandboxRun);
+        if !self.no_repo {
+            self.repo.add_to(&mut wanted, globals)?;
+        }
+        self.put_params(&mut wanted);
+        Ok(wanted)
+    }
+
+    fn put_params(&self, wanted: &mut Wanted) {
+        wanted.list("cmd", &self.commands);
+        wanted.maybe("workdir", self.workdir.as_ref());
+        for (name, value) in &self.env {
+            // Under a key of its own the name would lose its case.
+            wanted.param("env", format!("{name}={value}"));
+        }
+        wanted.maybe("image", self.image.as_ref());
+        wanted.maybe("max_time_secs", self.time.map(whole_seconds));
+        wanted.maybe("max_memory_mb", self.memory);
+        wanted.maybe("max_disk_mb", self.disk);
+        wanted.maybe("max_cpu_cores", self.cpus);
+        wanted.list("artifact", &self.artifact);
+        wanted.maybe("expect_exit", self.expect_exit);
+        wanted.time_limit = Some(self.time.unwrap_or(SandboxRunLimits::default().time.default));
+    }
+}
+
+/// Seconds, begun ones included.
+pub(super) fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
+}
+
+pub(super) async fn run(args: SandboxArgs, options: &OrderOptions, globals: &Globals) -> Result<ExitCode> {
+    let wanted = args.wanted(globals)?;
+    flow::order(wanted, options, globals, async |bought, _| {
+        let content = bought.receipt.result.content.clone();
+        let delivery = match serde_json::from_str::<RunResult>(&content) {
+            Ok(result) => deliver(&content, &result, args.exit_code),
+            Err(problem) => delivery::unreadable(&bought, &content, &problem.to_string()),
+        };
+        hand_over(&bought, &content, &delivery, options, globals)
+    })
+    .await
+}
+
+fn deliver(content: &str, result: &RunResult, passes_code: bool) -> Delivery {
+    let mut files = vec![OutFile::new("result.json", content)];
+    let (mut told, mut shown) = (format!("{}\n", commands_table(&result.command_results)), String::new());
+    for (place, command) in result.command_results.iter().enumerate() {
+        files.push(OutFile::new(&format!("commands/{place}.stdout"), command.stdout.as_bytes()));
+        files.push(OutFile::new(&format!("commands/{place}.stderr"), command.stderr.as_bytes()));
+        told.push_str(&on_a_line(&command.stderr));
+        shown.push_str(&on_a_line(&command.stdout));
+    }
+    for missing in &result.missing_artifacts {
+        told.push_str(&format!("Not returned: {}: {}\n", missing.path, missing.why));
+    }
+    let mut checks = Vec::new();
+    if !result.artifacts.is_empty() {
+        told.push_str(&format!("{}\n", artifacts_table(&result.artifacts)));
+        let (kept, check) = artifacts(&result.artifacts);
+        files.extend(kept);
+        checks.extend(check);
+    }
+    Delivery {
+        result: serde_json::from_str(content).ok(),
+        told,
+        shown,
+        files,
+        checks,
+        code: if passes_code { job_code(result) } else { 0 },
+    }
+}
+
+/// Each text ends with its line.
+fn on_a_line(text: &str) -> String {
+    if text.is_empty() || text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") }
+}
+
+fn commands_table(commands: &[CommandResult]) -> String {
+    let mut table = table::new(["", "command", "exit code", "time", ""]);
+    for (place, command) in commands.iter().enumerate() {
+        let short: String = command.command.chars().take(SHORT_COMMAND).filter(|c| !c.is_control()).collect();
+        let seconds = Duration::from_millis(command.duration_ms).as_secs_f64();
+        table.add_row([
+            place.to_string(),
+            short,
+            command.exit_code.to_string(),
+            format!("{seconds:.1} s"),
+            command.ended.words().unwrap_or_default().to_owned(),
+        ]);
+    }
+    table.to_string()
+}
+
+fn artifacts_table(artifacts: &[Artifact]) -> String {
+    let mut table = table::new(["artifact", "bytes", "sha256", ""]);
+    for artifact in artifacts {
+        let how = match (&artifact.data, &artifact.url, &artifact.why) {
+            (Some(_), ..) => "in the result",
+            (None, Some(url), _) => url,
+            (None, None, Some(why)) => why,
+            (None, None, None) => "not returned",
+        };
+        let cells = [artifact.path.clone(), artifact.size.to_string(), artifact.sha256.clone(), how.to_owned()];
+        table.add_row(cells.map(|cell| cell.chars().filter(|c| !c.is_control()).take(200).collect::<String>()));
+    }
+    table.to_string()
+}
+
+/// The files that came with the result, and whether they are what the result says. One that is not, or that would lead out
+/// of the folder, is never written.
+fn artifacts(artifacts: &[Artifact]) -> (Vec<OutFile>, Vec<Check>) {
+    let (mut files, mut checks, mut good) = (Vec::new(), Vec::new(), 0);
+    for artifact in artifacts {
+        let Some(data) = &artifact.data else { continue };
+        let name: String = artifact.path.chars().filter(|c| !c.is_control()).take(200).collect();
+        let Ok(path) = artifact.path.parse::<RelativePath>() else {
+            checks.push(Check::of(format!("the artifact '{name}' leads out of the folder"), false));
+            continue;
+        };
+        let content = BASE64_STANDARD.decode(data).ok().filter(|content| {
+            content.len() as u64 == artifact.size
+                && sha256::Hash::hash(content).to_string() == artifact.sha256.to_ascii_lowercase()
+        });
+        match content.and_then(|content| OutFile::below("artifacts", &path, content)) {
+            Some(file) => {
+                files.push(file);
+                good += 1;
+            }
+            None => checks.push(Check::of(format!("the artifact '{name}' has other bytes than its hash says"), false)),
+        }
+    }
+    if good > 0 {
+        checks.push(Check::of(format!("the hashes of {good} artifacts"), true));
+    }
+    (files, checks)
+}
+
+/// The code that the job itself ended with, as a process can have it.
+fn job_code(result: &RunResult) -> u8 {
+    let timed_out = result.command_results.last().is_some_and(|command| command.timed_out);
+    match u8::try_from(result.exit_code) {
+        _ if timed_out => TIMED_OUT,
+        Ok(code) => code,
+        Err(_) => 1,
+    }
+}
