@@ -35,6 +35,12 @@ impl Check {
         Self { what: what.into(), holds: Some(holds) }
     }
 
+    /// What was looked at.
+    #[cfg(test)]
+    pub(super) fn what(&self) -> &str {
+        &self.what
+    }
+
     /// Something that can't be found out here.
     pub(super) fn open(what: impl Into<String>) -> Self {
         Self { what: what.into(), holds: None }
@@ -48,6 +54,8 @@ pub(super) struct Delivery {
     pub(super) result: Option<Value>,
     /// For standard error: what goes around the result.
     pub(super) told: String,
+    /// For standard error, however little is to be said: what is wrong with the result.
+    pub(super) warning: String,
     /// For standard output: the result.
     pub(super) shown: String,
     /// For `--out`.
@@ -102,6 +110,9 @@ pub(super) fn hand_over(
             folder::write(out, &files, options.force)
         }
     };
+    if !delivery.warning.is_empty() {
+        put(&format!("{}\n", plain(&delivery.warning)));
+    }
     if globals.json {
         let printed = Printed {
             job: receipt.job,
@@ -184,9 +195,12 @@ fn facts(told: &nip90::Receipt) -> String {
 
 /// The delivery of something that is no result of its kind: as it came, so that it can be looked at.
 pub(super) fn unreadable(bought: &Bought, content: &str, why: &str) -> Delivery {
-    let cut = bought.receipt.result.truncated.as_ref().map(|(size, _)| {
-        format!("the provider cut the result: {} of {size} bytes", content.len())
-    });
+    let cut = bought
+        .receipt
+        .result
+        .truncated
+        .as_ref()
+        .map(|(size, _)| format!("the provider cut the result: {} of {size} bytes", content.len()));
     let what = cut.unwrap_or_else(|| format!("it can't be read ({})", plain(why)));
     Delivery {
         shown: content.to_owned(),

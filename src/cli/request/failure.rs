@@ -76,7 +76,8 @@ mod tests {
     #[test]
     fn the_log_of_a_failed_job_is_there_for_the_customer() {
         let mut refusal = Refusal::new(Code::Backend, "the test failed");
-        let ended = |refusal: &Refusal| BuyError::Ended { ending: Ending::Failed(refusal.clone()), fate: Fate::Returned };
+        let ended =
+            |refusal: &Refusal| BuyError::Ended { ending: Ending::Failed(refusal.clone()), fate: Fate::Returned };
         assert_eq!(log_of(&ended(&refusal)), None);
         refusal.log = "1 test failed\n".into();
         assert_eq!(log_of(&ended(&refusal)), Some("1 test failed\n"));

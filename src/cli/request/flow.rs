@@ -321,8 +321,8 @@ pub(super) fn file_or_input(path: &Path, what: &str) -> Result<String> {
     if path == Path::new("-") {
         return typed("-", what);
     }
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("the {what} can't be read from {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("the {what} can't be read from {}", path.display()))?;
     if text.trim().is_empty() {
         return Err(CommandError::usage(format!("the {what} in {} is empty", path.display())).into());
     }

@@ -48,8 +48,8 @@ impl OutFile {
 /// # Errors
 /// When it is no folder, or holds something and that was not allowed.
 pub(super) fn check(folder: &Path, force: bool) -> Result<()> {
-    match fs::read_dir(folder) {
-        Ok(mut entries) if entries.next().is_none() || force => Ok(()),
+    match fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {
+        Ok(is_empty) if is_empty || force => Ok(()),
         Ok(_) => Err(CommandError::usage(format!("the folder {} is not empty", folder.display()))
             .help("name another with --out, or allow files there to be overwritten with --force")
             .into()),

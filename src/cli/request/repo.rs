@@ -47,11 +47,25 @@ impl RepoArgs {
         })
     }
 
+    /// Puts the repository's address alone into an order: which commits are meant is said otherwise.
+    ///
+    /// # Errors
+    /// When there is none that others can fetch.
+    pub(super) fn add_address_to(&self, wanted: &mut Wanted, globals: &Globals) -> Result<()> {
+        let address = match &self.repo {
+            Some(typed) => typed_address(typed)?,
+            None => Checkout::around(Path::new(".")).and_then(|here| here.address()).map_err(no_repository)?,
+        };
+        if !globals.quiet {
+            put(&format!("Repository: {address}.\n"));
+        }
+        wanted.url(address, "repo");
+        Ok(())
+    }
+
     fn choose(&self, folder: &Path, mut say: impl FnMut(&str)) -> Result<(String, Option<String>)> {
         if let Some(typed) = &self.repo {
-            let address = checkout::public(typed).map_err(anyhow::Error::from);
-            let address = address.map_err(|problem| with_help(problem, "write it as https://host/owner/name"))?;
-            return Ok((address, self.reference.clone()));
+            return Ok((typed_address(typed)?, self.reference.clone()));
         }
         let here = Checkout::around(folder).map_err(no_repository)?;
         let address = here.address().map_err(no_repository)?;
@@ -63,7 +77,9 @@ impl RepoArgs {
         say(&format!("Repository: {address} at {}.", &commit[..SHORT_COMMIT]));
         let missing = here.unshared()?;
         if missing.commit {
-            say("Warning: no branch of the remote is known to have this commit; push it, or the provider can't fetch it.");
+            say(
+                "Warning: no branch of the remote is known to have this commit; push it, or the provider can't fetch it.",
+            );
         }
         if missing.changes {
             say("Warning: what is not committed here is not part of the job.");
@@ -72,18 +88,17 @@ impl RepoArgs {
     }
 }
 
-fn no_repository(problem: CheckoutError) -> anyhow::Error {
-    with_help(problem.into(), "name one that others can fetch with --repo URL")
+fn typed_address(typed: &str) -> Result<String> {
+    Ok(checkout::public(typed)
+        .map_err(|problem| CommandError::usage(problem.to_string()).help("write it as https://host/owner/name"))?)
 }
 
-fn with_help(problem: anyhow::Error, help: &str) -> anyhow::Error {
-    // The problem itself says what is wrong; what it comes from goes below.
-    let message = problem.to_string();
-    match problem.downcast::<CheckoutError>() {
-        Ok(problem @ (CheckoutError::Unreadable(_) | CheckoutError::File { .. })) => {
-            anyhow::Error::from(problem).context(CommandError::usage("no repository to work on").help(help))
-        }
-        _ => CommandError::usage(message).help(help).into(),
+/// The problem with the repository here, with what to do about it.
+fn no_repository(problem: CheckoutError) -> anyhow::Error {
+    let told = CommandError::usage(problem.to_string()).help("name one that others can fetch with --repo URL");
+    match problem {
+        CheckoutError::Unreadable(why) => anyhow::Error::from(why).context(told),
+        _ => told.into(),
     }
 }
 

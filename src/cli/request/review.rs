@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::checkout::Checkout;
+use super::checkout::{Checkout, CheckoutError};
 use super::delivery::{self, Delivery, hand_over};
 use super::flow;
 use super::folder::OutFile;
@@ -40,6 +40,35 @@ Examples:
   git diff main | coinop request review --diff - --focus security --guidelines CONTRIBUTING.md
   coinop request review --base main --head feature/login --nits
   coinop request review --pr https://example.com/owner/name/pull/7 --json | jq -r .result.status";
+
+/// The words for how grave an issue is, the gravest first.
+const SEVERITIES: [&str; 4] = ["critical", "major", "minor", "nit"];
+
+#[derive(serde::Deserialize)]
+struct Review {
+    status: String,
+    summary: String,
+    issues: Vec<Issue>,
+    stats: Stats,
+}
+
+#[derive(serde::Deserialize)]
+struct Issue {
+    path: String,
+    line: Option<u32>,
+    end_line: Option<u32>,
+    severity: String,
+    category: String,
+    title: String,
+    description: String,
+    suggestion: Option<String>,
+}
+
+#[derive(serde::Deserialize)]
+struct Stats {
+    files_reviewed: u64,
+    lines_reviewed: u64,
+}
 
 /// What is reviewed.
 #[derive(Debug, Clone, clap::Args)]
@@ -133,7 +162,10 @@ impl ReviewArgs {
 
 /// What is not committed here, as a diff.
 fn local_change(here: &Checkout, globals: &Globals) -> Result<String> {
-    let change = here.change()?;
+    let change = here.change(LONGEST_DIFF).map_err(|problem| match problem {
+        CheckoutError::TooLarge { limit } => too_long(limit),
+        other => other.into(),
+    })?;
     if !globals.quiet && !change.left_out.is_empty() {
         let names: Vec<&str> = change.left_out.iter().take(MOST_NAMED).map(String::as_str).collect();
         let more = change.left_out.len() - names.len();
@@ -151,14 +183,15 @@ fn local_change(here: &Checkout, globals: &Globals) -> Result<String> {
     Ok(change.diff)
 }
 
+fn too_long(limit: usize) -> anyhow::Error {
+    CommandError::usage(format!("the diff has more than {limit} bytes, and a request has no room for it"))
+        .help("push the change and give --base and --head, or review it in parts")
+        .into()
+}
+
 fn put_diff(wanted: &mut Wanted, diff: String) -> Result<()> {
     if diff.len() > LONGEST_DIFF {
-        return Err(CommandError::usage(format!(
-            "the diff has {} bytes, and a request has room for {LONGEST_DIFF}",
-            diff.len()
-        ))
-        .help("push the change and give --base and --head, or review it in parts")
-        .into());
+        return Err(too_long(LONGEST_DIFF));
     }
     wanted.text(diff, Some("diff"));
     Ok(())
@@ -175,4 +208,55 @@ pub(super) async fn run(args: ReviewArgs, options: &OrderOptions, globals: &Glob
         hand_over(&bought, &content, &delivery, options, globals)
     })
     .await
+}
+
+fn deliver(content: &str, review: &Review) -> Delivery {
+    let files = review.stats.files_reviewed;
+    let told = format!("Reviewed: {files} files, {} lines.\n", review.stats.lines_reviewed);
+    Delivery {
+        result: serde_json::from_str(content).ok(),
+        told,
+        shown: in_words(review),
+        files: vec![OutFile::new("result.json", content)],
+        ..Delivery::default()
+    }
+}
+
+/// The verdict, a table of the issues, and each of them, the gravest first.
+fn in_words(review: &Review) -> String {
+    let mut text = format!("Verdict: {}\n\n{}\n", line(&review.status.replace('_', " ")), review.summary.trim());
+    let mut issues: Vec<&Issue> = review.issues.iter().collect();
+    issues
+        .sort_by_key(|issue| SEVERITIES.iter().position(|known| *known == issue.severity).unwrap_or(SEVERITIES.len()));
+    if issues.is_empty() {
+        return text;
+    }
+    let mut table = table::new(["severity", "category", "where", "what"]);
+    for issue in &issues {
+        table.add_row([line(&issue.severity), line(&issue.category), place(issue), line(&issue.title)]);
+    }
+    text.push_str(&format!("\n{table}\n"));
+    for issue in issues {
+        text.push_str(&format!("\n{} ({}): {}\n", place(issue), line(&issue.severity), line(&issue.title)));
+        for part in [Some(&issue.description), issue.suggestion.as_ref()].into_iter().flatten() {
+            for described in part.trim().lines() {
+                text.push_str(&format!("  {described}\n"));
+            }
+        }
+    }
+    text
+}
+
+fn place(issue: &Issue) -> String {
+    let path = line(&issue.path);
+    match (issue.line, issue.end_line) {
+        (Some(first), Some(last)) if last > first => format!("{path}:{first}-{last}"),
+        (Some(first), _) => format!("{path}:{first}"),
+        (None, _) => path,
+    }
+}
+
+/// A stranger's words on one line.
+fn line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
 }

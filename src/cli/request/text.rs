@@ -80,11 +80,11 @@ pub(super) async fn run(args: TextArgs, options: &OrderOptions, globals: &Global
 }
 
 fn deliver(bought: &Bought, content: &str) -> Delivery {
-    let told = bought.receipt.result.truncated.as_ref().map_or_else(String::new, |(size, _)| {
+    let warning = bought.receipt.result.truncated.as_ref().map_or_else(String::new, |(size, _)| {
         format!("The provider cut the result: {} of {size} bytes.", content.len())
     });
     Delivery {
-        told,
+        warning,
         shown: content.to_owned(),
         files: vec![OutFile::new("result.txt", content)],
         ..Delivery::default()

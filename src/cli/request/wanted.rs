@@ -60,6 +60,28 @@ impl Wanted {
 }
 
 #[cfg(test)]
+impl Wanted {
+    /// As a provider reads it.
+    pub(super) fn read_with<T>(self, read: impl FnOnce(&crate::job::JobRequest) -> T) -> T {
+        read(&crate::job::JobRequest {
+            id: crate::job::JobId([1; 32]),
+            customer: crate::job::CustomerId([2; 32]),
+            kind: self.kind,
+            created_at: jiff::Timestamp::UNIX_EPOCH,
+            expires_at: None,
+            inputs: self.inputs,
+            params: self.params,
+            output: self.output,
+            bid: None,
+            addressed: true,
+            relays: Vec::new(),
+            encryption: None,
+            event_json: String::new(),
+        })
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -69,8 +91,7 @@ mod tests {
         wanted.list("cmd", ["make", "make test"]);
         wanted.maybe("image", None::<String>);
         wanted.maybe("workdir", Some("sub"));
-        let written: Vec<(&str, &str)> =
-            wanted.params.iter().map(|(key, values)| (key, values[0].as_str())).collect();
+        let written: Vec<(&str, &str)> = wanted.params.iter().map(|(key, values)| (key, values[0].as_str())).collect();
         assert_eq!(written, [("cmd_0", "make"), ("cmd_1", "make test"), ("workdir", "sub")]);
     }
 }

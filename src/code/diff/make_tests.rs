@@ -196,7 +196,8 @@ fn nothing_changed_is_nothing() {
 fn what_is_no_text_is_refused_by_name() {
     for content in [&b"a\0b"[..], b"\xff\xfe", b"caf\xe9"] {
         let file = |content: &[u8]| Tree::from([("image".to_owned(), (Mode::File, content.to_vec()))]);
-        for (old, new) in [(file(b"text"), file(content)), (file(content), file(b"text")), (Tree::new(), file(content))] {
+        for (old, new) in [(file(b"text"), file(content)), (file(content), file(b"text")), (Tree::new(), file(content))]
+        {
             assert_eq!(patch_of(&old, &new), Err(PatchError::Binary("image".parse().unwrap())));
         }
     }

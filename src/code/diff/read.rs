@@ -85,8 +85,7 @@ pub fn read(text: &str, limits: DiffLimits) -> Result<Vec<FileDiff>, DiffError> 
         return Err(DiffError::TooLarge { bytes: text.len(), limit: limits.bytes });
     }
     let lines = text.split('\n').enumerate().map(|(at, line)| (at + 1, line));
-    let mut reader =
-        Reader { lines: lines.peekable(), files: Vec::new(), limit: limits.files, behind_hunk: false };
+    let mut reader = Reader { lines: lines.peekable(), files: Vec::new(), limit: limits.files, behind_hunk: false };
     reader.all()?;
     if reader.files.is_empty() { Err(DiffError::NoDiff) } else { Ok(reader.files) }
 }
@@ -268,9 +267,11 @@ impl GitHeader<'_> {
     fn renamed(&self) -> Option<Result<FileDiff, Problem>> {
         let (from, to) = (self.from?, self.to?);
         let named = |name: &str| path(&unquoted(name).ok_or(Problem::Name)?);
-        Some(named(from).and_then(|from| {
-            Ok(FileDiff { old: Some(from), new: Some(named(to)?), binary: false, hunks: Vec::new() })
-        }))
+        Some(
+            named(from).and_then(|from| {
+                Ok(FileDiff { old: Some(from), new: Some(named(to)?), binary: false, hunks: Vec::new() })
+            }),
+        )
     }
 }
 
@@ -280,8 +281,7 @@ fn plain_file(old: &str, new: &str) -> Result<FileDiff, Problem> {
     let (old, new) = (name(old)?, name(new)?);
     let (old_bare, new_bare) = without_prefixes(&old, &new);
     let file = |name: &str, bare: &str| (name != NOTHING).then(|| path(bare)).transpose();
-    let file =
-        FileDiff { old: file(&old, old_bare)?, new: file(&new, new_bare)?, binary: false, hunks: Vec::new() };
+    let file = FileDiff { old: file(&old, old_bare)?, new: file(&new, new_bare)?, binary: false, hunks: Vec::new() };
     if file.old.is_none() && file.new.is_none() { Err(Problem::Name) } else { Ok(file) }
 }
 

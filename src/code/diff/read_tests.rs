@@ -49,8 +49,7 @@ fn a_mail_with_a_patch_is_read_with_its_numbers() {
     assert_eq!(names(file), (Some("a.txt"), Some("a.txt")));
     assert_eq!((file.added(), file.removed(), file.binary), (2, 2, false));
     let shown: Vec<(Option<u32>, &str)> = file.numbered().map(|(at, line)| (at, line.text.as_str())).collect();
-    let expected =
-        [(Some(1), "one"), (None, "two"), (Some(2), "2"), (Some(3), "2.5"), (Some(4), ""), (None, "ten")];
+    let expected = [(Some(1), "one"), (None, "two"), (Some(2), "2"), (Some(3), "2.5"), (Some(4), ""), (None, "ten")];
     assert_eq!(shown, expected);
 }
 
@@ -65,7 +64,11 @@ fn every_kind_of_change_names_its_file() {
         ("diff --git a/x b/y\nsimilarity index 100%\nrename from x\nrename to y\n", Some("x"), Some("y")),
         ("diff --git a/x b/y\ncopy from x\ncopy to \"\\171\"\n", Some("x"), Some("y")),
         ("diff --git a/x b/x\nindex 1..2 100644\nBinary files a/x and b/x differ\n", Some("x"), Some("x")),
-        ("diff --git a/x b/x\nindex 1..2 100644\nGIT binary patch\nliteral 1\nIc$@\n\nliteral 0\nH\n", Some("x"), Some("x")),
+        (
+            "diff --git a/x b/x\nindex 1..2 100644\nGIT binary patch\nliteral 1\nIc$@\n\nliteral 0\nH\n",
+            Some("x"),
+            Some("x"),
+        ),
         ("Binary files one/x.png and two/x.png differ\n", Some("x.png"), Some("x.png")),
         ("--- a/x\n+++ b/x\n@@ -1 +1 @@\n-1\n+2\n", Some("x"), Some("x")),
         ("--- src/x\n+++ src/x\n@@ -1 +1 @@\n-1\n+2\n", Some("src/x"), Some("src/x")),

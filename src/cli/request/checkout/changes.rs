@@ -5,12 +5,13 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use diffy::{DiffOptions, PatchFormatter};
 use gix::bstr::{BStr, BString, ByteSlice};
-use gix::index::entry::{Flags, Mode, Stage, Stat};
+use gix::index::entry::{Flags, Mode as IndexMode, Stage, Stat};
 use gix::{ObjectId, Repository};
 
 use super::CheckoutError;
+use crate::code::diff::{Mode, PatchBuilder, PatchError, PatchLimits, Version};
+use crate::job::RelativePath;
 
 /// Bytes of a file that is still compared line by line: a larger one is no source that anybody reads.
 const LARGEST_FILE: u64 = 4 * 1024 * 1024;
@@ -26,14 +27,12 @@ pub struct LocalChange {
     pub left_out: Vec<String>,
 }
 
-/// A file of the commit, of the index, or as it lies on the disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Version {
-    mode: u32,
+/// A file of the commit, or as it lies on the disk.
+struct Side {
+    mode: Mode,
     content: Content,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
 enum Content {
     /// In the object database.
     Stored(ObjectId),
@@ -45,8 +44,8 @@ enum Content {
 
 struct Changed {
     path: BString,
-    before: Option<Version>,
-    after: Option<Version>,
+    before: Option<Side>,
+    after: Option<Side>,
 }
 
 /// Whether anything tracked differs.
@@ -58,62 +57,41 @@ pub(super) fn any(repository: &Repository, root: &Path) -> Result<bool, Checkout
     }
 }
 
-/// Everything tracked that differs, as a diff.
-pub(super) fn diff(repository: &Repository, root: &Path) -> Result<LocalChange, CheckoutError> {
-    let mut all = LocalChange::default();
+/// Everything tracked that differs, as a diff of at most so many bytes.
+pub(super) fn diff(repository: &Repository, root: &Path, most_bytes: usize) -> Result<LocalChange, CheckoutError> {
+    let mut patch = PatchBuilder::new(PatchLimits { bytes: most_bytes, files: usize::MAX });
+    let mut left_out = Vec::new();
     for Changed { path, before, after } in changed(repository, root, usize::MAX)? {
-        let name = path.to_str_lossy().into_owned();
-        let printable = path.to_str().is_ok_and(|path| !path.contains(['"', '\\']) && !path.contains(char::is_control));
-        let before_text = text_of(repository, before.as_ref())?;
-        let after_text = text_of(repository, after.as_ref())?;
-        match (printable, before_text, after_text) {
-            (true, Some(before_text), Some(after_text)) => {
-                let modes = (before.map(|version| version.mode), after.map(|version| version.mode));
-                all.diff.push_str(&file_diff(&name, modes, &before_text, &after_text));
-                all.files += 1;
+        let name = path.to_str().ok().and_then(|name| name.parse::<RelativePath>().ok());
+        let sides = bytes_of(repository, before.as_ref())?.zip(bytes_of(repository, after.as_ref())?);
+        let shown = || path.to_str_lossy().chars().filter(|c| !c.is_control()).collect();
+        let (Some(name), Some((old, new))) = (name, sides) else {
+            left_out.push(shown());
+            continue;
+        };
+        let version = |side: &Option<Side>| side.as_ref().map(|side| side.mode);
+        let old = version(&before).map(|mode| Version { mode, content: &old });
+        let new = version(&after).map(|mode| Version { mode, content: &new });
+        match patch.change(&name, old, new) {
+            Ok(()) => {}
+            Err(PatchError::Binary(_)) => left_out.push(shown()),
+            Err(PatchError::TooLarge { .. } | PatchError::TooManyFiles { .. }) => {
+                return Err(CheckoutError::TooLarge { limit: most_bytes });
             }
-            _ => all.left_out.push(name.chars().filter(|c| !c.is_control()).collect()),
         }
     }
-    Ok(all)
+    let patch = patch.finish();
+    Ok(LocalChange { diff: patch.text, files: patch.files.len(), left_out })
 }
 
-/// One file's part of the diff.
-fn file_diff(path: &str, modes: (Option<u32>, Option<u32>), before: &str, after: &str) -> String {
-    let mut text = format!("diff --git a/{path} b/{path}\n");
-    match modes {
-        (None, Some(new)) => text.push_str(&format!("new file mode {new:o}\n")),
-        (Some(old), None) => text.push_str(&format!("deleted file mode {old:o}\n")),
-        (Some(old), Some(new)) if old != new => text.push_str(&format!("old mode {old:o}\nnew mode {new:o}\n")),
-        _ => {}
+/// What is in a file, nothing for none; `None` when that is too much.
+fn bytes_of(repository: &Repository, side: Option<&Side>) -> Result<Option<Vec<u8>>, CheckoutError> {
+    match side.map(|side| &side.content) {
+        None => Ok(Some(Vec::new())),
+        Some(Content::TooLarge) => Ok(None),
+        Some(Content::Here(bytes)) => Ok(Some(bytes.clone())),
+        Some(Content::Stored(id)) => blob(repository, *id),
     }
-    if before == after {
-        return text;
-    }
-    let side = |there: bool, name: String| if there { name } else { "/dev/null".to_owned() };
-    let mut options = DiffOptions::new();
-    options.set_original_filename(side(modes.0.is_some(), format!("a/{path}")));
-    options.set_modified_filename(side(modes.1.is_some(), format!("b/{path}")));
-    let patch = options.create_patch(before, after);
-    text.push_str(&PatchFormatter::new().suppress_blank_empty(false).fmt_patch(&patch).to_string());
-    text
-}
-
-/// The text of a version, nothing for none; `None` when it is no text.
-fn text_of(repository: &Repository, version: Option<&Version>) -> Result<Option<String>, CheckoutError> {
-    let bytes = match version.map(|version| &version.content) {
-        None => Vec::new(),
-        Some(Content::TooLarge) => return Ok(None),
-        Some(Content::Here(bytes)) => bytes.clone(),
-        Some(Content::Stored(id)) => match blob(repository, *id)? {
-            Some(bytes) => bytes,
-            None => return Ok(None),
-        },
-    };
-    if bytes.contains(&0) {
-        return Ok(None);
-    }
-    Ok(String::from_utf8(bytes).ok())
 }
 
 /// The bytes of an object; `None` when they are too many.
@@ -127,12 +105,11 @@ fn blob(repository: &Repository, id: ObjectId) -> Result<Option<Vec<u8>>, Checko
 
 /// The first `most` tracked files that differ, sorted by path.
 fn changed(repository: &Repository, root: &Path, most: usize) -> Result<Vec<Changed>, CheckoutError> {
-    let mut committed: BTreeMap<BString, Version> = BTreeMap::new();
+    let mut committed: BTreeMap<BString, Side> = BTreeMap::new();
     if repository.head_id().is_ok() {
         for entry in repository.head_tree()?.traverse().breadthfirst.files()? {
-            if entry.mode.is_blob_or_symlink() {
-                let version = Version { mode: entry.mode.value().into(), content: Content::Stored(entry.oid) };
-                committed.insert(entry.filepath, version);
+            if let Some(mode) = mode_of(entry.mode.value().into()) {
+                committed.insert(entry.filepath, Side { mode, content: Content::Stored(entry.oid) });
             }
         }
     }
@@ -145,10 +122,9 @@ fn changed(repository: &Repository, root: &Path, most: usize) -> Result<Vec<Chan
         if entry.stage() != Stage::Unconflicted {
             return Err(CheckoutError::Conflict(path.to_str_lossy().into_owned()));
         }
-        if entry.mode.contains(Mode::COMMIT) || entry.mode == Mode::DIR {
-            continue;
-        }
-        let staged = Version { mode: entry.mode.bits(), content: Content::Stored(entry.id) };
+        // Submodules, and folders that are left out of a sparse checkout.
+        let Some(mode) = mode_of(entry.mode.bits()) else { continue };
+        let staged = Side { mode, content: Content::Stored(entry.id) };
         let after = if entry.flags.intersects(Flags::ASSUME_VALID | Flags::SKIP_WORKTREE) {
             Some(staged)
         } else {
@@ -171,14 +147,25 @@ fn changed(repository: &Repository, root: &Path, most: usize) -> Result<Vec<Chan
     Ok(found)
 }
 
+/// What git's numbers stand for; `None` for what is no file or link.
+fn mode_of(bits: u32) -> Option<Mode> {
+    match bits {
+        bits if bits == IndexMode::SYMLINK.bits() => Some(Mode::Link),
+        bits if bits == IndexMode::FILE_EXECUTABLE.bits() => Some(Mode::Executable),
+        // Old trees have files with other rights.
+        bits if bits & 0o170_000 == 0o100_000 => Some(if bits & 0o100 == 0 { Mode::File } else { Mode::Executable }),
+        _ => None,
+    }
+}
+
 /// A tracked file as it lies on the disk; `None` when it is gone.
 fn on_disk(
     root: &Path,
     path: &BStr,
-    staged: Version,
+    staged: Side,
     is_current: impl Fn(&Stat) -> bool,
     keeps_modes: bool,
-) -> io::Result<Option<Version>> {
+) -> io::Result<Option<Side>> {
     let place = root.join(path.to_path().map_err(io::Error::other)?);
     let metadata = match gix::index::fs::Metadata::from_path_no_follow(&place) {
         Ok(metadata) => metadata,
@@ -186,28 +173,28 @@ fn on_disk(
         Err(problem) => return Err(problem),
     };
     let mode = match (metadata.is_symlink(), metadata.is_file(), metadata.is_executable()) {
-        (true, ..) => Mode::SYMLINK.bits(),
+        (true, ..) => Mode::Link,
         // What was a file is a folder, or a pipe: the file is gone.
         (_, false, _) => return Ok(None),
-        _ if !keeps_modes && staged.mode != Mode::SYMLINK.bits() => staged.mode,
-        (.., true) => Mode::FILE_EXECUTABLE.bits(),
-        (.., false) => Mode::FILE.bits(),
+        _ if !keeps_modes && staged.mode != Mode::Link => staged.mode,
+        (.., true) => Mode::Executable,
+        (.., false) => Mode::File,
     };
-    let unchanged = Stat::from_fs(&metadata).is_ok_and(|stat| is_current(&stat));
+    let unchanged = mode == staged.mode && Stat::from_fs(&metadata).is_ok_and(|stat| is_current(&stat));
     let content = if unchanged {
         staged.content
-    } else if metadata.is_symlink() {
-        Content::Here(gix::path::into_bstr(fs::read_link(&place)?).to_vec())
+    } else if mode == Mode::Link {
+        Content::Here(fs::read_link(&place)?.into_os_string().into_encoded_bytes())
     } else if metadata.len() > LARGEST_FILE {
         Content::TooLarge
     } else {
         Content::Here(fs::read(&place)?)
     };
-    Ok(Some(Version { mode, content }))
+    Ok(Some(Side { mode, content }))
 }
 
-/// Whether two versions of a file are not the same. What git would convert on its way in (line ends) is no difference.
-fn differs(repository: &Repository, before: Option<&Version>, after: Option<&Version>) -> Result<bool, CheckoutError> {
+/// Whether two versions of a file are not the same. Line ends that git converts on their way in are no difference.
+fn differs(repository: &Repository, before: Option<&Side>, after: Option<&Side>) -> Result<bool, CheckoutError> {
     let (Some(before), Some(after)) = (before, after) else { return Ok(before.is_some() || after.is_some()) };
     if before.mode != after.mode {
         return Ok(true);

@@ -26,6 +26,12 @@ pub enum CheckoutError {
     /// A merge is not finished.
     #[error("{0} is in conflict: finish the merge first")]
     Conflict(String),
+    /// More than a request has room for.
+    #[error("the change here has more than {limit} bytes")]
+    TooLarge {
+        /// Bytes allowed.
+        limit: usize,
+    },
     /// It can't be read.
     #[error("the git repository here can't be read")]
     Unreadable(#[from] gix::Error),

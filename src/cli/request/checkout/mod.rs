@@ -119,9 +119,9 @@ impl Checkout {
     /// Everything tracked that differs from the commit, staged or not, as a diff.
     ///
     /// # Errors
-    /// When the repository can't be read, or a merge is not finished.
-    pub fn change(&self) -> Result<LocalChange, CheckoutError> {
-        changes::diff(&self.repository, &self.root)
+    /// When the repository can't be read, a merge is not finished, or it is more than `most_bytes`.
+    pub fn change(&self, most_bytes: usize) -> Result<LocalChange, CheckoutError> {
+        changes::diff(&self.repository, &self.root, most_bytes)
     }
 
     /// The files of a commit; `None` when it is not in this repository.

@@ -1,5 +1,6 @@
 //! Why a delivered patch is not applied.
 
+use crate::code::diff::DiffError;
 use crate::job::path::BadPath;
 
 /// Why a patch can't be applied. Until it is said otherwise, nothing was changed.
@@ -7,19 +8,16 @@ use crate::job::path::BadPath;
 pub enum PatchError {
     /// It can't be read as a diff.
     #[error("it is no diff: {0}")]
-    NoDiff(String),
+    NoDiff(DiffError),
+    /// It can't be read as a diff that changes files.
+    #[error("it can't be applied: {0}")]
+    Unreadable(String),
     /// It changes nothing.
     #[error("it changes no file")]
     Empty,
     /// Something stands in it that only some programs would apply.
     #[error("it holds changes that belong to no file header, which programs read differently")]
     Ambiguous,
-    /// More than anybody reads.
-    #[error("it changes more than {limit} files")]
-    TooManyFiles {
-        /// Files allowed.
-        limit: usize,
-    },
     /// A name that leads outside, or can't be printed.
     #[error("it names a file outside of the tree ({0})")]
     Outside(#[from] BadPath),

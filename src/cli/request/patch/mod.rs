@@ -15,7 +15,7 @@ use anyhow::Result;
 use bitcoin::hashes::{Hash as _, sha256};
 
 pub use error::PatchError;
-pub use plan::{Edit, Edits, Found, PlainFile, Tree, plan};
+pub use plan::{Edits, Found, Tree, plan};
 pub use tree::WorkTree;
 
 use super::checkout::Checkout;

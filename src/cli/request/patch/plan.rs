@@ -11,10 +11,14 @@ use diffy::Line;
 use diffy::patch_set::{FileMode, FileOperation, FilePatch, ParseOptions, PatchKind, PatchSet};
 
 use super::PatchError;
+use crate::code::diff::{self, DiffLimits};
 use crate::job::RelativePath;
 
 /// Files a patch may change: more, nobody looks at.
 const MOST_FILES: usize = 2_000;
+
+/// Bytes of a patch: more, nobody reads.
+const LARGEST_DIFF: usize = 16 * 1024 * 1024;
 
 /// What is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,10 +83,7 @@ pub struct Edits {
 pub fn plan(diff: &str, tree: &impl Tree) -> Result<Edits, PatchError> {
     let mut plan = Plan { tree, paths: BTreeMap::new() };
     let (mut added, mut removed) = (0, 0);
-    for (count, file) in read(diff)?.iter().enumerate() {
-        if count >= MOST_FILES {
-            return Err(PatchError::TooManyFiles { limit: MOST_FILES });
-        }
+    for file in &read(diff)? {
         plan.take(file)?;
         let hunks = file.patch().as_text().map(diffy::Patch::hunks).unwrap_or_default();
         for line in hunks.iter().flat_map(diffy::Hunk::lines) {
@@ -102,22 +103,17 @@ pub fn plan(diff: &str, tree: &impl Tree) -> Result<Edits, PatchError> {
 
 type Part<'a> = FilePatch<'a, [u8]>;
 
+/// Reads the parts. The reader of `code::diff` reads to the last line or not at all; the library, which passes over what it
+/// does not know, has to see the same files.
 fn read(diff: &str) -> Result<Vec<Part<'_>>, PatchError> {
+    let limits = DiffLimits { bytes: LARGEST_DIFF, files: MOST_FILES };
+    let files = diff::read(diff, limits).map_err(PatchError::NoDiff)?;
     let is_git = diff.lines().any(|line| line.starts_with("diff --git "));
     let options = if is_git { ParseOptions::gitdiff() } else { ParseOptions::unidiff() };
     let parts: Vec<Part<'_>> = PatchSet::parse_bytes(diff.as_bytes(), options)
-        .take(MOST_FILES + 1)
         .collect::<Result<_, _>>()
-        .map_err(|problem| PatchError::NoDiff(problem.to_string()))?;
-    if is_git {
-        // What stands between git's own headers is skipped above, and would be applied by others.
-        let with_lines = parts.iter().filter(|part| part.patch().as_text().is_some_and(|text| !text.hunks().is_empty()));
-        let plain = PatchSet::parse_bytes(diff.as_bytes(), ParseOptions::unidiff());
-        if plain.take(MOST_FILES + 1).filter(Result::is_ok).count() != with_lines.count() && parts.len() <= MOST_FILES {
-            return Err(PatchError::Ambiguous);
-        }
-    }
-    Ok(parts)
+        .map_err(|problem| PatchError::Unreadable(problem.to_string()))?;
+    if parts.len() == files.len() { Ok(parts) } else { Err(PatchError::Ambiguous) }
 }
 
 struct Plan<'a, T> {
@@ -215,7 +211,7 @@ impl<T: Tree> Plan<'_, T> {
 
 /// The path a part names, without the first folder where there is one to be left out (`a/`, `b/`).
 fn named(raw: &[u8], prefix: usize) -> Result<RelativePath, PatchError> {
-    let text = std::str::from_utf8(raw).map_err(|_| PatchError::NoDiff("a file's name is no text".to_owned()))?;
+    let text = std::str::from_utf8(raw).map_err(|_| PatchError::Unreadable("a file's name is no text".to_owned()))?;
     let whole: RelativePath = text.parse()?;
     let path = match whole.as_str().split_once('/') {
         Some((_, rest)) if prefix > 0 => rest.parse()?,
@@ -230,7 +226,12 @@ fn named(raw: &[u8], prefix: usize) -> Result<RelativePath, PatchError> {
 /// Whether some file system takes the name for `.git`: by case, by dots and spaces at its end, by its short name, or by
 /// characters it leaves out.
 fn is_gits_own(name: &str) -> bool {
-    let seen: String = name.chars().filter(|c| !matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}')).collect();
+    let seen: String = name
+        .chars()
+        .filter(
+            |c| !matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}'),
+        )
+        .collect();
     let seen = seen.split(':').next().unwrap_or_default().trim_end_matches(['.', ' ']).to_ascii_lowercase();
     seen == ".git" || seen == "git~1"
 }

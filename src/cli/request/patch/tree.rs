@@ -59,7 +59,8 @@ impl WorkTree {
     /// When a file is not as the edit says, or can't be written; then everything is put back.
     pub fn write(&self, edits: &[Edit]) -> Result<(), PatchError> {
         for edit in edits {
-            let now = self.find(&edit.path).map_err(|source| PatchError::Read { path: edit.path.to_string(), source })?;
+            let now =
+                self.find(&edit.path).map_err(|source| PatchError::Read { path: edit.path.to_string(), source })?;
             let expected = edit.before.as_ref().map_or(Found::Nothing, |file| Found::File {
                 content: file.content.clone(),
                 executable: file.executable,
@@ -68,6 +69,11 @@ impl WorkTree {
                 return Err(PatchError::Moved(edit.path.to_string()));
             }
         }
+        self.put_all(edits)
+    }
+
+    /// Makes the edits, or none, whatever is there now.
+    pub(super) fn put_all(&self, edits: &[Edit]) -> Result<(), PatchError> {
         let mut made = MadeFolders::default();
         let mut done: Vec<&Edit> = Vec::new();
         // Everything that can fail for want of room or rights is done before the first file is changed.
@@ -191,10 +197,7 @@ fn with_rights<'a, 'b, 'c>(
 }
 
 #[cfg(not(unix))]
-fn with_rights<'a, 'b, 'c>(
-    builder: &'a mut tempfile::Builder<'b, 'c>,
-    _: bool,
-) -> &'a mut tempfile::Builder<'b, 'c> {
+fn with_rights<'a, 'b, 'c>(builder: &'a mut tempfile::Builder<'b, 'c>, _: bool) -> &'a mut tempfile::Builder<'b, 'c> {
     builder
 }
 
