@@ -441,6 +441,7 @@ mod tests {
             content: "done".into(),
             amount: None,
             receipt: crate::nip90::Receipt::default(),
+            file: None,
             truncated: None,
         };
         answer(from, AnswerBody::Result(result))

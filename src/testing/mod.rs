@@ -1,7 +1,9 @@
 //! What the tests are made of: fakes, servers of the other side, and the contract suites every adapter must pass.
 
+pub mod blossom_server;
 pub mod faulty_server;
 pub mod gate;
+pub mod git_server;
 pub mod inference_contract;
 pub mod inference_faults;
 pub mod input_sources;

@@ -1,0 +1,1 @@
+//! Packs that are made to hurt.
