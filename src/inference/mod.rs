@@ -24,11 +24,13 @@ pub mod ollama;
 pub mod openai;
 pub mod pool;
 pub mod preferred;
+mod refusing;
 mod relay;
 pub mod stop;
 pub mod tiny;
 mod told;
 
+pub use self::refusing::{MODELS_LISTED, choose, refusal, unknown_model};
 pub use self::told::{MOST_PARAMETERS, meant, names, parameters, public_name};
 
 /// A message of a conversation.

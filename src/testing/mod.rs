@@ -17,6 +17,7 @@ pub mod openai_server;
 pub mod regtest;
 pub mod relay;
 pub mod require;
+pub mod scripted_model;
 pub mod scripted_sandbox;
 #[cfg(all(test, feature = "mistralrs"))]
 pub mod tiny_folder;
