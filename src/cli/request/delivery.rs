@@ -11,6 +11,7 @@ use super::flow::Bought;
 use super::folder::{self, OutFile};
 use super::options::OrderOptions;
 use super::screen::{plain, put};
+use super::whole::Whole;
 use crate::cli::exit::CommandError;
 use crate::cli::{Globals, globals};
 use crate::job::JobId;
@@ -95,13 +96,14 @@ struct Printed<'a> {
 /// When a file can't be written, or the result is not what the provider says of it. It is shown all the same.
 pub(super) fn hand_over(
     bought: &Bought,
-    content: &str,
+    whole: &Whole,
     delivery: &Delivery,
     options: &OrderOptions,
     globals: &Globals,
 ) -> Result<ExitCode> {
     let receipt = &bought.receipt;
     let told = &receipt.result.receipt;
+    let checks: Vec<Check> = whole.checks.iter().chain(&delivery.checks).cloned().collect();
     let written = match &options.out {
         None => Ok(()),
         Some(out) => {
@@ -118,26 +120,26 @@ pub(super) fn hand_over(
             job: receipt.job,
             provider: receipt.provider,
             event: receipt.event.to_string(),
-            content: delivery.result.is_none().then_some(content),
+            content: delivery.result.is_none().then_some(whole.text.as_str()),
             result: delivery.result.as_ref(),
-            checks: &delivery.checks,
+            checks: &checks,
             paid_msat: receipt.paid.as_msat(),
             payment: bought.kept.payment_state(),
             cost_msat: told.paid.map(Msat::as_msat),
             credit_msat: told.credit.map(Msat::as_msat),
-            truncated: receipt.result.truncated.is_some(),
+            truncated: whole.cut_from.is_some(),
             receipt: told,
         };
         globals.print(&printed, String::new)?;
     } else {
         if !globals.quiet {
-            put(&around(&delivery.told, &facts(told), &delivery.checks));
+            put(&around(&delivery.told, &facts(told), &checks));
         }
         show(&delivery.shown)?;
     }
     written?;
     let wrong: Vec<&str> =
-        delivery.checks.iter().filter(|check| check.holds == Some(false)).map(|check| check.what.as_str()).collect();
+        checks.iter().filter(|check| check.holds == Some(false)).map(|check| check.what.as_str()).collect();
     if wrong.is_empty() {
         return Ok(ExitCode::from(delivery.code));
     }
@@ -193,18 +195,17 @@ fn facts(told: &nip90::Receipt) -> String {
     facts.join(", ")
 }
 
+/// That a result is not all there, if it is not.
+pub(super) fn cut(whole: &Whole) -> Option<String> {
+    whole.cut_from.map(|size| format!("the result is cut: {} of {size} bytes are here", whole.text.len()))
+}
+
 /// The delivery of something that is no result of its kind: as it came, so that it can be looked at.
-pub(super) fn unreadable(bought: &Bought, content: &str, why: &str) -> Delivery {
-    let cut = bought
-        .receipt
-        .result
-        .truncated
-        .as_ref()
-        .map(|(size, _)| format!("the provider cut the result: {} of {size} bytes", content.len()));
-    let what = cut.unwrap_or_else(|| format!("it can't be read ({})", plain(why)));
+pub(super) fn unreadable(whole: &Whole, why: &str) -> Delivery {
+    let what = cut(whole).unwrap_or_else(|| format!("it can't be read ({})", plain(why)));
     Delivery {
-        shown: content.to_owned(),
-        files: vec![OutFile::new("result.txt", content)],
+        shown: whole.text.clone(),
+        files: vec![OutFile::new("result.txt", whole.text.as_bytes())],
         checks: vec![Check::of(what, false)],
         ..Delivery::default()
     }

@@ -11,6 +11,7 @@ use super::folder::OutFile;
 use super::options::OrderOptions;
 use super::repo::RepoArgs;
 use super::wanted::Wanted;
+use super::whole;
 use crate::cli::{Globals, table};
 use crate::job::JobKind;
 
@@ -99,13 +100,13 @@ impl IndexArgs {
 
 pub(super) async fn run(args: IndexArgs, options: &OrderOptions, globals: &Globals) -> Result<ExitCode> {
     let wanted = args.wanted(globals)?;
-    flow::order(wanted, options, globals, async |bought, _| {
-        let content = bought.receipt.result.content.clone();
-        let delivery = match serde_json::from_str::<Index>(&content) {
-            Ok(index) => deliver(&content, &index, options.out.is_some()),
-            Err(problem) => delivery::unreadable(&bought, &content, &problem.to_string()),
+    flow::order(wanted, options, globals, async |bought, config| {
+        let whole = whole::of(&bought, config).await;
+        let delivery = match serde_json::from_str::<Index>(&whole.text) {
+            Ok(index) => deliver(&whole.text, &index, options.out.is_some()),
+            Err(problem) => delivery::unreadable(&whole, &problem.to_string()),
         };
-        hand_over(&bought, &content, &delivery, options, globals)
+        hand_over(&bought, &whole, &delivery, options, globals)
     })
     .await
 }

@@ -15,6 +15,7 @@ mod sandbox;
 mod screen;
 mod text;
 mod wanted;
+mod whole;
 
 use std::process::ExitCode;
 

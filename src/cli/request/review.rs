@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
+use serde_json::Value;
 
 use super::checkout::{Checkout, CheckoutError};
-use super::delivery::{self, Delivery, hand_over};
+use super::delivery::{self, Check, Delivery, hand_over};
 use super::flow;
 use super::folder::OutFile;
 use super::options::OrderOptions;
@@ -15,12 +16,11 @@ use super::repo::{self, RepoArgs};
 use super::sandbox::whole_seconds;
 use super::screen::put;
 use super::wanted::Wanted;
+use super::whole;
 use crate::cli::exit::CommandError;
 use crate::cli::{Globals, table};
+use crate::job::code_review::{CodeReviewLimits, Issue, Review, Verdict};
 use crate::job::{JobKind, RelativePath};
-
-/// How long a provider takes for a review unless told otherwise.
-const USUAL_TIME: Duration = Duration::from_secs(300);
 
 /// Bytes of a diff that providers take in a request, and relays in an event.
 const LONGEST_DIFF: usize = 128 * 1024;
@@ -40,35 +40,6 @@ Examples:
   git diff main | coinop request review --diff - --focus security --guidelines CONTRIBUTING.md
   coinop request review --base main --head feature/login --nits
   coinop request review --pr https://example.com/owner/name/pull/7 --json | jq -r .result.status";
-
-/// The words for how grave an issue is, the gravest first.
-const SEVERITIES: [&str; 4] = ["critical", "major", "minor", "nit"];
-
-#[derive(serde::Deserialize)]
-struct Review {
-    status: String,
-    summary: String,
-    issues: Vec<Issue>,
-    stats: Stats,
-}
-
-#[derive(serde::Deserialize)]
-struct Issue {
-    path: String,
-    line: Option<u32>,
-    end_line: Option<u32>,
-    severity: String,
-    category: String,
-    title: String,
-    description: String,
-    suggestion: Option<String>,
-}
-
-#[derive(serde::Deserialize)]
-struct Stats {
-    files_reviewed: u64,
-    lines_reviewed: u64,
-}
 
 /// What is reviewed.
 #[derive(Debug, Clone, clap::Args)]
@@ -123,7 +94,7 @@ impl ReviewArgs {
         }
         wanted.maybe("model", self.model.as_ref());
         wanted.maybe("time_limit_secs", self.time.map(whole_seconds));
-        wanted.time_limit = Some(self.time.unwrap_or(USUAL_TIME));
+        wanted.time_limit = Some(self.time.unwrap_or(CodeReviewLimits::default().time.default));
         Ok(wanted)
     }
 
@@ -199,13 +170,13 @@ fn put_diff(wanted: &mut Wanted, diff: String) -> Result<()> {
 
 pub(super) async fn run(args: ReviewArgs, options: &OrderOptions, globals: &Globals) -> Result<ExitCode> {
     let wanted = args.wanted(globals)?;
-    flow::order(wanted, options, globals, async |bought, _| {
-        let content = bought.receipt.result.content.clone();
-        let delivery = match serde_json::from_str::<Review>(&content) {
-            Ok(review) => deliver(&content, &review),
-            Err(problem) => delivery::unreadable(&bought, &content, &problem.to_string()),
+    flow::order(wanted, options, globals, async |bought, config| {
+        let whole = whole::of(&bought, config).await;
+        let delivery = match serde_json::from_str::<Review>(&whole.text) {
+            Ok(review) => deliver(&whole.text, &review),
+            Err(problem) => delivery::unreadable(&whole, &problem.to_string()),
         };
-        hand_over(&bought, &content, &delivery, options, globals)
+        hand_over(&bought, &whole, &delivery, options, globals)
     })
     .await
 }
@@ -213,8 +184,10 @@ pub(super) async fn run(args: ReviewArgs, options: &OrderOptions, globals: &Glob
 fn deliver(content: &str, review: &Review) -> Delivery {
     let files = review.stats.files_reviewed;
     let told = format!("Reviewed: {files} files, {} lines.\n", review.stats.lines_reviewed);
+    let result: Option<Value> = serde_json::from_str(content).ok();
     Delivery {
-        result: serde_json::from_str(content).ok(),
+        checks: vec![seal(review, result.as_ref())],
+        result,
         told,
         shown: in_words(review),
         files: vec![OutFile::new("result.json", content)],
@@ -222,22 +195,38 @@ fn deliver(content: &str, review: &Review) -> Delivery {
     }
 }
 
+/// Whether the review has the hash it says. One with fields that are not known here can't be judged.
+fn seal(review: &Review, as_it_came: Option<&Value>) -> Check {
+    if review.is_sealed() {
+        return Check::of("the hash of the review", true);
+    }
+    if serde_json::to_value(review).ok().as_ref() == as_it_came {
+        Check::of("the review has another hash", false)
+    } else {
+        Check::open("the hash of the review, which says more than is known here")
+    }
+}
+
 /// The verdict, a table of the issues, and each of them, the gravest first.
 fn in_words(review: &Review) -> String {
-    let mut text = format!("Verdict: {}\n\n{}\n", line(&review.status.replace('_', " ")), review.summary.trim());
+    let verdict = match review.status {
+        Verdict::Approve => "approved",
+        Verdict::Comment => "nothing that must change",
+        Verdict::RequestChanges => "changes requested",
+    };
+    let mut text = format!("Verdict: {verdict}\n\n{}\n", review.summary.trim());
     let mut issues: Vec<&Issue> = review.issues.iter().collect();
-    issues
-        .sort_by_key(|issue| SEVERITIES.iter().position(|known| *known == issue.severity).unwrap_or(SEVERITIES.len()));
+    issues.sort_by_key(|issue| issue.severity);
     if issues.is_empty() {
         return text;
     }
     let mut table = table::new(["severity", "category", "where", "what"]);
     for issue in &issues {
-        table.add_row([line(&issue.severity), line(&issue.category), place(issue), line(&issue.title)]);
+        table.add_row([issue.severity.to_string(), issue.category.to_string(), place(issue), line(&issue.title)]);
     }
     text.push_str(&format!("\n{table}\n"));
     for issue in issues {
-        text.push_str(&format!("\n{} ({}): {}\n", place(issue), line(&issue.severity), line(&issue.title)));
+        text.push_str(&format!("\n{} ({}): {}\n", place(issue), issue.severity, line(&issue.title)));
         for part in [Some(&issue.description), issue.suggestion.as_ref()].into_iter().flatten() {
             for described in part.trim().lines() {
                 text.push_str(&format!("  {described}\n"));
@@ -248,7 +237,7 @@ fn in_words(review: &Review) -> String {
 }
 
 fn place(issue: &Issue) -> String {
-    let path = line(&issue.path);
+    let path = issue.path.to_string();
     match (issue.line, issue.end_line) {
         (Some(first), Some(last)) if last > first => format!("{path}:{first}-{last}"),
         (Some(first), _) => format!("{path}:{first}"),

@@ -1,5 +1,6 @@
 //! `coinop request sandbox`: commands run in a provider's sandbox (kind 5930).
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,13 +15,22 @@ use super::folder::OutFile;
 use super::options::{OrderOptions, key_value};
 use super::repo::RepoArgs;
 use super::wanted::Wanted;
+use super::whole;
+use crate::blossom::{Blob, BlossomError};
 use crate::cli::exit::CommandError;
 use crate::cli::{Globals, table};
+use crate::config::Config;
 use crate::job::sandbox_run::{Artifact, CommandResult, RunResult, SandboxRunLimits};
 use crate::job::{JobKind, RelativePath};
 
 /// The exit code of a command that was stopped because its time was over, as timeout(1) has it.
 const TIMED_OUT: u8 = 124;
+
+/// Files that are fetched from file servers.
+const MOST_FETCHED: usize = 256;
+
+/// Characters of a stranger's word in a line.
+const MOST_SHOWN: usize = 200;
 
 /// Characters of a command in the table.
 const SHORT_COMMAND: usize = 60;
@@ -121,18 +131,43 @@ pub(super) fn whole_seconds(time: Duration) -> u64 {
 
 pub(super) async fn run(args: SandboxArgs, options: &OrderOptions, globals: &Globals) -> Result<ExitCode> {
     let wanted = args.wanted(globals)?;
-    flow::order(wanted, options, globals, async |bought, _| {
-        let content = bought.receipt.result.content.clone();
-        let delivery = match serde_json::from_str::<RunResult>(&content) {
-            Ok(result) => deliver(&content, &result, args.exit_code),
-            Err(problem) => delivery::unreadable(&bought, &content, &problem.to_string()),
+    flow::order(wanted, options, globals, async |bought, config| {
+        let whole = whole::of(&bought, config).await;
+        let delivery = match serde_json::from_str::<RunResult>(&whole.text) {
+            Ok(result) => {
+                // They are only fetched for somebody who keeps them.
+                let wanted = if options.out.is_some() { result.artifacts.as_slice() } else { &[] };
+                let fetched = fetch(wanted, config).await;
+                deliver(&whole.text, &result, &fetched, args.exit_code)
+            }
+            Err(problem) => delivery::unreadable(&whole, &problem.to_string()),
         };
-        hand_over(&bought, &content, &delivery, options, globals)
+        hand_over(&bought, &whole, &delivery, options, globals)
     })
     .await
 }
 
-fn deliver(content: &str, result: &RunResult, passes_code: bool) -> Delivery {
+/// Files that came through a file server, by their place in the list.
+type Fetched = BTreeMap<usize, Result<Vec<u8>, BlossomError>>;
+
+/// Fetches what lies on file servers.
+async fn fetch(artifacts: &[Artifact], config: &Config) -> Fetched {
+    let mut fetched = Fetched::new();
+    for (place, artifact) in artifacts.iter().enumerate() {
+        let Some(url) = artifact.url.as_ref().filter(|_| artifact.data.is_none()) else { continue };
+        if fetched.len() >= MOST_FETCHED {
+            break;
+        }
+        let content = match Blob::told(url, &artifact.sha256, artifact.size) {
+            Some(blob) => whole::fetch(config, &blob).await,
+            None => Err(BlossomError::BadAnswer),
+        };
+        fetched.insert(place, content);
+    }
+    fetched
+}
+
+fn deliver(content: &str, result: &RunResult, fetched: &Fetched, passes_code: bool) -> Delivery {
     let mut files = vec![OutFile::new("result.json", content)];
     let (mut told, mut shown) = (format!("{}\n", commands_table(&result.command_results)), String::new());
     for (place, command) in result.command_results.iter().enumerate() {
@@ -147,7 +182,7 @@ fn deliver(content: &str, result: &RunResult, passes_code: bool) -> Delivery {
     let mut checks: Vec<Check> = outputs(&result.command_results).into_iter().collect();
     if !result.artifacts.is_empty() {
         told.push_str(&format!("{}\n", artifacts_table(&result.artifacts)));
-        let (kept, check) = artifacts(&result.artifacts);
+        let (kept, check) = artifacts(&result.artifacts, fetched);
         files.extend(kept);
         checks.extend(check);
     }
@@ -207,38 +242,46 @@ fn artifacts_table(artifacts: &[Artifact]) -> String {
             (None, None, None) => "not returned",
         };
         let cells = [artifact.path.clone(), artifact.size.to_string(), artifact.sha256.clone(), how.to_owned()];
-        table.add_row(cells.map(|cell| cell.chars().filter(|c| !c.is_control()).take(200).collect::<String>()));
+        table.add_row(cells.map(|cell| cell.chars().filter(|c| !c.is_control()).take(MOST_SHOWN).collect::<String>()));
     }
     table.to_string()
 }
 
 /// The files that came with the result, and whether they are what the result says. One that is not, or that would lead out
 /// of the folder, is never written.
-fn artifacts(artifacts: &[Artifact]) -> (Vec<OutFile>, Vec<Check>) {
+fn artifacts(artifacts: &[Artifact], fetched: &Fetched) -> (Vec<OutFile>, Vec<Check>) {
     let (mut files, mut checks, mut good) = (Vec::new(), Vec::new(), 0);
-    for artifact in artifacts {
-        let Some(data) = &artifact.data else { continue };
-        let name: String = artifact.path.chars().filter(|c| !c.is_control()).take(200).collect();
-        let Ok(path) = artifact.path.parse::<RelativePath>() else {
-            checks.push(Check::of(format!("the artifact '{name}' leads out of the folder"), false));
-            continue;
+    for (place, artifact) in artifacts.iter().enumerate() {
+        let name: String = artifact.path.chars().filter(|c| !c.is_control()).take(MOST_SHOWN).collect();
+        let content = match (&artifact.data, fetched.get(&place)) {
+            (Some(data), _) => inline(artifact, data).ok_or_else(|| "it has other bytes than its hash says".to_owned()),
+            (None, Some(fetched)) => fetched.clone().map_err(|problem| problem.to_string()),
+            (None, None) => continue,
         };
-        let content = BASE64_STANDARD.decode(data).ok().filter(|content| {
-            content.len() as u64 == artifact.size
-                && sha256::Hash::hash(content).to_string() == artifact.sha256.to_ascii_lowercase()
+        let file = content.and_then(|content| {
+            let path = artifact.path.parse::<RelativePath>().map_err(|why| why.to_string())?;
+            OutFile::below("artifacts", &path, content).ok_or_else(|| "its name is too long".to_owned())
         });
-        match content.and_then(|content| OutFile::below("artifacts", &path, content)) {
-            Some(file) => {
+        match file {
+            Ok(file) => {
                 files.push(file);
                 good += 1;
             }
-            None => checks.push(Check::of(format!("the artifact '{name}' has other bytes than its hash says"), false)),
+            Err(why) => checks.push(Check::of(format!("the artifact '{name}' is not kept: {why}"), false)),
         }
     }
     if good > 0 {
         checks.push(Check::of(format!("the hashes of {good} artifacts"), true));
     }
     (files, checks)
+}
+
+/// The bytes that stand in the result, when they are those it says.
+fn inline(artifact: &Artifact, data: &str) -> Option<Vec<u8>> {
+    BASE64_STANDARD.decode(data).ok().filter(|content| {
+        content.len() as u64 == artifact.size
+            && sha256::Hash::hash(content).to_string() == artifact.sha256.to_ascii_lowercase()
+    })
 }
 
 /// The code that the job itself ended with, as a process can have it.
@@ -296,7 +339,7 @@ mod tests {
     }
 
     fn delivered(result: &RunResult, passes_code: bool) -> Delivery {
-        deliver(&serde_json::to_string(result).unwrap(), result, passes_code)
+        deliver(&serde_json::to_string(result).unwrap(), result, &Fetched::new(), passes_code)
     }
 
     fn paths(delivery: &Delivery) -> Vec<&str> {
@@ -366,6 +409,22 @@ mod tests {
         let delivery = delivered(&result(vec![command("", 0)], all), false);
         assert!(paths(&delivery).iter().all(|path| !path.starts_with("artifacts")), "{:?}", paths(&delivery));
         assert_eq!(delivery.checks.iter().filter(|check| **check == Check::of(check.what(), false)).count(), 9);
+    }
+
+    #[test]
+    fn what_was_fetched_is_kept_like_what_came_in_the_result() {
+        let elsewhere = |path: &str| Artifact {
+            url: Some("https://example.com/0".into()),
+            data: None,
+            ..artifact(path, b"x")
+        };
+        let result = result(vec![command("", 0)], vec![elsewhere("big"), elsewhere("../up"), elsewhere("gone")]);
+        let fetched: Fetched =
+            [(0, Ok(b"x".to_vec())), (1, Ok(b"x".to_vec())), (2, Err(BlossomError::OtherFile))].into();
+        let delivery = deliver("{}", &result, &fetched, false);
+        assert_eq!(paths(&delivery).last(), Some(&"artifacts/big"));
+        let failed: Vec<&Check> = delivery.checks.iter().filter(|check| check.what().contains("is not kept")).collect();
+        assert_eq!(failed.len(), 2, "{failed:?}");
     }
 
     #[test]

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::delivery::{Delivery, hand_over};
-use super::flow::{self, Bought};
+use super::delivery::{self, Delivery, hand_over};
+use super::flow;
 use super::folder::OutFile;
 use super::options::OrderOptions;
 use super::wanted::Wanted;
+use super::whole::{self, Whole};
 use crate::cli::Globals;
 use crate::job::JobKind;
 
@@ -72,21 +73,19 @@ impl TextArgs {
 }
 
 pub(super) async fn run(args: TextArgs, options: &OrderOptions, globals: &Globals) -> Result<ExitCode> {
-    flow::order(args.wanted()?, options, globals, async |bought, _| {
-        let content = bought.receipt.result.content.clone();
-        hand_over(&bought, &content, &deliver(&bought, &content), options, globals)
+    flow::order(args.wanted()?, options, globals, async |bought, config| {
+        let whole = whole::of(&bought, config).await;
+        hand_over(&bought, &whole, &deliver(&whole), options, globals)
     })
     .await
 }
 
-fn deliver(bought: &Bought, content: &str) -> Delivery {
-    let warning = bought.receipt.result.truncated.as_ref().map_or_else(String::new, |(size, _)| {
-        format!("The provider cut the result: {} of {size} bytes.", content.len())
-    });
+fn deliver(whole: &Whole) -> Delivery {
+    let cut = delivery::cut(whole);
     Delivery {
-        warning,
-        shown: content.to_owned(),
-        files: vec![OutFile::new("result.txt", content)],
+        warning: cut.map_or_else(String::new, |cut| format!("Note: {cut}.")),
+        shown: whole.text.clone(),
+        files: vec![OutFile::new("result.txt", whole.text.as_bytes())],
         ..Delivery::default()
     }
 }

@@ -13,27 +13,27 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bitcoin::hashes::{Hash as _, sha256};
+use serde_json::Value;
 
 pub use error::PatchError;
 pub use plan::{Edits, Found, Tree, plan};
 pub use tree::WorkTree;
 
 use super::checkout::Checkout;
-use super::delivery::{Check, Delivery, hand_over};
-use super::flow::{self, Bought};
+use super::delivery::{self, Check, Delivery, hand_over};
+use super::flow;
 use super::folder::OutFile;
 use super::options::OrderOptions;
 use super::repo::{self, RepoArgs};
 use super::sandbox::whole_seconds;
 use super::screen::put;
 use super::wanted::Wanted;
+use super::whole::{self, Whole};
 use crate::cli::exit::CommandError;
 use crate::cli::prompt::{Ask, Terminal};
 use crate::cli::{Globals, table};
 use crate::job::JobKind;
-
-/// How long a provider works on a patch unless told otherwise.
-const USUAL_TIME: Duration = Duration::from_secs(900);
+use crate::job::patch_gen::{PatchFacts, PatchGenLimits};
 
 pub(super) const EXAMPLES: &str = "\
 Without --repo the repository in this folder is meant: its remote 'origin', at the commit that is checked out, which has to
@@ -98,7 +98,7 @@ impl PatchArgs {
             wanted.param("context", flow::file_or_input(file, "context")?);
         }
         wanted.maybe("time_limit_secs", self.time.map(whole_seconds));
-        wanted.time_limit = Some(self.time.unwrap_or(USUAL_TIME));
+        wanted.time_limit = Some(self.time.unwrap_or(PatchGenLimits::default().time.default));
         Ok(wanted)
     }
 }
@@ -107,35 +107,31 @@ pub(super) async fn run(args: PatchArgs, options: &OrderOptions, globals: &Globa
     // Where there is nothing to apply it to, nothing is bought.
     let here = if args.apply { Some(repo::here()?) } else { repo::here().ok() };
     let wanted = args.wanted(globals)?;
-    flow::order(wanted, options, globals, async |bought, _| {
-        let diff = bought.receipt.result.content.clone();
-        let delivery = deliver(&bought, &diff, here.as_ref());
-        let code = hand_over(&bought, &diff, &delivery, options, globals)?;
+    flow::order(wanted, options, globals, async |bought, config| {
+        let whole = whole::of(&bought, config).await;
+        let delivery = deliver(&bought.receipt.result.receipt.facts, &whole, here.as_ref());
+        let code = hand_over(&bought, &whole, &delivery, options, globals)?;
         if let Some(here) = here.as_ref().filter(|_| args.apply) {
             let mut ask = Terminal::open();
-            apply(&diff, &WorkTree::at(here.root()), args.yes, &mut *ask, globals)?;
+            apply(&whole.text, &WorkTree::at(here.root()), args.yes, &mut *ask, globals)?;
         }
         Ok(code)
     })
     .await
 }
 
-fn deliver(bought: &Bought, diff: &str, here: Option<&Checkout>) -> Delivery {
-    let facts = Facts(&bought.receipt.result.receipt.facts);
-    let mut checks = Vec::new();
-    if let Some((size, _)) = &bought.receipt.result.truncated {
-        checks.push(Check::of(format!("the provider cut the diff: {} of {size} bytes", diff.len()), false));
-    }
-    checks.push(match facts.get("patch_sha256") {
-        Some(hash) => {
-            let holds = sha256::Hash::hash(diff.as_bytes()).to_string() == hash.to_ascii_lowercase();
-            Check::of(if holds { "the hash of the diff" } else { "the diff has another hash" }, holds)
-        }
-        None => Check::open("the hash of the diff, which the provider does not say"),
+fn deliver(facts: &[(String, String)], whole: &Whole, here: Option<&Checkout>) -> Delivery {
+    let diff = whole.text.as_str();
+    let said = PatchFacts::read(facts);
+    let mut checks: Vec<Check> = delivery::cut(whole).map(|cut| Check::of(cut, false)).into_iter().collect();
+    let hash = sha256::Hash::hash(diff.as_bytes()).to_string();
+    checks.push(match said.patch_sha256.to_ascii_lowercase() {
+        told if told == hash => Check::of("the hash of the diff", true),
+        told if told.is_empty() => Check::open("the hash of the diff, which the provider does not say"),
+        _ => Check::of("the diff has another hash", false),
     });
     let mut told = String::new();
-    let commit = facts.get("commit").unwrap_or_default();
-    match here.and_then(|here| here.tree_of(commit)) {
+    match here.and_then(|here| here.tree_of(&said.commit)) {
         None => checks.push(Check::open("whether it applies: this repository has not the commit it was made for")),
         Some(tree) => match plan(diff, &tree) {
             Ok(edits) => {
@@ -147,33 +143,23 @@ fn deliver(bought: &Bought, diff: &str, here: Option<&Checkout>) -> Delivery {
             }
         },
     }
-    told.push_str(&facts.in_words());
-    let facts_json = serde_json::Value::Object(
-        facts.0.iter().map(|(key, value)| (key.clone(), serde_json::Value::String(value.clone()))).collect(),
-    );
+    match said.test_exit_code {
+        Some(code) => {
+            told.push_str(&format!("By the provider's word the test command exited with {code} after the patch.\n"));
+        }
+        None if said.applies_cleanly => {
+            told.push_str("By the provider's word the patch was applied to a fresh checkout.\n");
+        }
+        None => {}
+    }
+    let facts = facts.iter().map(|(key, value)| (key.clone(), Value::String(value.clone()))).collect();
+    let facts = format!("{:#}\n", Value::Object(facts));
     Delivery {
         told,
         shown: diff.to_owned(),
-        files: vec![OutFile::new("patch.diff", diff), OutFile::new("result.json", format!("{facts_json:#}\n"))],
+        files: vec![OutFile::new("patch.diff", diff), OutFile::new("result.json", facts)],
         checks,
         ..Delivery::default()
-    }
-}
-
-/// What the provider says of the patch.
-struct Facts<'a>(&'a [(String, String)]);
-
-impl Facts<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
-    }
-
-    fn in_words(&self) -> String {
-        match (self.get("test_exit_code"), self.get("applies_cleanly")) {
-            (Some(code), _) => format!("By the provider's word the test command exited with {code} after the patch.\n"),
-            (None, Some("true")) => "By the provider's word the patch was applied to a fresh checkout.\n".into(),
-            _ => String::new(),
-        }
     }
 }
 
