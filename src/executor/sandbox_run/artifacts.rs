@@ -51,7 +51,7 @@ pub(super) async fn collect(
             Ok(None) => "there is no such file or folder".to_owned(),
             Err(SandboxError::Archive(error)) => not_taken(&error, limits),
             Err(SandboxError::Gone(_)) => "it went with the run's time or memory".to_owned(),
-            Err(error) => return Err(told(&error)),
+            Err(error) => return Err(told(&error).into()),
         };
         collected.missing.push(MissingArtifact { path: path.to_string(), why });
     }

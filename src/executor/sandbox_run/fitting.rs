@@ -16,7 +16,7 @@ use crate::sandbox::{Ended, Output};
 pub(super) const MOST_KEPT: usize = 16 * 1024;
 
 /// Bytes kept of each text at least.
-const LEAST_KEPT: usize = 64;
+const LEAST_KEPT: usize = 16;
 
 /// Bytes of a command that are repeated in its result.
 const MOST_OF_A_COMMAND: usize = 1_024;
@@ -101,10 +101,7 @@ fn written(report: &Report, keep: usize) -> RunResult {
             disk_writes_bytes: report.usage.disk_writes_bytes,
             network_bytes: report.usage.network_bytes,
         },
-        env: RunEnvironment {
-            image_digest: report.image_digest.clone(),
-            runtime: report.runtime.word().to_owned(),
-        },
+        env: RunEnvironment { image_digest: report.image_digest.clone(), runtime: report.runtime.word().to_owned() },
     }
 }
 
@@ -217,8 +214,8 @@ mod tests {
     fn contents_go_before_the_list_and_the_list_says_that_it_ends() {
         let read_data = read(&fitted(&report(1, "", 3, 4_000), 9_000));
         let kept: Vec<bool> = read_data.artifacts.iter().map(|file| file.data.is_some()).collect();
-        assert_eq!(kept, [true, false, false]);
-        assert_eq!(read_data.artifacts[1].why.as_deref(), Some(NO_ROOM));
+        assert_eq!(kept, [true, true, false]);
+        assert_eq!(read_data.artifacts[2].why.as_deref(), Some(NO_ROOM));
         let listed = read(&fitted(&report(1, "", 300, 0), 9_000));
         assert!(listed.artifacts.len() > 20 && listed.artifacts.len() < 300);
         let next = format!("out/file-{}", listed.artifacts.len());
@@ -228,7 +225,8 @@ mod tests {
 
     #[test]
     fn what_the_sandbox_left_out_is_counted_too() {
-        let output = Output { text: format!("{}\n…\n{}", "a".repeat(50), "b".repeat(50)), bytes: 9_000, ..Output::default() };
+        let output =
+            Output { text: format!("{}\n…\n{}", "a".repeat(50), "b".repeat(50)), bytes: 9_000, ..Output::default() };
         let short = ends_of(&output, 20);
         assert_eq!(short, "aaaaaaaaaa\n[… 8980 bytes are left out here …]\nbbbbbbbbbb");
         assert_eq!(ends_of(&output, 200), output.text);

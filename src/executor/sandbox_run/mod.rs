@@ -26,9 +26,7 @@ use crate::blossom::Blossom;
 use crate::inference::TextSink;
 use crate::job::sandbox_run::{SandboxRun, SandboxRunLimits};
 use crate::job::text::excerpt;
-use crate::job::{
-    Code, Compute, CustomerId, Estimate, Failure, JobId, JobRequest, Outcome, Rates, Refusal, Usage,
-};
+use crate::job::{Code, Compute, CustomerId, Estimate, Failure, JobId, JobRequest, Outcome, Rates, Refusal, Usage};
 use crate::money::Msat;
 use crate::repository::{CommitId, Repositories, RepositoryError};
 use crate::sandbox::{Image, Runtime, Sandbox, SandboxError};
@@ -90,7 +88,7 @@ impl SandboxRunExecutor {
     }
 
     async fn image(&self, wanted: Option<&str>) -> Result<Image, Refusal> {
-        let images = self.sandbox.images(self.runtime).await.map_err(|error| Refusal::from(told(&error)))?;
+        let images = self.sandbox.images(self.runtime).await.map_err(|error| told(&error))?;
         let found = match wanted {
             None => images.first(),
             Some(wanted) => images.iter().find(|image| image.name == wanted),
@@ -112,7 +110,7 @@ impl SandboxRunExecutor {
             ));
         };
         let found = repositories.resolve(&asked.url, asked.reference.as_deref()).await;
-        found.map(Some).map_err(|error| Refusal::from(not_fetched(&error)))
+        found.map(Some).map_err(|error| not_fetched(&error))
     }
 }
 
@@ -189,47 +187,51 @@ fn unknown_image<'a>(wanted: &str, offered: impl Iterator<Item = &'a str>) -> Re
 }
 
 /// What a customer may know of the sandbox's trouble; the operator reads the rest in the log.
-fn told(error: &SandboxError) -> Failure {
+fn told(error: &SandboxError) -> Refusal {
     match error {
-        SandboxError::UnknownImage { wanted, offered } => {
-            unknown_image(wanted, offered.iter().map(String::as_str)).into()
-        }
-        SandboxError::Archive(_) => {
-            Failure::new(Code::BadRequest, "the files can't go into the workspace; ask for more max_disk_mb or take fewer")
-        }
+        SandboxError::UnknownImage { wanted, offered } => unknown_image(wanted, offered.iter().map(String::as_str)),
+        SandboxError::Archive(_) => Refusal::new(
+            Code::BadRequest,
+            "the files can't go into the workspace; ask for more max_disk_mb or take fewer",
+        ),
         SandboxError::WorkspaceFull { limit_mib } => does_not_fit(*limit_mib),
         SandboxError::Cancelled => cancelled(),
         SandboxError::NoRuntime(_) | SandboxError::Engine(_) | SandboxError::Gone(_) => {
             tracing::warn!(%error, "The sandbox failed");
-            Failure::backend("the sandbox failed; please try again")
+            Refusal::new(Code::Backend, "the sandbox failed; please try again")
         }
     }
 }
 
-fn not_fetched(error: &RepositoryError) -> Failure {
+fn not_fetched(error: &RepositoryError) -> Refusal {
     match error {
         RepositoryError::Cancelled => cancelled(),
         RepositoryError::Disk(_) => {
             tracing::error!(%error, "A repository can't be kept");
-            Failure::backend("the provider could not keep the repository; please try again later")
+            Refusal::new(Code::Backend, "the provider could not keep the repository; please try again later")
         }
         RepositoryError::Unreachable | RepositoryError::Timeout { .. } => {
-            Failure::new(Code::BadRequest, format!("input repo: {error}; try again or name another address"))
+            Refusal::new(Code::BadRequest, format!("input repo: {error}; try again or name another address"))
         }
         RepositoryError::NoSuchRef => {
-            Failure::new(Code::BadRequest, format!("param git_ref: {error}; name another or leave it out"))
+            Refusal::new(Code::BadRequest, format!("param git_ref: {error}; name another or leave it out"))
         }
-        _ => Failure::new(Code::BadRequest, format!("input repo: {error}")),
+        RepositoryError::CommitRefused | RepositoryError::Shortened => {
+            Refusal::new(Code::BadRequest, format!("param git_ref: {error}"))
+        }
+        _ => Refusal::new(Code::BadRequest, format!("input repo: {error}")),
     }
 }
 
-fn does_not_fit(limit_mib: u32) -> Failure {
-    Failure::new(
+fn does_not_fit(limit_mib: u32) -> Refusal {
+    Refusal::new(
         Code::BadRequest,
-        format!("param max_disk_mb: the repository does not fit into {limit_mib} MiB; ask for more or take a smaller one"),
+        format!(
+            "param max_disk_mb: the repository does not fit into {limit_mib} MiB; ask for more or take a smaller one"
+        ),
     )
 }
 
-fn cancelled() -> Failure {
-    Failure::new(Code::Cancelled, "the job was cancelled")
+fn cancelled() -> Refusal {
+    Refusal::new(Code::Cancelled, "the job was cancelled")
 }

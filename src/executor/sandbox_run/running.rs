@@ -67,15 +67,14 @@ impl SandboxRunExecutor {
         );
         let done = tokio::select! {
             done = at_work => done.unwrap_or_else(|_| Err(Failure::backend("the sandbox does not answer; please try again"))),
-            () = cancel.cancelled() => Err(cancelled()),
+            () = cancel.cancelled() => Err(cancelled().into()),
         };
         let wall = opened.elapsed().min(work.time);
         let (image_digest, runtime) = (cell.image().digest.clone(), cell.runtime());
         cell.close().await;
         drop(cell);
         let Done { ran, collected, usage } = done?;
-        let mut report =
-            Report { ran, artifacts: Vec::new(), missing: Vec::new(), usage, image_digest, runtime };
+        let mut report = Report { ran, artifacts: Vec::new(), missing: Vec::new(), usage, image_digest, runtime };
         if let Some(failure) = unmet(work, &report) {
             self.failures.note(work.customer, Instant::now());
             return Err(failure);
@@ -84,7 +83,7 @@ impl SandboxRunExecutor {
         let delivering = collected.deliver(files, work.private);
         (report.artifacts, report.missing) = tokio::select! {
             delivered = delivering => delivered?,
-            () = cancel.cancelled() => return Err(cancelled()),
+            () = cancel.cancelled() => return Err(cancelled().into()),
         };
         Ok(self.outcome(work, &report, wall))
     }
@@ -117,7 +116,11 @@ impl SandboxRunExecutor {
         let mut ran: Vec<(String, Ran)> = Vec::new();
         for shell in &work.asked.commands {
             let left = work.time.saturating_sub(opened.elapsed());
-            let one = if left.is_zero() { never_begun(Ended::TimedOut) } else { run(cell, work, shell, left, cancel).await? };
+            let one = if left.is_zero() {
+                never_begun(Ended::TimedOut)
+            } else {
+                run(cell, work, shell, left, cancel).await?
+            };
             let goes_on = one.ended == Ended::Exited && one.exit_code == 0;
             ran.push((shell.clone(), one));
             if !goes_on {
@@ -171,12 +174,13 @@ fn packed(snapshot: &Snapshot, disk_mib: u32) -> Result<Archive, Failure> {
     let limits = ArchiveLimits { bytes: u64::from(disk_mib) * MIB, entries: snapshot.entries().len() as u64 };
     // Known without reading any of it.
     if snapshot.entries().iter().map(|entry| entry.size).fold(0, u64::saturating_add) > limits.bytes {
-        return Err(does_not_fit(disk_mib));
+        return Err(does_not_fit(disk_mib).into());
     }
-    snapshot.archive(limits).map_err(|error| match error {
+    let packed = snapshot.archive(limits).map_err(|error| match error {
         RepositoryError::TooLarge { .. } => does_not_fit(disk_mib),
         other => not_fetched(&other),
-    })
+    })?;
+    Ok(packed)
 }
 
 async fn run(
@@ -197,7 +201,7 @@ async fn run(
         Ok(ran) => Ok(ran),
         // What an earlier command left running used it up.
         Err(SandboxError::Gone(ended)) if ended != Ended::Exited => Ok(never_begun(ended)),
-        Err(error) => Err(told(&error)),
+        Err(error) => Err(told(&error).into()),
     }
 }
 
