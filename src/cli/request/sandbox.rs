@@ -413,11 +413,8 @@ mod tests {
 
     #[test]
     fn what_was_fetched_is_kept_like_what_came_in_the_result() {
-        let elsewhere = |path: &str| Artifact {
-            url: Some("https://example.com/0".into()),
-            data: None,
-            ..artifact(path, b"x")
-        };
+        let elsewhere =
+            |path: &str| Artifact { url: Some("https://example.com/0".into()), data: None, ..artifact(path, b"x") };
         let result = result(vec![command("", 0)], vec![elsewhere("big"), elsewhere("../up"), elsewhere("gone")]);
         let fetched: Fetched =
             [(0, Ok(b"x".to_vec())), (1, Ok(b"x".to_vec())), (2, Err(BlossomError::OtherFile))].into();
