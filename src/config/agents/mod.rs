@@ -204,11 +204,13 @@ pub struct ExternalSettings {
 /// How an endpoint is shown its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KeyHeader {
-    /// `Authorization: Bearer`.
+    /// As that endpoint usually wants it.
     #[default]
+    Usual,
+    /// `Authorization: Bearer`.
     Bearer,
     /// `x-api-key`.
-    ApiKey,
+    XApiKey,
 }
 
 /// `[code_review]`

@@ -177,8 +177,8 @@ section! {
         endpoint: String = String::new(),
         /// Reference to the key the endpoint wants.
         key: String = String::new(),
-        /// bearer, x-api-key.
-        key_header: String = "bearer".into(),
+        /// auto, bearer, x-api-key.
+        key_header: String = "auto".into(),
         /// The model it may use; empty for any.
         model: String = String::new(),
         /// Parameters of that model; 0 for unknown.

@@ -272,7 +272,7 @@ fn external(values: &mut Values<'_>, raw: &RawAgent) -> Option<ExternalSettings>
             ),
         }
     }
-    let words = [("bearer", KeyHeader::Bearer), ("x-api-key", KeyHeader::ApiKey)];
+    let words = [("auto", KeyHeader::Usual), ("bearer", KeyHeader::Bearer), ("x-api-key", KeyHeader::XApiKey)];
     let key_header = values.word("patch_gen.agent.key_header", &raw.key_header, &words);
     let parameters = (raw.parameters > 0).then_some(raw.parameters);
     let command = command?;

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use jiff::{SignedDuration, Timestamp};
-use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
 use super::offers::Sold;
@@ -15,7 +14,7 @@ use crate::agent::external::{ExternalAgent, ExternalAgentSettings};
 use crate::agent::model_worker::ModelWorker;
 use crate::agent::transcripts::Transcripts;
 use crate::blossom::{Blossom, BlossomConfig};
-use crate::config::{AgentSettings, Config, ExternalSettings, Paths};
+use crate::config::{AgentSettings, Config, ExternalSettings, KeyHeader, Paths};
 use crate::daemon::service::Background;
 use crate::executor::code_review::CodeReviewExecutor;
 use crate::executor::patch_gen::PatchGenExecutor;
@@ -282,8 +281,20 @@ fn review_limits(agents: &AgentSettings) -> CodeReviewLimits {
 
 fn external_agent(settings: &ExternalSettings) -> Result<ExternalAgent> {
     let key = settings.key.as_ref().map(|key| key.reveal("patch_gen.agent.key")).transpose()?;
-    let _ = key.as_ref().map(ExposeSecret::expose_secret);
-    todo!()
+    let usual = ExternalAgentSettings::new(settings.command.clone(), settings.endpoint.clone());
+    let agent = ExternalAgentSettings {
+        key,
+        key_header: match settings.key_header {
+            KeyHeader::Usual => usual.key_header,
+            KeyHeader::Bearer => external::KeyHeader::Bearer,
+            KeyHeader::XApiKey => external::KeyHeader::XApiKey,
+        },
+        model: settings.model.clone(),
+        parameters: settings.parameters,
+        env: settings.env.clone(),
+        ..usual
+    };
+    ExternalAgent::new(agent).context("patch_gen.agent")
 }
 
 async fn prune(transcripts: Transcripts, keep: Duration, shutdown: CancellationToken) {
