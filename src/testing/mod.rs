@@ -2,6 +2,7 @@
 
 pub mod blossom_server;
 pub mod embedding_contract;
+pub mod engine;
 pub mod faulty_server;
 pub mod gate;
 pub mod git_server;

@@ -88,6 +88,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "metrics",
             "archive",
             "fetch",
+            "sandbox",
             "repository",
             "sandbox",
             "blossom",
