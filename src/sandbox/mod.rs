@@ -16,8 +16,12 @@ use tokio_util::sync::CancellationToken;
 use crate::archive::{Archive, ArchiveError, ArchiveLimits};
 use crate::job::RelativePath;
 
+#[cfg(test)]
+mod attacks;
 pub mod docker;
 mod hosts;
+#[cfg(test)]
+mod hosts_tests;
 pub mod images;
 mod probe;
 pub mod settings;
