@@ -18,6 +18,7 @@ mod doctor_cli;
 mod encrypted;
 #[cfg(feature = "mistralrs")]
 mod engines;
+mod files;
 mod fixtures;
 mod identity_cli;
 mod inputs;

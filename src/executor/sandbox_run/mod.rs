@@ -195,6 +195,9 @@ fn told(error: &SandboxError) -> Refusal {
             "the files can't go into the workspace; ask for more max_disk_mb or take fewer",
         ),
         SandboxError::WorkspaceFull { limit_mib } => does_not_fit(*limit_mib),
+        SandboxError::TooBig { .. } => Refusal::bad_request(
+            "param max_memory_mb: with max_disk_mb it is more than any machine here has; ask for less of both",
+        ),
         SandboxError::Cancelled => cancelled(),
         SandboxError::NoRuntime(_) | SandboxError::Engine(_) | SandboxError::Gone(_) => {
             tracing::warn!(%error, "The sandbox failed");
