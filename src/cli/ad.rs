@@ -101,9 +101,9 @@ fn show(globals: &Globals, config: &Config) -> Result<ExitCode> {
 }
 
 async fn publish(globals: &Globals, config: &Config) -> Result<ExitCode> {
-    if !config.text.enabled {
-        return Err(CommandError::usage("there is nothing to advertise: text.enabled is false")
-            .help("set it to true; to take back an ad that is out there: coinop ad withdraw")
+    if !config.sells() {
+        return Err(CommandError::usage("there is nothing to advertise: nothing is sold")
+            .help("set text.enabled or that of another kind to true; to take back an ad that is out there: coinop ad withdraw")
             .into());
     }
     let identity = globals.open_identity(config)?;
@@ -119,6 +119,7 @@ async fn withdraw(globals: &Globals, paths: &Paths, mut config: Config) -> Resul
     }
     // What is no longer sold may still be advertised.
     config.text.enabled = true;
+    config.agents.advertise_all();
     let pool = connect(&config, &identity).await?;
     let reports = advertiser(&config, &identity, pool.clone()).withdraw().await;
     finish(globals, &config, &pool, reports?).await
@@ -132,7 +133,7 @@ async fn connect(config: &Config, identity: &Identity) -> Result<Arc<RelayPool>>
 }
 
 fn advertiser(config: &Config, identity: &Identity, publisher: Arc<dyn Publisher>) -> Advertiser {
-    let plan = wiring::ad_plan(config, &wiring::configured_models(&config.inference), config.text.terms);
+    let plan = wiring::configured_ads(config);
     Advertiser {
         codec: Codec::new(identity.signer.clone(), wiring::read_limits(config)),
         publisher,

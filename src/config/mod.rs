@@ -7,6 +7,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
+pub mod agents;
 pub mod error;
 pub mod inference;
 pub mod paths;
@@ -18,6 +19,10 @@ pub mod template;
 mod values;
 mod wallet;
 
+pub use agents::{
+    AgentSettings, CodeReviewSettings, ExternalSettings, FileSettings, HostAddress, HostSettings, HostTls,
+    ImageSettings, PatchGenSettings, RepoIndexSettings, RepositorySettings, Sale, SandboxRunSettings, SandboxSettings,
+};
 pub use error::{ConfigError, Problem};
 pub use inference::{
     BackendSettings, EndpointSettings, InferenceSettings, JsonAnswers, LlamaCppSettings, MistralRsSettings,

@@ -5,6 +5,11 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::job::text::BYTES_PER_TOKEN;
 
+pub use super::agents::raw::{
+    RawAgent, RawCodeReview, RawFiles, RawHost, RawImage, RawPatchGen, RawRepoIndex, RawRepositories, RawSandbox,
+    RawSandboxRun,
+};
+
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)* }) => {
         $(#[$doc])*
@@ -20,6 +25,8 @@ macro_rules! section {
     };
 }
 
+pub(super) use section;
+
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -34,6 +41,20 @@ pub struct RawConfig {
     pub text: RawText,
     /// `[inference]`
     pub inference: RawInference,
+    /// `[sandbox_run]`
+    pub sandbox_run: RawSandboxRun,
+    /// `[repo_index]`
+    pub repo_index: RawRepoIndex,
+    /// `[patch_gen]`
+    pub patch_gen: RawPatchGen,
+    /// `[code_review]`
+    pub code_review: RawCodeReview,
+    /// `[sandbox]`
+    pub sandbox: RawSandbox,
+    /// `[repositories]`
+    pub repositories: RawRepositories,
+    /// `[files]`
+    pub files: RawFiles,
     /// `[wallet]`
     pub wallet: RawWallet,
     /// `[zaps]`

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+use super::agents::agents;
 use super::error::{ConfigError, Problem};
 use super::inference::{fits_text, inference};
 use super::paths::Paths;
@@ -55,6 +56,7 @@ impl Config {
             profile,
             inference: inference(values_mut, &raw.inference, &text),
             text,
+            agents: agents(values_mut, raw),
             wallet: wallet(values_mut, &raw.wallet),
             network: network(values_mut, &raw.wallet.network),
             zaps: ZapSettings { accept: raw.zaps.accept },
@@ -69,6 +71,7 @@ impl Config {
             requester: requester(values_mut, &raw.requester),
         };
         together(values_mut, &config);
+        super::agents::together(values_mut, &config.agents, &config.wallet);
         fits_text(values_mut, &raw.inference, &config);
         if values.problems.is_empty() {
             Ok(config)
@@ -81,15 +84,17 @@ impl Config {
     /// variables are looked at. What is missing is named with its cure; nothing is missing when the list is empty.
     pub fn missing_to_serve(&self) -> Vec<Problem> {
         let mut missing = Values::new(std::path::Path::new(""));
-        if !self.text.enabled {
-            missing.problem("text.enabled", "nothing is sold", "set it to true");
+        if !self.sells() {
+            missing.problem("text.enabled", "nothing is sold", "set it to true, or that of another kind of job");
         }
-        self.inference.missing_to_serve(&mut missing);
+        if self.asks_a_model() {
+            self.inference.missing_to_serve(&mut missing);
+        }
         match &self.wallet {
-            WalletSettings::None if self.text.asks_for_money() => missing.problem(
+            WalletSettings::None if self.asks_for_money() => missing.problem(
                 "wallet.backend",
                 "work is sold, and there is no wallet to be paid with",
-                "set it to \"nwc\" with wallet.nwc.connection, or text.terms to \"free\"",
+                "set it to \"nwc\" with wallet.nwc.connection, or the terms of what is sold (text.terms) to \"free\"",
             ),
             wallet => {
                 // Not an error of the configuration: another build reads the same file.

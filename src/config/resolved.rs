@@ -9,6 +9,7 @@ use bitcoin::Network;
 use bitcoin::secp256k1::PublicKey;
 use url::Url;
 
+use super::agents::{AgentSettings, Sale};
 use super::inference::InferenceSettings;
 use super::secret::SecretRef;
 use crate::identity::{Account, Keystore};
@@ -29,6 +30,8 @@ pub struct Config {
     pub text: TextSettings,
     /// What does the work.
     pub inference: InferenceSettings,
+    /// Sandboxes, and what is done in them.
+    pub agents: AgentSettings,
     /// Where the money comes in.
     pub wallet: WalletSettings,
     /// The Lightning network invoices are of.
@@ -53,6 +56,23 @@ pub struct Config {
     pub log: LogSettings,
     /// The buyer's side.
     pub requester: RequesterSettings,
+}
+
+impl Config {
+    /// Whether anything is sold.
+    pub fn sells(&self) -> bool {
+        self.text.enabled || self.agents.any()
+    }
+
+    /// Whether anybody may be asked to pay.
+    pub fn asks_for_money(&self) -> bool {
+        self.text.asks_for_money() || self.agents.sales().iter().any(|(_, _, sale)| sale.asks_for_money())
+    }
+
+    /// Whether anything that is sold asks a model.
+    pub fn asks_a_model(&self) -> bool {
+        self.text.enabled || self.agents.asks_a_model()
+    }
 }
 
 /// `[identity]`
@@ -114,6 +134,17 @@ pub struct TextSettings {
 }
 
 impl TextSettings {
+    /// How it is sold.
+    pub fn sale(&self) -> Sale {
+        Sale {
+            enabled: self.enabled,
+            terms: self.terms,
+            rates: self.rates,
+            free_per_day: self.free_per_day,
+            time_limit: self.time_limit,
+        }
+    }
+
     /// Whether anybody may be asked to pay.
     pub fn asks_for_money(&self) -> bool {
         self.enabled && self.terms != Terms::Free && !self.rates.is_free()

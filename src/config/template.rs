@@ -75,7 +75,7 @@ impl Template {
 
 #[cfg(test)]
 mod tests {
-    use super::super::raw::{RawConfig, RawModel};
+    use super::super::raw::{RawConfig, RawHost, RawImage, RawModel};
     use super::*;
 
     /// `section.key` of every key in a TOML table.
@@ -109,6 +109,8 @@ mod tests {
         let lists = [
             ("inference.endpoints", toml::Table::try_from(RawEndpoint::default()).unwrap()),
             ("inference.models", toml::Table::try_from(RawModel::default()).unwrap()),
+            ("sandbox.hosts", toml::Table::try_from(RawHost::default()).unwrap()),
+            ("sandbox.images", toml::Table::try_from(RawImage::default()).unwrap()),
         ];
         let listed = lists.iter().flat_map(|(list, keys)| keys.keys().map(move |key| format!("{list}.{key}")));
         for field in fields_of(TEMPLATE).into_iter().chain(listed) {
@@ -118,14 +120,20 @@ mod tests {
 
     #[test]
     fn the_examples_in_the_template_can_be_used() {
-        let examples = TEMPLATE.lines().skip_while(|line| !line.contains("[[inference.endpoints]]"));
-        let examples = examples.take_while(|line| !line.starts_with('[')).filter_map(|line| line.strip_prefix("# "));
-        let text: String = examples
-            .filter(|line| line.contains('=') || line.starts_with("[["))
-            .map(|line| line.to_owned() + "\n")
-            .collect();
-        let parsed: RawConfig = toml::from_str(&text).unwrap();
-        assert_eq!((parsed.inference.endpoints.len(), parsed.inference.models.len()), (1, 1), "{text}");
+        let examples_from = |first: &str| -> RawConfig {
+            let examples = TEMPLATE.lines().skip_while(|line| !line.contains(first));
+            let examples =
+                examples.take_while(|line| !line.starts_with('[')).filter_map(|line| line.strip_prefix("# "));
+            let text: String = examples
+                .filter(|line| line.contains('=') || line.starts_with("[["))
+                .map(|line| line.to_owned() + "\n")
+                .collect();
+            toml::from_str(&text).unwrap()
+        };
+        let parsed = examples_from("[[sandbox.hosts]]");
+        assert_eq!((parsed.sandbox.hosts[0].slots, parsed.sandbox.images[0].name.as_str()), (8, "default"));
+        let parsed = examples_from("[[inference.endpoints]]");
+        assert_eq!((parsed.inference.endpoints.len(), parsed.inference.models.len()), (1, 1));
         assert_eq!(parsed.inference.endpoints[0].slots, 16);
     }
 

@@ -16,6 +16,17 @@ use tokio_util::sync::CancellationToken;
 use crate::archive::{Archive, ArchiveError, ArchiveLimits};
 use crate::job::RelativePath;
 
+pub mod docker;
+mod hosts;
+pub mod images;
+mod probe;
+pub mod settings;
+mod slots;
+
+pub use hosts::{HostReport, Hosts};
+pub use probe::Proof;
+pub use settings::{AddressError, HostAddress, HostSettings, ImageSettings, SandboxSettings, TlsFiles};
+
 /// What stands between a cell and the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -205,6 +216,12 @@ pub enum SandboxError {
     /// The cell is gone: its time was over, or what ran in it ended it.
     #[error("the cell has ended: {0:?}")]
     Gone(Ended),
+    /// No engine has that much memory.
+    #[error("no engine has {memory_mib} MiB of memory for a cell")]
+    TooBig {
+        /// What it would take with its workspace, in MiB.
+        memory_mib: u64,
+    },
     /// Stopped as asked.
     #[error("cancelled")]
     Cancelled,

@@ -60,7 +60,7 @@ pub(super) fn price(text: &TextSettings, models: &[ModelSettings]) -> Finding {
 pub(super) async fn wallet(config: &Config, identity: Option<&Identity>, paths: &Paths) -> Vec<Finding> {
     let check = "wallet";
     if config.wallet == WalletSettings::None {
-        let why = if config.text.asks_for_money() { "none is configured" } else { "none, and none is needed" };
+        let why = if config.asks_for_money() { "none is configured" } else { "none, and none is needed" };
         return vec![Finding::skipped(check, why)];
     }
     let Some(identity) = identity else {
@@ -93,12 +93,12 @@ async fn look_at(config: &Config, wallet: &dyn Wallet, began: Instant) -> Vec<Fi
     } else {
         Finding::ok(check, connected)
     }];
-    found.push(match wiring::check_terms(&config.text, Some(wallet)) {
-        Ok(()) => Finding::ok("wallet.terms", format!("the wallet can do the terms {}", config.text.terms)),
+    found.push(match wiring::check_terms(&wiring::sold(config), Some(wallet)) {
+        Ok(()) => Finding::ok("wallet.terms", "the wallet can do the terms of what is sold"),
         Err(error) => Finding::failed(
             "wallet.terms",
             format!("{error:#}"),
-            "set text.terms to \"prepay\" or \"postpay\", or use a wallet with hold invoices",
+            "set the terms to \"prepay\" or \"postpay\", or use a wallet with hold invoices",
         ),
     });
     found.push(invoice(wallet).await);
@@ -181,6 +181,7 @@ async fn invoice(wallet: &dyn Wallet) -> Finding {
 mod tests {
     use super::super::Verdict;
     use super::*;
+    use crate::job::JobKind;
     use crate::wallet::fake::{FakeNetwork, FakeWallet, FakeWalletOptions};
 
     fn text(terms: Terms, base: Msat) -> TextSettings {
@@ -235,7 +236,9 @@ mod tests {
     async fn terms_the_wallet_cannot_do_are_found_before_a_customer_finds_them() {
         let options = FakeWalletOptions { hold_invoices: false, ..FakeWalletOptions::default() };
         let plain = FakeWallet::open(&FakeNetwork::in_memory(), &[7; 32], options).unwrap();
-        assert!(wiring::check_terms(&text(Terms::Hold, Msat::sat(2)), Some(&plain)).is_err());
-        assert!(wiring::check_terms(&text(Terms::Hold, Msat::sat(2)), Some(&wallet())).is_ok());
+        let sale = text(Terms::Hold, Msat::sat(2)).sale();
+        let sold = [wiring::offers::Sold { kind: JobKind::TextGeneration, section: "text", sale }];
+        assert!(wiring::check_terms(&sold, Some(&plain)).is_err());
+        assert!(wiring::check_terms(&sold, Some(&wallet())).is_ok());
     }
 }

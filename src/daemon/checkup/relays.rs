@@ -99,7 +99,7 @@ fn clock(probe: &Probe, max_skew: Duration) -> Finding {
 /// Whether customers find our ad, and whether it says what the configuration says.
 pub(super) async fn ad(config: &Config, signer: &Signer, patience: Duration) -> Finding {
     let check = "ad";
-    let planned = wiring::ad_plan(config, &wiring::configured_models(&config.inference), config.text.terms).ads;
+    let planned = wiring::configured_ads(config).ads;
     let Some(planned) = planned.first() else { return Finding::skipped(check, "nothing is sold (text.enabled)") };
     let mut pool = wiring::pool(config);
     pool.connect_timeout = patience;

@@ -14,23 +14,20 @@ use tokio::net::TcpListener;
 use url::Url;
 
 use crate::config::{
-    ClnSettings, Config, EndpointSettings, InferenceSettings, LdkSettings, Limits, LndSettings, Paths, TextSettings,
-    WalletSettings,
+    ClnSettings, Config, EndpointSettings, InferenceSettings, LdkSettings, Limits, LndSettings, Paths, WalletSettings,
 };
-use crate::daemon::service::{AdPlan, Plan, REFUNDS_EVERY, RefundPlan};
+use crate::daemon::service::{Plan, REFUNDS_EVERY, RefundPlan};
 use crate::executor::Router;
 use crate::executor::inference::TextExecutor;
 use crate::fetch::{FetchLimits, Fetcher};
 use crate::identity::Identity;
 use crate::inference::ModelInfo;
-use crate::job::admission::Rules;
+use crate::job::JobKind;
 use crate::job::text::TextLimits;
-use crate::job::{JobKind, Terms};
 use crate::lnurl::LnurlClient;
 use crate::money::Msat;
-use crate::nip90::handler_info::{Ad, AdParam, AdPrice, Profile};
 use crate::nip90::{Codec, ReadLimits};
-use crate::provider::{AutomaticRefunds, Clock, HoldKey, Offer, Settings, ZapAddress};
+use crate::provider::{AutomaticRefunds, Clock, HoldKey, ZapAddress};
 use crate::relays::{DEFAULT_LOOKUP_PATIENCE, IntakeLimits, PoolConfig, Rate, RelayInputs};
 use crate::wallet::Wallet;
 use crate::wallet::cln::ClnWallet;
@@ -43,9 +40,11 @@ use crate::wallet::phoenixd::PhoenixdWallet;
 
 pub mod found;
 pub mod inference;
+pub mod offers;
 pub mod wallets;
 
 use self::inference::{OpenInference, model_terms};
+pub use self::offers::{Choices, ad_plan, check_terms, configured_ads, sold, terms_in_force};
 
 /// The file play money is kept in, in the data folder.
 pub const PLAY_MONEY_FILE: &str = "play-money.journal";
@@ -262,15 +261,11 @@ pub async fn plan(
 ) -> Result<Plan> {
     let models = opened.models().await?;
     let OpenInference { backend, metrics, background, .. } = opened;
-    check_terms(&config.text, wallet.as_deref())?;
-    let settings = settings(config);
-    let terms = settings.offers.get(&JobKind::TextGeneration).map(|offer| offer.terms_with(wallet.as_deref()));
-    let terms = terms.unwrap_or(config.text.terms);
-    if terms != config.text.terms && config.text.asks_for_money() {
-        tracing::warn!(
-            "The wallet can't hold a payment for as long as a job may take (text.time_limit): it is sold on {terms} terms"
-        );
-    }
+    let sold = sold(config);
+    check_terms(&sold, wallet.as_deref())?;
+    let terms = terms_in_force(&sold, wallet.as_deref());
+    let settings = offers::settings(config, &sold);
+    let choices = Choices { models, images: Vec::new() };
     let read_limits = read_limits(config);
     let codec = Codec::new(identity.signer.clone(), read_limits);
     let us = identity.signer.provider_id();
@@ -317,7 +312,7 @@ pub async fn plan(
         zaps: zap_address(config)?,
         refunds: Some(refunds(config)),
         router: Box::new(router),
-        ad: config.ad.enabled.then(|| ad_plan(config, &models, terms)),
+        ad: config.ad.enabled.then(|| ad_plan(config, &sold, &choices, &terms)),
         clock: Clock::system(),
         witness: Arc::new(()),
         metrics,
@@ -353,21 +348,6 @@ fn refunds(config: &Config) -> RefundPlan {
     RefundPlan { lnurl: lnurl(config), max_fee_percent: config.refund.max_fee_percent, automatic, every: REFUNDS_EVERY }
 }
 
-/// The terms need a wallet that can do them.
-///
-/// # Errors
-/// When it can't.
-pub fn check_terms(text: &TextSettings, wallet: Option<&dyn Wallet>) -> Result<()> {
-    if text.terms == Terms::Hold && text.asks_for_money() {
-        let can = wallet.is_some_and(|wallet| wallet.capabilities().hold_invoices);
-        anyhow::ensure!(
-            can,
-            "text.terms is \"hold\", and the wallet makes no hold invoices; set it to \"prepay\" or \"postpay\""
-        );
-    }
-    Ok(())
-}
-
 /// How strangers' events are read.
 pub fn read_limits(config: &Config) -> ReadLimits {
     ReadLimits {
@@ -397,86 +377,5 @@ pub fn pool(config: &Config) -> PoolConfig {
             ..IntakeLimits::default()
         },
         ..PoolConfig::default()
-    }
-}
-
-fn settings(config: &Config) -> Settings {
-    let text = &config.text;
-    let offer = Offer {
-        rates: text.rates,
-        terms: text.terms,
-        free_per_day: text.free_per_day,
-        hold_for: Offer::hold_for(text.time_limit),
-    };
-    Settings {
-        offers: text.enabled.then_some((JobKind::TextGeneration, offer)).into_iter().collect(),
-        rules: Rules {
-            allow: config.access.allow.clone(),
-            deny: config.access.deny.clone(),
-            on_the_house: config.access.free.clone(),
-            max_queued: config.limits.jobs_queued,
-            max_open_quotes: config.limits.open_quotes,
-            max_per_customer: config.limits.per_customer_open,
-            min_pow_bits: config.access.proof_of_work,
-            ..Rules::default()
-        },
-        jobs_running: config.limits.jobs_running.unwrap_or(0),
-        payment_window: config.limits.payment_window,
-        late_payment_window: config.limits.late_payment_window,
-        // Play money is paid by another process, of which there is no news.
-        payment_poll: match config.wallet {
-            WalletSettings::PlayMoney => PLAY_MONEY_POLL,
-            _ => Settings::default().payment_poll,
-        },
-        ..Settings::default()
-    }
-}
-
-/// What customers see of us, on these terms for paid work.
-pub fn ad_plan(config: &Config, models: &[ModelInfo], terms: Terms) -> AdPlan {
-    let profile = &config.profile;
-    let address = |url: &Option<url::Url>| url.as_ref().map(ToString::to_string);
-    let name = profile.name.clone().unwrap_or_else(|| "coinop".into());
-    let about = profile.about.clone().unwrap_or_else(|| "Text generation for Lightning payments (NIP-90).".into());
-    let text = &config.text;
-    let price = if text.asks_for_money() {
-        // What a job takes at least: nobody is asked less.
-        let least = crate::job::Usage::tokens(1, 1);
-        let own = |model: &ModelInfo| config.inference.model(&model.name).and_then(|model| model.rates);
-        let rates = models.iter().map(|model| own(model).unwrap_or(text.rates));
-        let least = rates.map(|rates| rates.cost(least)).min().unwrap_or_else(|| text.rates.cost(least));
-        AdPrice::From(least.max(Msat::msat(1)))
-    } else {
-        AdPrice::Free
-    };
-    let params = TEXT_PARAMS.map(|param| AdParam { name: param.into(), required: false, values: Vec::new() });
-    let ad = Ad {
-        kind: JobKind::TextGeneration,
-        name: name.clone(),
-        about: about.clone(),
-        picture: address(&profile.picture),
-        website: address(&profile.website),
-        lud16: profile.lud16.clone(),
-        price: Some(price),
-        params: params.into(),
-        models: models.iter().map(|model| model.name.clone()).collect(),
-        terms: vec![if text.asks_for_money() { terms } else { Terms::Free }],
-        topics: config.ad.topics.clone(),
-        encryption: true,
-    };
-    AdPlan {
-        ads: if text.enabled { vec![ad] } else { Vec::new() },
-        // A profile is published only when the operator wrote one: it may be a person's key.
-        profile: profile.name.is_some().then(|| Profile {
-            name,
-            about,
-            picture: address(&profile.picture),
-            website: address(&profile.website),
-            lud16: profile.lud16.clone(),
-            nip05: None,
-        }),
-        heartbeat: config.ad.heartbeat,
-        refresh: config.ad.refresh,
-        withdraw_on_shutdown: config.ad.withdraw_on_shutdown,
     }
 }

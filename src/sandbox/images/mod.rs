@@ -1,0 +1,49 @@
+//! Images made here and handed to an engine: no registry is asked.
+
+mod busybox;
+
+pub use busybox::{BusyboxError, busybox};
+
+use bytes::Bytes;
+use futures::Stream;
+
+use super::docker::{Engine, EngineError};
+
+/// Makes an image of a root file system, a tar stream, under a reference such as `coinop-default`. Gives its digest. A
+/// `comment` says where it comes from.
+///
+/// # Errors
+/// When the engine does not answer, or can't make one of it.
+pub async fn import(
+    engine: &Engine,
+    reference: &str,
+    comment: &str,
+    root: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+) -> Result<String, EngineError> {
+    let (repository, tag) = split_reference(reference);
+    engine.import(repository, tag, comment, root).await?;
+    match engine.image(reference, reference).await? {
+        Ok(image) => Ok(image.digest),
+        Err(detail) => Err(EngineError::Unreadable { step: "importing an image", detail }),
+    }
+}
+
+/// The tag is what follows the last colon, unless that is a port's.
+fn split_reference(reference: &str) -> (&str, &str) {
+    match reference.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+        _ => (reference, "latest"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_no_tag() {
+        assert_eq!(split_reference("coinop-default"), ("coinop-default", "latest"));
+        assert_eq!(split_reference("coinop/default:2"), ("coinop/default", "2"));
+        assert_eq!(split_reference("localhost:5000/default"), ("localhost:5000/default", "latest"));
+    }
+}
