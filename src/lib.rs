@@ -16,6 +16,7 @@ pub mod agent;
 pub mod archive;
 pub mod blossom;
 pub mod cli;
+pub mod code;
 pub mod config;
 pub mod daemon;
 pub mod executor;

@@ -2,6 +2,8 @@
 //! takes too much.
 //!
 //! The model is asked by this process; in the cell are only its commands and what they print. No key and no network ever go in.
+//! [`ModelWorker`] is coinop's own loop: `answer` is what a model may say, `conversation` what it is shown, `transcript` what is
+//! kept of it.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,6 +15,15 @@ use tokio_util::sync::CancellationToken;
 use crate::job::{Refusal, Usage};
 use crate::sandbox::{Cell, SandboxError};
 
+mod answer;
+mod conversation;
+mod model_worker;
+mod shell;
+mod transcript;
+mod transcripts;
+
+pub use self::model_worker::ModelWorker;
+pub use self::transcripts::Transcripts;
 pub mod external;
 
 /// What a worker may take at most, in all.
@@ -64,6 +75,8 @@ pub enum Stopped {
     OutOfTime,
     /// It did not do what a worker does: its answers can't be read, or it goes in circles.
     Lost,
+    /// One of its commands was ended from outside (time, memory, output), and the cell with it.
+    CellEnded,
 }
 
 /// Work that was done; whether it is any good is for others to find out.

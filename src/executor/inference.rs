@@ -12,15 +12,12 @@ use tokio_util::sync::CancellationToken;
 use super::sources::InputSource;
 use super::{Executor, Prepared};
 use crate::inference::{
-    Format, Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, PromptTokens, TextSink,
-    meant,
+    Format, Generate, Generation, Inference, InferenceError, JsonSupport, MODELS_LISTED, Message, ModelInfo,
+    PromptTokens, TextSink, meant, refusal, unknown_model,
 };
 use crate::job::schema::{self, Schema};
 use crate::job::text::{PART_SEPARATOR, Part, TextGeneration, TextLimits, TextOutput, Turn, excerpt};
 use crate::job::{Code, Estimate, Failure, FinishReason, JobRequest, Outcome, Rates, Refusal};
-
-/// Most model names an error lists.
-const MODELS_LISTED: usize = 20;
 
 /// Generates text with a model.
 #[derive(Clone)]
@@ -309,45 +306,6 @@ fn no_schemas(asked: &str, able: impl Iterator<Item = String>) -> Refusal {
         format!("choose one of {} or leave it out", able.join(", "))
     };
     Refusal::unsupported(format!("param json_schema: the model '{asked}' can't be held to a schema; {cure}"))
-}
-
-fn unknown_model(wanted: &str, offered: impl Iterator<Item = String>) -> Refusal {
-    let names: Vec<String> = offered.take(MODELS_LISTED).collect();
-    let (wanted, names) = (excerpt(wanted), names.join(", "));
-    Refusal::unsupported(format!("param model: there is no '{wanted}' here; on offer: {names}"))
-}
-
-/// What a customer may know of a backend's trouble; the operator reads the rest in the log.
-fn refusal(error: InferenceError) -> Refusal {
-    match error {
-        InferenceError::UnknownModel { wanted, offered } => unknown_model(&wanted, offered.into_iter()),
-        InferenceError::ContextOverflow { prompt_tokens, context_tokens } => Refusal::bad_request(format!(
-            "the prompt has {prompt_tokens} tokens; the model reads and writes {context_tokens} together: shorten the \
-             prompt"
-        )),
-        InferenceError::BadRequest(reason) => {
-            tracing::warn!(%reason, "The backend refused a conversation");
-            Refusal::bad_request(
-                "the model can't read this conversation; send one prompt, or messages marked user and assistant in turn",
-            )
-        }
-        InferenceError::NoEmbeddings => {
-            Refusal::unsupported("no model here makes embeddings; leave them out or ask elsewhere")
-        }
-        InferenceError::Cancelled => Refusal::new(Code::Cancelled, "the job was cancelled"),
-        InferenceError::Busy(reason) => {
-            tracing::warn!(%reason, "The backend is busy");
-            Refusal::new(Code::RateLimited, "the model has its hands full; try again in a few minutes")
-        }
-        InferenceError::Backend(reason) => {
-            tracing::warn!(%reason, "The backend failed");
-            Refusal::new(Code::Backend, "the model failed; please try again")
-        }
-        InferenceError::Unusable(reason) => {
-            tracing::error!(%reason, "The backend is not usable");
-            Refusal::new(Code::Backend, "the model is out of order; please try later or elsewhere")
-        }
-    }
 }
 
 fn failure(error: InferenceError) -> Failure {

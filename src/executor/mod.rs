@@ -109,4 +109,5 @@ impl Router {
 }
 
 pub mod inference;
+pub mod sandbox_run;
 pub mod sources;

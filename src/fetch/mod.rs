@@ -1,7 +1,7 @@
 //! Fetches what a stranger's address points to, without letting the stranger use us to reach the operator's network.
 //!
 //! Every hop is checked anew: scheme, no credentials, resolved once and pinned to public addresses ([`address`]). Time, size
-//! and redirects are bounded, no cookies or proxies are used, and only UTF-8 text comes back.
+//! and redirects are bounded, no cookies or proxies are used, and only UTF-8 text comes back, unless bytes are asked for.
 
 pub mod address;
 
@@ -101,10 +101,17 @@ impl From<AddressError> for FetchError {
     }
 }
 
-/// Fetches text from strangers' addresses.
+/// Fetches from strangers' addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fetcher {
     limits: FetchLimits,
+}
+
+/// What is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Text,
+    Bytes,
 }
 
 enum Hop {
@@ -123,20 +130,35 @@ impl Fetcher {
         self.limits.allow_private
     }
 
-    /// The text at `url`.
-    pub async fn fetch_text(&self, url: &str) -> Result<String, FetchError> {
-        let limit = self.limits.timeout;
-        tokio::time::timeout(limit, self.fetch(url)).await.map_err(|_| FetchError::Timeout { limit })?
+    /// Bytes of the largest body taken.
+    pub fn max_bytes(&self) -> usize {
+        self.limits.max_bytes
     }
 
-    async fn fetch(&self, url: &str) -> Result<String, FetchError> {
+    /// The text at `url`.
+    pub async fn fetch_text(&self, url: &str) -> Result<String, FetchError> {
+        let body = self.in_time(self.fetch(url, Wanted::Text)).await?;
+        String::from_utf8(body).map_err(|_| FetchError::NotUtf8)
+    }
+
+    /// The bytes at `url`, whatever they are: for a reader who knows what they must be.
+    pub async fn fetch_bytes(&self, url: &str) -> Result<Vec<u8>, FetchError> {
+        self.in_time(self.fetch(url, Wanted::Bytes)).await
+    }
+
+    async fn in_time<T>(&self, fetching: impl Future<Output = Result<T, FetchError>>) -> Result<T, FetchError> {
+        let limit = self.limits.timeout;
+        tokio::time::timeout(limit, fetching).await.map_err(|_| FetchError::Timeout { limit })?
+    }
+
+    async fn fetch(&self, url: &str, wanted: Wanted) -> Result<Vec<u8>, FetchError> {
         if url.len() > MAX_URL_LENGTH {
             return Err(FetchError::BadUrl);
         }
         let mut url = Url::parse(url).map_err(|_| FetchError::BadUrl)?;
         for _ in 0..=self.limits.max_redirects {
             match self.hop(&url).await? {
-                Hop::Done(response) => return self.body(response).await,
+                Hop::Done(response) => return self.body(response, wanted).await,
                 Hop::Elsewhere(next) => url = next,
             }
         }
@@ -173,10 +195,10 @@ impl Fetcher {
         Ok(Hop::Done(response))
     }
 
-    async fn body(&self, response: Response) -> Result<String, FetchError> {
+    async fn body(&self, response: Response, wanted: Wanted) -> Result<Vec<u8>, FetchError> {
         let limit = self.limits.max_bytes;
         let kind = response.headers().get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
-        if !kind.is_none_or(is_text) {
+        if wanted == Wanted::Text && !kind.is_none_or(is_text) {
             return Err(FetchError::NotText);
         }
         // The declared length only saves time; what counts is what arrives.
@@ -192,7 +214,7 @@ impl Fetcher {
             }
             body.extend_from_slice(&chunk);
         }
-        String::from_utf8(body).map_err(|_| FetchError::NotUtf8)
+        Ok(body)
     }
 }
 

@@ -104,6 +104,16 @@ async fn only_utf8_text_is_taken() {
 }
 
 #[tokio::test]
+async fn bytes_come_back_whatever_they_are_and_under_the_same_rules() {
+    let image = serve(|_| ok("image/png", b"\xff\x00\xfe")).await;
+    let large = serve(|_| ok("image/png", &[0; 65])).await;
+    let at = |server: &Server| format!("http://{}/", server.address);
+    assert_eq!(fetcher().fetch_bytes(&at(&image)).await, Ok(b"\xff\x00\xfe".to_vec()));
+    assert_eq!(fetcher().fetch_bytes(&at(&large)).await, Err(FetchError::TooLarge { limit: 64 }));
+    assert_eq!(Fetcher::default().fetch_bytes(&at(&image)).await, Err(FetchError::NotPublic));
+}
+
+#[tokio::test]
 async fn a_server_error_is_named_by_its_status() {
     let server = serve(|_| b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n".to_vec()).await;
     assert_eq!(fetcher().fetch_text(&format!("http://{}/", server.address)).await, Err(FetchError::Status(503)));

@@ -25,12 +25,14 @@ pub mod ollama;
 pub mod openai;
 pub mod pool;
 pub mod preferred;
+mod refusing;
 mod relay;
 pub mod stop;
 pub mod tiny;
 mod told;
 
 pub use self::embedding::{Embeddings, MOST_BATCH_BYTES, MOST_DIMENSIONS, MOST_TEXTS};
+pub use self::refusing::{MODELS_LISTED, choose, refusal, unknown_model};
 pub use self::told::{MOST_PARAMETERS, meant, names, parameters, public_name};
 
 /// A message of a conversation.

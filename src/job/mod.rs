@@ -5,17 +5,22 @@
 //! [`queue`] says whose turn it is.
 
 pub mod admission;
+pub mod code_review;
 pub mod effect;
 pub mod event;
+pub mod globs;
 pub mod id;
 pub mod kind;
 pub mod outcome;
+pub mod patch_gen;
 pub mod path;
 pub mod pricing;
 pub mod queue;
 pub mod quote;
+pub mod reading;
 pub mod refusal;
 pub mod request;
+pub mod sandbox_run;
 pub mod schema;
 pub mod state;
 pub mod text;

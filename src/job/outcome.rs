@@ -173,6 +173,9 @@ impl Outcome {
     }
 }
 
+/// Bytes of a failure's log: it is given away, and an error must fit an event however it is written.
+pub const MAX_LOG_BYTES: usize = 8 * 1024;
+
 /// Work that failed. `text` is for the customer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{text}")]
@@ -197,10 +200,13 @@ impl Failure {
         Self::new(Code::Backend, text)
     }
 
-    /// With what the customer needs to see why.
+    /// With what the customer needs to see why; of a long one the end.
     #[must_use]
     pub fn with_log(mut self, log: impl Into<String>) -> Self {
         self.log = log.into();
+        let too_many = self.log.len().saturating_sub(MAX_LOG_BYTES);
+        let begin = (too_many..=self.log.len()).find(|at| self.log.is_char_boundary(*at)).unwrap_or(0);
+        self.log.drain(..begin);
         self
     }
 
@@ -238,6 +244,15 @@ mod tests {
         assert_eq!(outcome.tokens_per_second(), None);
         outcome.duration = Duration::from_micros(412_999);
         assert_eq!(outcome.tokens_per_second().unwrap().to_string(), "12.13"); // 5 / 0.412 s
+    }
+
+    #[test]
+    fn of_a_long_log_the_end_is_kept_in_whole_characters() {
+        let log = |text: String| Failure::backend("x").with_log(text).log;
+        assert_eq!(log("short".into()), "short");
+        let long = log(format!("é{}", "x".repeat(MAX_LOG_BYTES - 1)));
+        assert_eq!((long.len(), long.starts_with('x')), (MAX_LOG_BYTES - 1, true));
+        assert_eq!(log(format!("{}end", "⚡".repeat(10_000))).len() % 3, 0);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Read leniently, write strictly: [`Codec::read`] takes every spelling seen in the wild, the encoders write one.
 //!
 //! `request` reads what customers ask and `order` writes it; `answer` reads what providers say, which `feedback` and
-//! `result` write; `encrypted` seals both ways; [`handler_info`] is how a provider is found; [`relay_address`] says which
+//! `result` write; `encrypted` seals both ways; `file` says where an output is that no event has room for; [`handler_info`] is how a provider is found; [`relay_address`] says which
 //! relays a stranger may send us to; `zap` reads receipts of zaps. `tags` and `draft` are the two ends of every event.
 
 use std::fmt;
@@ -27,6 +27,7 @@ mod cancellation;
 mod draft;
 mod encrypted;
 mod feedback;
+mod file;
 pub mod fuzzing;
 pub mod handler_info;
 mod order;
@@ -48,6 +49,7 @@ mod test_parties;
 #[cfg(test)]
 mod zap_tests;
 
+pub use file::Blob;
 pub use fuzzing::fuzz_event;
 pub use handler_info::{
     Ad, AdParam, AdPrice, Announced, Announcement, Heartbeat, Profile, read_announcement, read_payment_address,
@@ -76,6 +78,8 @@ pub mod kinds {
     pub const RELAY_LIST: u16 = 10_002;
     /// A provider's heartbeat, drafted upstream.
     pub const HEARTBEAT: u16 = 11_998;
+    /// The permit to put a file on a Blossom server (BUD-01).
+    pub const FILE_PERMIT: u16 = 24_242;
     /// Handler information: the ad (NIP-89).
     pub const AD: u16 = 31_990;
 }
@@ -299,6 +303,8 @@ pub struct JobResult {
     pub amount: Option<Amount>,
     /// The receipt.
     pub receipt: Receipt,
+    /// Where the whole output is, when it was put on a server of files.
+    pub file: Option<Blob>,
     /// When reading: the full size in bytes and SHA-256 (hex) of an output that was cut.
     pub truncated: Option<(u64, String)>,
 }
@@ -309,6 +315,7 @@ impl fmt::Debug for JobResult {
         f.debug_struct("JobResult")
             .field("bytes", &self.content.len())
             .field("receipt", &self.receipt)
+            .field("file", &self.file)
             .field("truncated", &self.truncated)
             .finish_non_exhaustive()
     }

@@ -1,7 +1,8 @@
 //! A job's result (NIP-90, kind of the request + 1000) with its receipt.
 //!
 //! The output comes first when room is short: an event that no relay takes helps nobody. Then the echo of the request goes
-//! (`request`, the `i` tags), which the customer has anyway, and only then is the output cut, saying so.
+//! (`request`, the `i` tags), which the customer has anyway, and only then is the output cut, saying so. Where the whole was put
+//! on a server of files, it says where.
 
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use nostr::PublicKey;
 
 use super::draft::{Draft, Words, escaped_bytes, tag_bytes, words};
 use super::feedback::{amount_words, answering, read_amount, read_terms};
+use super::file::{blob_words, read_blob, sha256_digits};
 use super::order::input_words;
 use super::tags::{self, TagList, cut, plain_line};
 use super::{Codec, EncodeError, JobResult, Receipt, ReplyTo, SignedEvent, encrypted};
@@ -27,9 +29,6 @@ const MAX_FACTS: usize = 32;
 /// Bytes of the name or the value of one of those.
 const MAX_FACT_BYTES: usize = 300;
 
-/// Hexadecimal digits of a SHA-256.
-const SHA256_DIGITS: usize = 64;
-
 impl Codec {
     /// Writes a result. The same result at the same time is the same event, id and all, unless it is encrypted.
     ///
@@ -37,13 +36,11 @@ impl Codec {
     /// [`EncodeError::Crypto`] when signing or encrypting fails.
     pub fn result(&self, request: &JobRequest, result: &JobResult, at: Timestamp) -> Result<SignedEvent, EncodeError> {
         let to = ReplyTo::from(request);
-        let mut tags = Vec::from(answering(&to));
-        tags.extend(result.amount.as_ref().map(amount_words));
-        tags.extend(receipt_words(&result.receipt));
-        if to.encryption.is_some() {
-            tags.push(words!["encrypted"]);
-        }
+        let mut tags = said(&to, result);
         let output = self.payload(&result.content, to.encryption, &mut tags);
+        if let (true, Some((size, hash))) = (output.len() == result.content.len(), &result.truncated) {
+            tags.push(words!["truncated", size, hash]);
+        }
         let content = match to.encryption {
             None => {
                 let left = self.room_beside(&tags).saturating_sub(escaped_bytes(output));
@@ -56,6 +53,27 @@ impl Codec {
         };
         self.sign(Draft { kind: request.kind.result_kind(), tags, content }, at)
     }
+
+    /// Whether an event has room for the whole output of a result.
+    pub fn has_room_for(&self, request: &JobRequest, result: &JobResult) -> bool {
+        let to = ReplyTo::from(request);
+        self.payload(&result.content, to.encryption, &mut said(&to, result)).len() == result.content.len()
+    }
+}
+
+/// The tags of a result without the echo of its request.
+fn said(to: &ReplyTo, result: &JobResult) -> Vec<Words> {
+    let mut tags = Vec::from(answering(to));
+    tags.extend(result.amount.as_ref().map(amount_words));
+    tags.extend(receipt_words(&result.receipt));
+    // Who may read the tags may read the file.
+    if let (Some(blob), None) = (&result.file, to.encryption) {
+        tags.extend(blob_words(blob));
+    }
+    if to.encryption.is_some() {
+        tags.push(words!["encrypted"]);
+    }
+    tags
 }
 
 /// Puts the request and its inputs among the tags, each as far as there is room.
@@ -119,9 +137,7 @@ pub(super) fn read_result(tags: &TagList<'_>, content: String) -> JobResult {
     };
     let cut_from = || {
         let [size, hash, ..] = tags.first("truncated")? else { return None };
-        let hash = hash.trim().to_ascii_lowercase();
-        let is_hash = hash.len() == SHA256_DIGITS && hash.bytes().all(|digit| digit.is_ascii_hexdigit());
-        is_hash.then_some((tags::whole_number(size)?, hash))
+        Some((tags::whole_number(size)?, sha256_digits(hash)?))
     };
     JobResult {
         content,
@@ -139,6 +155,7 @@ pub(super) fn read_result(tags: &TagList<'_>, content: String) -> JobResult {
             credit: tags.value("credit").and_then(tags::msat),
             terms: read_terms(tags),
         },
+        file: read_blob(tags),
         truncated: cut_from(),
     }
 }

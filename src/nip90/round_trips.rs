@@ -72,6 +72,7 @@ fn result(content: &str) -> JobResult {
         content: content.into(),
         amount: Some(Amount { amount: Msat::sat(21), bolt11: Some("lnbcrt210n1example".into()) }),
         receipt: receipt(),
+        file: None,
         truncated: None,
     }
 }
@@ -204,6 +205,21 @@ fn a_sample_beside_an_invoice_is_read() {
         let written = provider().feedback(&to, &large, noon()).expect("written");
         assert!(written.json.len() <= RELAY_LIMIT_BYTES, "{} bytes {encryption:?}", written.json.len());
         assert!(large.content.starts_with(&read_feedback(&written).content));
+    }
+}
+
+#[test]
+fn the_log_of_a_failure_comes_with_the_error() {
+    let failure =
+        crate::job::Failure::new(Code::BadRequest, "it failed").with_log("\"quoted\"\n\u{1b}[31m".repeat(2_000));
+    for encryption in SCHEMES {
+        let to = ReplyTo::from(&request_in(encryption));
+        let refusal = Refusal { code: failure.code, text: failure.text.clone(), log: failure.log.clone() };
+        let written = provider().feedback(&to, &Feedback::error(&refusal), noon()).expect("written");
+        assert!(written.json.len() <= RELAY_LIMIT_BYTES, "{} bytes {encryption:?}", written.json.len());
+        assert_eq!(written.json.contains("quoted"), encryption.is_none());
+        let read = read_feedback(&written);
+        assert_eq!((read.content, read.text.as_deref()), (failure.log.clone(), Some("it failed")));
     }
 }
 

@@ -279,6 +279,7 @@ fn result_of(job: &Job, credit: Msat, outcome: &Outcome) -> JobResult {
             credit: (job.payment != PaymentState::Free || !credit.is_zero()).then_some(credit),
             terms: Some(job.quote.terms),
         },
+        file: None,
         truncated: None,
     }
 }

@@ -2,211 +2,50 @@
 //!
 //! A [`Snapshot`] is the tree of one commit, read from objects. Links, attributes, hooks, filters, submodules and LFS are
 //! therefore words in a list, and nothing acts on them.
+//!
+//! One commit is asked for, alone, over https or git's own protocol ([`talk`]). What comes is counted and timed ([`watch`]),
+//! unpacked within limits that are looked at first ([`pack`]), walked over ([`tree`]) and kept for a while ([`cache`]). No
+//! configuration, credential or environment of whoever runs this process is looked at.
 
-use std::fmt;
-use std::str::FromStr;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::archive::{Archive, ArchiveBuilder, ArchiveError, ArchiveLimits, EntryKind};
-use crate::job::RelativePath;
+mod cache;
+mod daemon;
+mod delta;
+mod error;
+mod http;
+mod objects;
+mod pack;
+mod reference;
+mod remote;
+mod snapshot;
+mod talk;
+mod tree;
+mod watch;
 
-/// A commit, by its SHA-1 in 40 hexadecimal digits.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct CommitId(String);
+pub use self::error::RepositoryError;
+pub use self::snapshot::{Blobs, CommitId, Snapshot, TreeEntry};
 
-impl CommitId {
-    /// As hexadecimal digits.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+use self::cache::Cache;
+use self::remote::{Remote, Rules};
+use self::talk::Talk;
+use self::watch::{Time, Watch};
 
-impl FromStr for CommitId {
-    type Err = &'static str;
-    fn from_str(text: &str) -> Result<Self, &'static str> {
-        let is_hash = text.len() == 40 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
-        is_hash.then(|| Self(text.to_ascii_lowercase())).ok_or("a commit is 40 hexadecimal digits")
-    }
-}
+/// How long finding a commit may take: the customer has not paid yet.
+const RESOLVE_TIME: Duration = Duration::from_secs(20);
 
-impl TryFrom<String> for CommitId {
-    type Error = &'static str;
-    fn try_from(text: String) -> Result<Self, &'static str> {
-        text.parse()
-    }
-}
+/// Bytes of a list of references at most: a hundred thousand of them.
+const RESOLVE_BYTES: u64 = 8 * 1024 * 1024;
 
-impl From<CommitId> for String {
-    fn from(commit: CommitId) -> Self {
-        commit.0
-    }
-}
-
-impl fmt::Display for CommitId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-/// Why there is no snapshot. The words are fit for customers: they never tell what lies inside the operator's network.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RepositoryError {
-    /// It is no address of a repository.
-    #[error("this is no address of a git repository; write https://host/path or git://host/path, without a password")]
-    BadUrl,
-    /// It leads nowhere public.
-    #[error("the repository's address does not lead to a public host")]
-    NotPublic,
-    /// Nobody answers there, or the connection broke.
-    #[error("the repository could not be reached")]
-    Unreachable,
-    /// There is none, or it wants a password.
-    #[error("there is no repository at this address that anybody may read")]
-    NotFound,
-    /// It has no commits.
-    #[error("the repository is empty")]
-    Empty,
-    /// It has no such branch, tag or commit.
-    #[error("the repository has no branch, tag or commit of that name")]
-    NoSuchRef,
-    /// Too many bytes.
-    #[error("the repository is larger than {limit} bytes")]
-    TooLarge {
-        /// Bytes allowed.
-        limit: u64,
-    },
-    /// Too many files.
-    #[error("the repository has more than {limit} files")]
-    TooManyFiles {
-        /// Files allowed.
-        limit: u64,
-    },
-    /// It holds something that is no repository we take: a hostile path, an object that is not what it says.
-    #[error("the repository can't be read: {0}")]
-    Broken(String),
-    /// Took too long.
-    #[error("the repository took longer than {} s", .limit.as_secs())]
-    Timeout {
-        /// Time allowed.
-        limit: std::time::Duration,
-    },
-    /// Stopped as asked.
-    #[error("cancelled")]
-    Cancelled,
-    /// Our own disk failed.
-    #[error("the provider's disk failed")]
-    Disk(#[source] std::io::Error),
-}
-
-/// A file or link of a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TreeEntry {
-    /// Where.
-    pub path: RelativePath,
-    /// A file or a link; folders are not listed.
-    pub kind: EntryKind,
-    /// Bytes.
-    pub size: u64,
-}
-
-/// Where a snapshot's bytes come from.
-pub trait Blobs: Send + Sync {
-    /// The bytes of the entry at this place in the list. Waits for the disk.
-    fn read(&self, entry: usize) -> Result<Vec<u8>, RepositoryError>;
-}
-
-/// The tree of one commit.
-#[derive(Clone)]
-pub struct Snapshot {
-    commit: CommitId,
-    entries: Arc<[TreeEntry]>,
-    blobs: Arc<dyn Blobs>,
-}
-
-impl fmt::Debug for Snapshot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Snapshot")
-            .field("commit", &self.commit)
-            .field("entries", &self.entries.len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl Snapshot {
-    /// The files of a commit, sorted by path.
-    pub fn new(commit: CommitId, entries: Vec<TreeEntry>, blobs: Arc<dyn Blobs>) -> Self {
-        Self { commit, entries: entries.into(), blobs }
-    }
-
-    /// A snapshot of files that are in memory.
-    pub fn of_files(commit: CommitId, mut files: Vec<(RelativePath, Vec<u8>)>) -> Self {
-        files.sort();
-        let entry = |(path, content): &(RelativePath, Vec<u8>)| TreeEntry {
-            path: path.clone(),
-            kind: EntryKind::File { executable: content.starts_with(b"#!") },
-            size: content.len() as u64,
-        };
-        let entries = files.iter().map(entry).collect();
-        Self::new(commit, entries, Arc::new(InMemory(files)))
-    }
-
-    /// Which commit.
-    pub fn commit(&self) -> &CommitId {
-        &self.commit
-    }
-
-    /// Its files and links, sorted by path.
-    pub fn entries(&self) -> &[TreeEntry] {
-        &self.entries
-    }
-
-    /// The bytes of a file, or the target of a link. `None` when there is no such entry. Waits for the disk.
-    pub fn read(&self, path: &RelativePath) -> Result<Option<Vec<u8>>, RepositoryError> {
-        match self.entries.binary_search_by(|entry| entry.path.cmp(path)) {
-            Ok(at) => self.blobs.read(at).map(Some),
-            Err(_) => Ok(None),
-        }
-    }
-
-    /// All of it as a workspace. Links are in it as links; where they lead is settled inside the sandbox. Waits for the disk.
-    ///
-    /// # Errors
-    /// When it is larger than `limits` say, or can't be read.
-    pub fn archive(&self, limits: ArchiveLimits) -> Result<Archive, RepositoryError> {
-        let mut builder = ArchiveBuilder::new(limits).map_err(archive_error)?;
-        for (at, entry) in self.entries.iter().enumerate() {
-            match &entry.kind {
-                EntryKind::File { executable } => builder.file(&entry.path, *executable, &self.blobs.read(at)?),
-                EntryKind::Link { target } => builder.link(&entry.path, target),
-                EntryKind::Folder => builder.folder(&entry.path),
-            }
-            .map_err(archive_error)?;
-        }
-        builder.finish().map_err(archive_error)
-    }
-}
-
-fn archive_error(error: ArchiveError) -> RepositoryError {
-    match error {
-        ArchiveError::TooLarge { limit } => RepositoryError::TooLarge { limit },
-        ArchiveError::TooMany { limit } => RepositoryError::TooManyFiles { limit },
-        ArchiveError::Broken(what) => RepositoryError::Broken(what),
-        ArchiveError::Disk(error) => RepositoryError::Disk(error),
-    }
-}
-
-struct InMemory(Vec<(RelativePath, Vec<u8>)>);
-
-impl Blobs for InMemory {
-    fn read(&self, entry: usize) -> Result<Vec<u8>, RepositoryError> {
-        Ok(self.0.get(entry).map(|(_, content)| content.clone()).unwrap_or_default())
-    }
-}
+/// Repositories that are fetched at once: each takes memory while it is unpacked.
+const FETCHES_AT_ONCE: usize = 4;
 
 /// Bounds on a fetch, and where it may go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -216,30 +55,53 @@ pub struct RepositoryLimits {
     /// Files.
     pub max_files: u64,
     /// Time for everything.
-    pub time: std::time::Duration,
+    pub time: Duration,
     /// Bytes of the cache in all.
     pub cache_bytes: u64,
-    /// Whether loopback and private addresses may be fetched from (tests, own networks).
+    /// Whether loopback and private addresses may be fetched from (tests, own networks), and over plain HTTP.
     pub allow_private: bool,
 }
 
 /// Fetches repositories, and keeps those that were fetched lately.
 #[derive(Debug, Clone)]
 pub struct Repositories {
-    folder: std::path::PathBuf,
     limits: RepositoryLimits,
+    cache: Arc<Cache>,
+    fetching: Arc<Fetching>,
 }
 
+/// Fetches that are under way.
+#[derive(Debug)]
+struct Fetching {
+    places: Semaphore,
+    /// Who wants a commit that somebody is fetching waits for them.
+    turns: Mutex<HashMap<String, Weak<Turn>>>,
+}
+
+/// One fetch of a commit at a time.
+type Turn = tokio::sync::Mutex<()>;
+
 impl Repositories {
-    /// With a cache in that folder.
-    pub fn new(folder: std::path::PathBuf, limits: RepositoryLimits) -> Self {
-        Self { folder, limits }
+    /// With a cache in that folder. The process must have a default rustls provider (`main` installs it).
+    pub fn new(folder: PathBuf, limits: RepositoryLimits) -> Self {
+        let cache = Arc::new(Cache::new(folder, limits.cache_bytes));
+        let fetching = Fetching { places: Semaphore::new(FETCHES_AT_ONCE), turns: Mutex::default() };
+        Self { limits, cache, fetching: Arc::new(fetching) }
     }
 
-    /// Which commit a branch, tag, commit or (with `None`) the default branch is now. Asks for the list of references only.
+    /// Which commit a branch, tag, commit or (with `None`) the default branch is now. Nothing is fetched. A commit is named by
+    /// all its digits, or by the first ones where it is the tip of one branch or tag.
     pub async fn resolve(&self, url: &str, reference: Option<&str>) -> Result<CommitId, RepositoryError> {
-        let _ = (url, reference, &self.folder, &self.limits);
-        Err(RepositoryError::Unreachable)
+        let remote = Remote::parse(url, self.limits.allow_private)?;
+        let time = Time::from_now(self.limits.time.min(RESOLVE_TIME));
+        let rules = Rules::new(self.limits.allow_private);
+        let reference = reference.map(str::to_owned);
+        let never = CancellationToken::new();
+        on_a_thread(time, RESOLVE_BYTES, &never, move |watch| {
+            let mut talk = Talk::begin(&remote, rules, Arc::clone(watch))?;
+            reference::resolve(&mut talk, reference.as_deref())
+        })
+        .await
     }
 
     /// The tree of a commit, from the cache or fetched.
@@ -249,7 +111,79 @@ impl Repositories {
         commit: &CommitId,
         cancel: &CancellationToken,
     ) -> Result<Snapshot, RepositoryError> {
-        let _ = (url, commit, cancel);
-        Err(RepositoryError::Unreachable)
+        let remote = Remote::parse(url, self.limits.allow_private)?;
+        let (limits, time) = (self.limits.clone(), Time::from_now(self.limits.time));
+        let key = remote.key(commit);
+        let turn = self.fetching.turn(&key);
+        let _ours = in_time(time, cancel, turn.lock()).await?;
+        let (cache, commit, bytes) = (Arc::clone(&self.cache), commit.clone(), limits.max_bytes);
+        let kept = {
+            let (cache, key, commit) = (Arc::clone(&cache), key.clone(), commit.clone());
+            on_a_thread(time, bytes, cancel, move |_| cache.find(&key, &commit)).await?
+        };
+        if let Some(kept) = kept {
+            return Ok(kept);
+        }
+        let place = in_time(time, cancel, self.fetching.places.acquire()).await?;
+        let _place = place.map_err(|_| RepositoryError::Cancelled)?;
+        on_a_thread(time, bytes, cancel, move |watch| {
+            let unfinished = cache.begin()?;
+            let mut pack = unfinished.pack()?;
+            let mut talk = Talk::begin(&remote, Rules::new(limits.allow_private), Arc::clone(watch))?;
+            talk.receive(&commit, &mut pack)?;
+            drop(talk);
+            let (objects, found) = unfinished.unpack(pack, &commit, &limits, watch)?;
+            cache.keep(unfinished, &key, &commit, objects, found)
+        })
+        .await
     }
 }
+
+impl Fetching {
+    fn turn(&self, key: &str) -> Arc<Turn> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(turn) = turns.get(key).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::new(Turn::default());
+        turns.insert(key.to_owned(), Arc::downgrade(&turn));
+        turn
+    }
+}
+
+/// Waits for a turn. What is under way in a thread watches its time by itself, so that when it is over nothing is left of it.
+async fn in_time<T>(
+    time: Time,
+    cancel: &CancellationToken,
+    coming: impl Future<Output = T>,
+) -> Result<T, RepositoryError> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(RepositoryError::Cancelled),
+        came = tokio::time::timeout_at(time.deadline.into(), coming) => came.map_err(|_| time.over()),
+    }
+}
+
+/// Does what waits for network and disk on a thread of its own, and tells it to stop when nobody waits for it any more.
+async fn on_a_thread<T: Send + 'static>(
+    time: Time,
+    max_bytes: u64,
+    cancel: &CancellationToken,
+    work: impl FnOnce(&Arc<Watch>) -> Result<T, RepositoryError> + Send + 'static,
+) -> Result<T, RepositoryError> {
+    let cancel = cancel.child_token();
+    let _stop_when_dropped = cancel.clone().drop_guard();
+    let watch = Arc::new(Watch::new(Handle::current(), time, max_bytes, cancel));
+    match tokio::task::spawn_blocking(move || work(&watch)).await {
+        Ok(done) => done,
+        Err(panicked) => {
+            // The library is fed by strangers; what makes it stumble ends one job and no more.
+            tracing::error!(error = %panicked, "Reading a repository ended in a panic");
+            Err(RepositoryError::broken("its server said something that can't be read"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

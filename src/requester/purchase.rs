@@ -272,10 +272,11 @@ impl Purchase {
             Status::Processing => vec![Step::Working { provider, text: feedback.text, queue: feedback.queue }],
             Status::Partial => self.piece(feedback),
             Status::Error => {
-                let refusal = Refusal::new(
-                    feedback.code.unwrap_or(crate::job::Code::Backend),
-                    feedback.text.unwrap_or_else(|| "no reason given".into()),
-                );
+                let text = feedback.text.unwrap_or_else(|| "no reason given".into());
+                // Some put the reason there once more.
+                let log = if feedback.content.trim() == text { String::new() } else { end_of(&feedback.content) };
+                let code = feedback.code.unwrap_or(crate::job::Code::Backend);
+                let refusal = Refusal { code, text, log };
                 let mut steps = vec![Step::Refused { provider, refusal: refusal.clone() }];
                 self.offers.remove(&provider);
                 self.refused.insert(provider, refusal.clone());
@@ -400,6 +401,14 @@ impl Purchase {
 /// How long after an invoice's expiry a payment at the last moment may still be answered.
 const INVOICE_GRACE: SignedDuration = SignedDuration::from_secs(10);
 
+/// Bytes of a failed job's log that are kept: its end says why.
+const LONGEST_LOG: usize = 16 * 1024;
+
+fn end_of(log: &str) -> String {
+    let from = (log.len().saturating_sub(LONGEST_LOG)..).find(|at| log.is_char_boundary(*at));
+    log[from.unwrap_or_default()..].to_owned()
+}
+
 fn later(at: Timestamp, span: SignedDuration) -> Timestamp {
     at.checked_add(span).unwrap_or(Timestamp::MAX)
 }
@@ -441,6 +450,7 @@ mod tests {
             content: "done".into(),
             amount: None,
             receipt: crate::nip90::Receipt::default(),
+            file: None,
             truncated: None,
         };
         answer(from, AnswerBody::Result(result))
@@ -560,5 +570,25 @@ mod tests {
         let steps = hear(&mut buying, piece(0, "a"), Msat::ZERO);
         assert_eq!(steps, [Step::Piece("a".into()), Step::Piece("b".into())]);
         assert!(hear(&mut buying, piece(0, "a"), Msat::ZERO).is_empty());
+    }
+
+    #[test]
+    fn the_end_of_a_failed_job_s_log_comes_with_the_reason() {
+        let failed = |content: &str| {
+            let mut buying = purchase(&[1], Msat::sat(3));
+            let feedback = Feedback {
+                text: Some("the test failed".into()),
+                content: content.into(),
+                ..Feedback::of(Status::Error)
+            };
+            match hear(&mut buying, answer(1, AnswerBody::Feedback(feedback)), Msat::ZERO).pop() {
+                Some(Step::Over(Ending::Refused(refusal))) => refusal.log,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(failed("1 of 2 failed\n"), "1 of 2 failed\n");
+        assert_eq!(failed(" the test failed\n"), "", "no reason is a log");
+        let long = failed(&format!("x{}", "ü".repeat(LONGEST_LOG)));
+        assert!(long.len() <= LONGEST_LOG && long.ends_with('ü'));
     }
 }

@@ -1,9 +1,11 @@
 //! What the tests are made of: fakes, servers of the other side, and the contract suites every adapter must pass.
 
+pub mod blossom_server;
 pub mod embedding_contract;
 pub mod engine;
 pub mod faulty_server;
 pub mod gate;
+pub mod git_server;
 pub mod inference_contract;
 pub mod inference_faults;
 pub mod input_sources;
@@ -17,6 +19,8 @@ pub mod openai_server;
 pub mod regtest;
 pub mod relay;
 pub mod require;
+pub mod scripted_model;
+pub mod scripted_sandbox;
 #[cfg(all(test, feature = "mistralrs"))]
 pub mod tiny_folder;
 pub mod wallet_contract;

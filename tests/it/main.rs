@@ -29,6 +29,7 @@ mod models_cli;
 mod node_cli;
 #[cfg(feature = "ldk")]
 mod on_chain;
+mod ordering;
 mod paying;
 mod queueing;
 mod refunds;

@@ -127,13 +127,8 @@ pub struct Found {
 /// # Errors
 /// When the cell can't be asked.
 pub async fn detect(cell: &dyn Cell, cancel: &CancellationToken) -> Result<Found, SandboxError> {
-    let command = Command {
-        shell: question(),
-        workdir: None,
-        env: Vec::new(),
-        timeout: PATIENCE,
-        keep_bytes: MOST_BYTES,
-    };
+    let command =
+        Command { shell: question(), workdir: None, env: Vec::new(), timeout: PATIENCE, keep_bytes: MOST_BYTES };
     let ran = cell.run(&command, cancel).await?;
     Ok(read(&ran.stdout.text))
 }
@@ -155,7 +150,8 @@ fn question() -> String {
 fn read(said: &str) -> Found {
     let has = |program: &str| said.lines().any(|line| line.strip_prefix("has ") == Some(program));
     let version = |program: &str| {
-        let after = said.lines().find_map(|line| line.strip_prefix("version ")?.strip_prefix(program)?.strip_prefix(' '));
+        let after =
+            said.lines().find_map(|line| line.strip_prefix("version ")?.strip_prefix(program)?.strip_prefix(' '));
         let shown: String = after?.chars().filter(|c| !c.is_control()).take(LONGEST_VERSION).collect();
         Some(shown.trim().to_owned()).filter(|shown| !shown.is_empty())
     };

@@ -85,7 +85,9 @@ mod tests {
     fn only_these_paths_are_doors() {
         assert_eq!(Door::at("/v1/chat/completions"), Some(Door::ChatCompletions));
         assert_eq!(Door::at("/v1/messages"), Some(Door::Messages));
-        for path in ["/", "/v1", "/v1/", "/chat/completions", "/v1/files", "/v1/messages/batches", "/v1//models", "/v1/models/"] {
+        for path in
+            ["/", "/v1", "/v1/", "/chat/completions", "/v1/files", "/v1/messages/batches", "/v1//models", "/v1/models/"]
+        {
             assert_eq!(Door::at(path), None, "{path}");
         }
         assert_eq!("/v1/responses".parse(), Ok(Door::Responses));

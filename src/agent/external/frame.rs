@@ -140,9 +140,8 @@ mod tests {
     use super::*;
 
     fn frames() -> impl Strategy<Value = Vec<Frame>> {
-        let carried = prop_oneof![Just(0), 1..40_usize, Just(MOST_CARRIED)].prop_flat_map(|size| {
-            proptest::collection::vec(any::<u8>(), size).prop_map(Bytes::from)
-        });
+        let carried = prop_oneof![Just(0), 1..40_usize, Just(MOST_CARRIED)]
+            .prop_flat_map(|size| proptest::collection::vec(any::<u8>(), size).prop_map(Bytes::from));
         let kind = (0..Kind::ALL.len()).prop_map(|place| Kind::ALL[place]);
         let frame = (kind, any::<u32>(), carried).prop_map(|(kind, id, carried)| Frame { kind, id, carried });
         proptest::collection::vec(frame, 0..6)
@@ -191,7 +190,9 @@ mod tests {
 
     #[test]
     fn what_is_no_kind_and_what_is_too_large_is_garbage_at_once() {
-        for head in [[0, 0, 0, 0, 1, 0, 0], [10, 0, 0, 0, 1, 0, 0], [3, 0, 0, 0, 1, 0x40, 1], [3, 0, 0, 0, 1, 0xff, 0xff]] {
+        for head in
+            [[0, 0, 0, 0, 1, 0, 0], [10, 0, 0, 0, 1, 0, 0], [3, 0, 0, 0, 1, 0x40, 1], [3, 0, 0, 0, 1, 0xff, 0xff]]
+        {
             assert!(matches!(read(&head, &[]), Err(Broken::Garbage)), "{head:?}");
         }
         assert_eq!(read(&[3, 0, 0, 0, 1, 0x40, 0], &[]).unwrap(), []);

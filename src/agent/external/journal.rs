@@ -173,7 +173,10 @@ mod tests {
         let all = journal.finish(&[last]);
         assert!(all.len() < MOST_BYTES + 1_000);
         let lines: Vec<&str> = all.lines().rev().take(2).collect();
-        assert_eq!(lines[0], r#"{"event":"stopped","stopped":"out_of_steps","steps":1,"prompt_tokens":2,"generated_tokens":3}"#);
+        assert_eq!(
+            lines[0],
+            r#"{"event":"stopped","stopped":"out_of_steps","steps":1,"prompt_tokens":2,"generated_tokens":3}"#
+        );
         assert!(lines[1].starts_with(r#"{"event":"left_out","lines":"#));
     }
 }

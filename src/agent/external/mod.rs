@@ -44,8 +44,8 @@ pub use self::door::Door;
 use self::frame::Broken;
 use self::journal::{Line, Passed};
 use self::link::{FOLDER, Link, PORT, relay};
-pub use self::proxy::ProxyBounds;
 use self::proxy::Proxy;
+pub use self::proxy::ProxyBounds;
 pub use self::upstream::KeyHeader;
 use self::upstream::Upstream;
 use super::{Capacity, Stopped, Task, WorkError, Worked, Worker};
@@ -200,7 +200,9 @@ impl ExternalAgent {
         let asked = timeout(LOOK_PATIENCE, self.upstream.ask(Door::Models, None, &hyper::HeaderMap::new())).await;
         // Whatever it says, unless it is that we may not, or that it is broken: some have no list.
         let answered = asked.is_ok_and(|answer| {
-            answer.is_ok_and(|answer| !answer.status().is_server_error() && !matches!(answer.status().as_u16(), 401 | 403))
+            answer.is_ok_and(|answer| {
+                !answer.status().is_server_error() && !matches!(answer.status().as_u16(), 401 | 403)
+            })
         });
         *looked = Some((Instant::now(), answered));
         answered

@@ -280,7 +280,9 @@ impl Exchange {
                 self.status = StatusCode::BAD_GATEWAY;
                 Err(Refused::new(StatusCode::BAD_GATEWAY, "api_error", "the model's answer is of no known form"))
             }
-            status if status.is_success() || !is_ours(status) => self.whole(status, is_json, retry_after, pieces.boxed()).await,
+            status if status.is_success() || !is_ours(status) => {
+                self.whole(status, is_json, retry_after, pieces.boxed()).await
+            }
             status => {
                 tracing::error!(%status, "The external agent's endpoint does not do what it should: is its address right, and its key?");
                 let why = "the model is out of order here; it is not your request that is wrong";
@@ -340,7 +342,8 @@ impl Exchange {
         if status.is_success() {
             self.reader.whole(&body);
         }
-        let spent = |spent: super::budget::Spent| Refused::new(StatusCode::PAYMENT_REQUIRED, "budget_spent", spent.to_string());
+        let spent =
+            |spent: super::budget::Spent| Refused::new(StatusCode::PAYMENT_REQUIRED, "budget_spent", spent.to_string());
         self.proxy.budget.came(body.len() as u64, 0).map_err(spent)?;
         if self.proxy.upstream.is_told_in(&body) {
             tracing::error!("The external agent's endpoint repeats its key in an answer; it was not passed on");

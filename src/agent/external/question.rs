@@ -139,7 +139,8 @@ fn check_content(value: &Value, deeper: usize) -> Result<(), String> {
 }
 
 fn check_part(part: &Map<String, Value>) -> Result<(), String> {
-    let elsewhere = |what: &str| Err(format!("{what} names something elsewhere, which is not fetched: put it into the request"));
+    let elsewhere =
+        |what: &str| Err(format!("{what} names something elsewhere, which is not fetched: put it into the request"));
     let embedded = |value: &Value| value.as_str().is_none_or(|text| text.starts_with("data:"));
     let kind = part.get("type").and_then(Value::as_str).unwrap_or_default();
     match kind {
@@ -249,7 +250,10 @@ mod tests {
         ]);
         let asked = json!({"tools": all, "tool_choice": {"type": "web_search"}, "mcp_servers": [{"url": "https://evil.example"}],
             "web_search_options": {}, "service_tier": "priority"});
-        assert_eq!(read(Door::Responses, asked).unwrap(), json!({"model": "fixed", "tools": own, "max_output_tokens": 100}));
+        assert_eq!(
+            read(Door::Responses, asked).unwrap(),
+            json!({"model": "fixed", "tools": own, "max_output_tokens": 100})
+        );
         let kept = json!({"tools": own, "tool_choice": {"type": "function", "name": "run"}});
         assert_eq!(read(Door::Messages, kept.clone()).unwrap()["tool_choice"], kept["tool_choice"]);
         let none = json!({"tools": [{"type": "web_search"}], "tool_choice": "required"});
@@ -259,7 +263,8 @@ mod tests {
 
     #[test]
     fn what_names_something_elsewhere_is_refused() {
-        let said = |part: Value| json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, part]}]});
+        let said =
+            |part: Value| json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, part]}]});
         for part in [
             json!({"type": "image_url", "image_url": {"url": "https://evil.example/?secret"}}),
             json!({"type": "image_url", "image_url": "http://10.0.0.1/"}),
@@ -276,7 +281,8 @@ mod tests {
             assert!(read(Door::Messages, said(part.clone())).is_err(), "{part}");
             assert!(read(Door::Responses, json!({"input": [part.clone()]})).is_err(), "{part}");
         }
-        let output = json!({"type": "function_call_output", "output": [{"type": "input_image", "image_url": "https://x"}]});
+        let output =
+            json!({"type": "function_call_output", "output": [{"type": "input_image", "image_url": "https://x"}]});
         assert!(read(Door::Responses, json!({"input": [output]})).is_err());
         for key in ["previous_response_id", "conversation", "prompt"] {
             assert!(read(Door::Responses, json!({key: "x"})).unwrap_err().contains(key));

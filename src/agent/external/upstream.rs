@@ -122,7 +122,8 @@ impl Upstream {
             asked = asked.header(CONTENT_TYPE, "application/json").body(body);
         }
         for name in PASSED {
-            if let Some(value) = agent.get(name).filter(|value| value.len() <= LONGEST_PASSED && door == Door::Messages) {
+            if let Some(value) = agent.get(name).filter(|value| value.len() <= LONGEST_PASSED && door == Door::Messages)
+            {
                 asked = asked.header(name, value);
             }
         }

@@ -69,7 +69,9 @@ impl Reader {
             Door::ChatCompletions => {
                 self.done |= event.get("usage").is_some_and(Value::is_object);
                 self.learn(event.get("usage"));
-                event["choices"].as_array().is_some_and(|choices| choices.iter().any(|choice| has_text(&choice["delta"])))
+                event["choices"]
+                    .as_array()
+                    .is_some_and(|choices| choices.iter().any(|choice| has_text(&choice["delta"])))
             }
             Door::Messages => {
                 self.done |= event["type"] == "message_delta";
@@ -135,7 +137,8 @@ mod tests {
 
     #[test]
     fn an_answer_that_broke_off_tells_nothing() {
-        for (door, stream) in [(Door::ChatCompletions, CHAT), (Door::Messages, MESSAGES), (Door::Responses, RESPONSES)] {
+        for (door, stream) in [(Door::ChatCompletions, CHAT), (Door::Messages, MESSAGES), (Door::Responses, RESPONSES)]
+        {
             let half = &stream[..stream.len() / 2];
             assert_eq!(read(door, half, 5).0, None, "{door}");
         }
@@ -146,7 +149,10 @@ mod tests {
         for (body, told) in [
             (r#"{"usage":{"prompt_tokens":7,"completion_tokens":3}}"#, Some((7, 3))),
             (r#"{"usage":{"input_tokens":7,"output_tokens":3,"cache_read_input_tokens":1}}"#, Some((8, 3))),
-            (r#"{"usage":{"input_tokens":7,"output_tokens":3,"input_tokens_details":{"cached_tokens":2}}}"#, Some((7, 3))),
+            (
+                r#"{"usage":{"input_tokens":7,"output_tokens":3,"input_tokens_details":{"cached_tokens":2}}}"#,
+                Some((7, 3)),
+            ),
             (r#"{"usage":{"prompt_tokens":99999999999,"completion_tokens":3}}"#, Some((u32::MAX, 3))),
             (r#"{"usage":{"prompt_tokens":-1,"completion_tokens":3}}"#, None),
             (r#"{"usage":7}"#, None),

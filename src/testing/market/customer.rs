@@ -127,7 +127,8 @@ impl Customer {
 
     /// Listens for answers to an event, then publishes it.
     pub async fn publish(&self, event: &SignedEvent) -> Posted {
-        let posted = self.follow(JobId(event.id.0));
+        let kind = JobKind::from_request_kind(event.kind).unwrap_or(JobKind::TextGeneration);
+        let posted = self.follow_kind(JobId(event.id.0), kind);
         self.send(event).await;
         posted
     }
@@ -138,10 +139,15 @@ impl Customer {
         assert!(report.accepted() > 0, "no relay took the event: {report:?}");
     }
 
-    /// Listens for answers to a job.
+    /// Listens for answers to a job of text generation.
     pub fn follow(&self, job: JobId) -> Posted {
+        self.follow_kind(job, JobKind::TextGeneration)
+    }
+
+    /// Listens for answers to a job.
+    pub fn follow_kind(&self, job: JobId, kind: JobKind) -> Posted {
         let from = Timestamp::UNIX_EPOCH;
-        let answers = self.relays.follow(job, JobKind::TextGeneration, &[self.provider], from, self.codec.clone());
+        let answers = self.relays.follow(job, kind, &[self.provider], from, self.codec.clone());
         Posted { job, answers, heard: Vec::new() }
     }
 
@@ -246,10 +252,11 @@ impl Posted {
     /// Reads on until there is an error.
     pub async fn refusal(&mut self) -> Refusal {
         self.until(|body| match body {
-            AnswerBody::Feedback(feedback) if feedback.status == Status::Error => Some(Refusal::new(
-                feedback.code.expect("an error has a code"),
-                feedback.text.clone().unwrap_or_default(),
-            )),
+            AnswerBody::Feedback(feedback) if feedback.status == Status::Error => Some(Refusal {
+                code: feedback.code.expect("an error has a code"),
+                text: feedback.text.clone().unwrap_or_default(),
+                log: feedback.content.clone(),
+            }),
             AnswerBody::Feedback(_) => None,
             AnswerBody::Result(result) => panic!("expected an error, got the result {:?}", result.receipt),
         })

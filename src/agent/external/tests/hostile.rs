@@ -15,7 +15,9 @@ fn tight() -> ProxyBounds {
 async fn garbage_on_the_pipe_ends_the_link_and_nothing_else() {
     let server = chatting().await;
     let proxy = proxy(&server.url(), PLENTY, ProxyBounds::default());
-    for garbage in [&b"HTTP/1.1 200 OK\r\n\r\n"[..], &[0; 64], &[0xff; 7], &[3, 0, 0, 0, 9, 0, 1, 7], &[1, 0, 0, 0, 0, 0, 1, 1]] {
+    for garbage in
+        [&b"HTTP/1.1 200 OK\r\n\r\n"[..], &[0; 64], &[0xff; 7], &[3, 0, 0, 0, 9, 0, 1, 7], &[1, 0, 0, 0, 0, 0, 1, 1]]
+    {
         let mut relay = Relay::of(&proxy).await;
         relay.raw(garbage).await;
         let broken = relay.link.await.unwrap();
@@ -148,7 +150,9 @@ async fn nothing_can_be_smuggled_past_a_request() {
         format!("{line}content-length: 4, 15\r\n\r\n{body}{inner}"),
         format!("{line}content-length: +15\r\n\r\n{body}{inner}"),
         format!("{line}content-length: 15\r\ntransfer-encoding: chunked\r\n\r\nf\r\n{body}\r\n0\r\n\r\n{inner}"),
-        format!("{line}transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n\r\nf\r\n{body}\r\n0\r\n\r\n{inner}"),
+        format!(
+            "{line}transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n\r\nf\r\n{body}\r\n0\r\n\r\n{inner}"
+        ),
         format!("{line}transfer-encoding: xchunked\r\n\r\nf\r\n{body}\r\n0\r\n\r\n{inner}"),
         format!("{line}transfer-encoding : chunked\r\n\r\nf\r\n{body}\r\n0\r\n\r\n{inner}"),
         format!("{line}x-a: b\r\n c: d\r\ncontent-length: 15\r\n\r\n{body}{inner}"),
@@ -162,7 +166,10 @@ async fn nothing_can_be_smuggled_past_a_request() {
         let (head, body) = heard.split_once("\r\n\r\n").unwrap();
         let head = head.to_ascii_lowercase();
         assert!(head.starts_with("post /v1/chat/completions http/1.1"), "{head}");
-        assert!(!head.contains("transfer-encoding") && head.contains(&format!("content-length: {}", body.len())), "{head}");
+        assert!(
+            !head.contains("transfer-encoding") && head.contains(&format!("content-length: {}", body.len())),
+            "{head}"
+        );
         assert_eq!(serde_json::from_str::<Value>(body).unwrap(), json!({"messages": [], "model": "fixed"}));
     }
     assert!(!server.heard().concat().contains("secret"));

@@ -25,7 +25,8 @@ use crate::testing::faulty_server::FaultyServer;
 const LONG: Duration = Duration::from_secs(600);
 
 /// What a job may take where that is not what it is about.
-const PLENTY: Allowed = Allowed { requests: 100, prompt_tokens: 100_000, generated_tokens: 10_000, bytes: 64 * 1024 * 1024 };
+const PLENTY: Allowed =
+    Allowed { requests: 100, prompt_tokens: 100_000, generated_tokens: 10_000, bytes: 64 * 1024 * 1024 };
 
 /// The operator's key.
 const KEY: &str = "sk-operator-0123456789";
@@ -43,7 +44,8 @@ fn proxy_with(
     model: Option<&str>,
 ) -> Arc<Proxy> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let options = ServerOptions { connect_timeout: LONG, answer_timeout: LONG, silence: LONG, ..ServerOptions::default() };
+    let options =
+        ServerOptions { connect_timeout: LONG, answer_timeout: LONG, silence: LONG, ..ServerOptions::default() };
     let upstream = Upstream::new(&endpoint.join("v1").unwrap(), Some(&KEY.into()), header, options).unwrap();
     let model = model.map(str::to_owned);
     Arc::new(Proxy::new(Arc::new(upstream), Door::ALL.into(), model, Budget::new(allowed), bounds))
@@ -58,7 +60,8 @@ async fn endpoint(head: &'static str, body: impl Into<String>) -> FaultyServer {
 
 /// An endpoint that answers a chat.
 async fn chatting() -> FaultyServer {
-    let answer = json!({"choices": [{"message": {"content": "hello"}}], "usage": {"prompt_tokens": 7, "completion_tokens": 3}});
+    let answer =
+        json!({"choices": [{"message": {"content": "hello"}}], "usage": {"prompt_tokens": 7, "completion_tokens": 3}});
     endpoint("200 OK\r\ncontent-type: application/json\r\nset-cookie: a=b\r\nx-request-id: 7", answer.to_string()).await
 }
 
@@ -176,7 +179,11 @@ impl Reply {
     fn read(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes).into_owned();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-        let body = if head.to_ascii_lowercase().contains("transfer-encoding: chunked") { chunks(body) } else { body.to_owned() };
+        let body = if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+            chunks(body)
+        } else {
+            body.to_owned()
+        };
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
         Self { status, head: head.to_ascii_lowercase(), body }
     }

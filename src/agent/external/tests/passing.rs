@@ -1,8 +1,8 @@
 //! What is passed on, what is not, and what is counted.
 
 use super::*;
-use crate::testing::openai_server::{Manners, OpenAiServer};
 use crate::inference::echo::Echo;
+use crate::testing::openai_server::{Manners, OpenAiServer};
 
 #[tokio::test]
 async fn a_question_goes_on_with_the_operators_key_and_nothing_of_the_cells() {
@@ -33,7 +33,10 @@ async fn a_question_goes_on_with_the_operators_key_and_nothing_of_the_cells() {
 
 #[tokio::test]
 async fn an_answer_in_events_passes_as_it_is_and_is_counted() {
-    let server = OpenAiServer::start(Arc::new(Echo::new()), Manners { key: Some(KEY.into()), bytewise: true, ..Manners::default() });
+    let server = OpenAiServer::start(
+        Arc::new(Echo::new()),
+        Manners { key: Some(KEY.into()), bytewise: true, ..Manners::default() },
+    );
     let server = server.await.unwrap();
     let proxy = proxy_with(&server.root(), PLENTY, ProxyBounds::default(), KeyHeader::Bearer, Some("echo"));
     let mut relay = Relay::of(&proxy).await;
@@ -45,7 +48,10 @@ async fn an_answer_in_events_passes_as_it_is_and_is_counted() {
     assert_eq!(proxy.budget.usage(), crate::job::Usage::tokens(3, 3));
     let lines = lines(&proxy.journal.finish(&[]));
     assert_eq!(lines.len(), 1);
-    assert_eq!((&lines[0]["event"], &lines[0]["path"], &lines[0]["whole"]), (&json!("asked"), &json!("chat/completions"), &json!(true)));
+    assert_eq!(
+        (&lines[0]["event"], &lines[0]["path"], &lines[0]["whole"]),
+        (&json!("asked"), &json!("chat/completions"), &json!(true))
+    );
     assert_eq!((&lines[0]["prompt_tokens"], &lines[0]["generated_tokens"]), (&json!(3), &json!(3)));
     assert_eq!(lines[0]["request"]["sha256"].as_str().unwrap().len(), 64);
 }
@@ -100,10 +106,16 @@ async fn anthropics_form_gets_its_own_header_and_keeps_its_version() {
     let proxy = proxy_with(&server.url(), PLENTY, ProxyBounds::default(), KeyHeader::XApiKey, None);
     let mut relay = Relay::of(&proxy).await;
     let asked = post("/v1/messages?beta=true", &json!({"model": "own", "max_tokens": 99_999, "messages": []}));
-    let asked = asked.replace("host: x", "host: x\r\nanthropic-version: 2023-06-01\r\nanthropic-beta: a-1\r\nx-api-key: stolen");
+    let asked = asked
+        .replace("host: x", "host: x\r\nanthropic-version: 2023-06-01\r\nanthropic-beta: a-1\r\nx-api-key: stolen");
     assert_eq!(relay.ask(asked).await.status, 200);
     let heard = server.heard().remove(0);
-    for has in [&format!("x-api-key: {KEY}\r\n"), "anthropic-version: 2023-06-01\r\n", "anthropic-beta: a-1\r\n", "\"max_tokens\":10000"] {
+    for has in [
+        &format!("x-api-key: {KEY}\r\n"),
+        "anthropic-version: 2023-06-01\r\n",
+        "anthropic-beta: a-1\r\n",
+        "\"max_tokens\":10000",
+    ] {
         assert!(heard.contains(has), "no {has} in {heard}");
     }
     assert!(!heard.contains("stolen") && !heard.contains("beta=true"));
@@ -150,7 +162,8 @@ async fn an_endpoints_trouble_with_us_is_not_the_cells_business() {
 #[tokio::test]
 async fn what_an_endpoint_says_of_the_question_is_passed_on() {
     let words = json!({"error": {"message": "too fast"}});
-    let server = endpoint("429 Too Many Requests\r\ncontent-type: application/json\r\nretry-after: 7", words.to_string()).await;
+    let server =
+        endpoint("429 Too Many Requests\r\ncontent-type: application/json\r\nretry-after: 7", words.to_string()).await;
     let proxy = proxy(&server.url(), PLENTY, ProxyBounds::default());
     let reply = Relay::of(&proxy).await.chat(&json!({"messages": []})).await;
     assert_eq!((reply.status, reply.json()), (429, words));
@@ -200,7 +213,9 @@ async fn a_spent_budget_is_said_and_the_endpoint_no_longer_asked() {
 
 #[tokio::test]
 async fn an_answer_is_cut_where_the_budget_ends() {
-    let server = OpenAiServer::start(Arc::new(Echo::new()), Manners { key: Some(KEY.into()), ..Manners::default() }).await.unwrap();
+    let server = OpenAiServer::start(Arc::new(Echo::new()), Manners { key: Some(KEY.into()), ..Manners::default() })
+        .await
+        .unwrap();
     let allowed = Allowed { generated_tokens: 20, ..PLENTY };
     let proxy = proxy_with(&server.root(), allowed, ProxyBounds::default(), KeyHeader::Bearer, Some("echo"));
     let mut relay = Relay::of(&proxy).await;
@@ -223,7 +238,9 @@ async fn an_answer_is_cut_where_the_budget_ends() {
 #[tokio::test]
 async fn an_agent_that_goes_away_ends_the_question_at_the_endpoint() {
     let echo = Echo::new().gated();
-    let server = OpenAiServer::start(Arc::new(echo.clone()), Manners { key: Some(KEY.into()), ..Manners::default() }).await.unwrap();
+    let server = OpenAiServer::start(Arc::new(echo.clone()), Manners { key: Some(KEY.into()), ..Manners::default() })
+        .await
+        .unwrap();
     let proxy = proxy_with(&server.root(), PLENTY, ProxyBounds::default(), KeyHeader::Bearer, Some("echo"));
     let mut relay = Relay::of(&proxy).await;
     let asked = json!({"messages": [{"role": "user", "content": "a b"}], "stream": true});

@@ -67,7 +67,10 @@ async fn the_key_is_nowhere_in_the_cell() {
     let worked = work(settings(&server, agent), &task("a b c"), &cell).await.unwrap();
     assert_eq!(worked.stopped, Stopped::Submitted, "{}", worked.transcript);
     let seen = std::fs::read(cell.workspace().join("seen")).unwrap();
-    assert!(seen.windows(10).any(|part| part == b"OPENAI_API") && !seen.windows(KEY.len()).any(|part| part == KEY.as_bytes()));
+    assert!(
+        seen.windows(10).any(|part| part == b"OPENAI_API")
+            && !seen.windows(KEY.len()).any(|part| part == KEY.as_bytes())
+    );
     assert!(!worked.transcript.contains(KEY));
 }
 
@@ -141,7 +144,8 @@ async fn large_requests_and_answers_pass_the_relay_whole() {
     let said = (0..20_000).map(|number| number.to_string()).collect::<Vec<_>>().join(" ");
     let mut task = task(&said);
     (task.limits.prompt_tokens, task.limits.generated_tokens) = (10_000_000, 10_000_000);
-    let worked = work(settings(&server, "python3 agent.py {instructions_file} answer.txt"), &task, &cell).await.unwrap();
+    let worked =
+        work(settings(&server, "python3 agent.py {instructions_file} answer.txt"), &task, &cell).await.unwrap();
     assert_eq!(worked.stopped, Stopped::Submitted, "{}", worked.transcript);
     assert!(cell.read("answer.txt").is_some_and(|answer| answer == format!("{said}|{said}")));
 }

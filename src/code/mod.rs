@@ -1,0 +1,3 @@
+//! What coinop understands of source code. Pure: text in, facts out.
+
+pub mod diff;

@@ -1,0 +1,164 @@
+//! The files of a run: taken out of the cell, then given to the customer. Small ones stand in the result, larger ones are put
+//! on a server of files if there is one; any other is named with its hash, so that a later run can show that it made the same.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bitcoin::hashes::{Hash, sha256};
+
+use super::fitting::NO_ROOM;
+use super::told;
+use crate::archive::{Archive, ArchiveEntry, ArchiveError, ArchiveLimits, EntryKind};
+use crate::blossom::Blossom;
+use crate::job::sandbox_run::{Artifact, MissingArtifact, SandboxRunLimits};
+use crate::job::{Failure, RelativePath};
+use crate::sandbox::{Cell, SandboxError};
+
+/// Bytes of a file that stands in the result.
+const INLINE_BYTES: u64 = 8 * 1024;
+
+/// Bytes of all of those together: the commands' texts want room, too.
+const INLINE_BYTES_IN_ALL: u64 = 14 * 1024;
+
+/// Bytes an archive may have beside its files: a header and padding for each, and room for long names.
+const BESIDE_A_FILE: u64 = 4 * 1024;
+
+/// What was taken out of a cell.
+pub(super) struct Collected {
+    archives: Vec<(Archive, ArchiveLimits)>,
+    missing: Vec<MissingArtifact>,
+    limits: SandboxRunLimits,
+}
+
+/// Takes the files out. What is not there, or too large, is missing and no failure: it is the customer's own doing.
+pub(super) async fn collect(
+    cell: &dyn Cell,
+    paths: &[RelativePath],
+    limits: &SandboxRunLimits,
+) -> Result<Collected, Failure> {
+    let mut collected = Collected { archives: Vec::new(), missing: Vec::new(), limits: *limits };
+    let most_files = limits.max_artifact_files as u64;
+    let most_bytes = limits.max_artifact_bytes.saturating_add(most_files.saturating_mul(BESIDE_A_FILE));
+    let mut left = most_bytes;
+    for path in paths {
+        // Twice as many entries as files: folders are entries, too.
+        let bounds = ArchiveLimits { bytes: left, entries: most_files.saturating_mul(2) };
+        let why = match cell.get(Some(path), bounds).await {
+            Ok(Some(archive)) => {
+                left = left.saturating_sub(archive.bytes());
+                collected.archives.push((archive, bounds));
+                continue;
+            }
+            Ok(None) => "there is no such file or folder".to_owned(),
+            Err(SandboxError::Archive(error)) => not_taken(&error, limits),
+            Err(SandboxError::Gone(_)) => "it went with the run's time or memory".to_owned(),
+            Err(error) => return Err(told(&error).into()),
+        };
+        collected.missing.push(MissingArtifact { path: path.to_string(), why });
+    }
+    Ok(collected)
+}
+
+fn not_taken(error: &ArchiveError, limits: &SandboxRunLimits) -> String {
+    match error {
+        ArchiveError::TooLarge { .. } => too_large(limits),
+        ArchiveError::TooMany { .. } => too_many(limits),
+        ArchiveError::Broken(_) | ArchiveError::Disk(_) => "it can't be read".to_owned(),
+    }
+}
+
+fn too_large(limits: &SandboxRunLimits) -> String {
+    format!("what is returned has at most {} bytes in all", limits.max_artifact_bytes)
+}
+
+fn too_many(limits: &SandboxRunLimits) -> String {
+    format!("at most {} files are returned", limits.max_artifact_files)
+}
+
+/// A file that is to be given to the customer.
+struct Found {
+    path: RelativePath,
+    content: Vec<u8>,
+}
+
+impl Collected {
+    /// Hands the files on, to `files` what the result has no room for.
+    pub(super) async fn deliver(
+        self,
+        files: Option<&Blossom>,
+        private: bool,
+    ) -> Result<(Vec<Artifact>, Vec<MissingArtifact>), Failure> {
+        let Self { archives, mut missing, limits } = self;
+        let (mut artifacts, mut bytes, mut inline) = (Vec::new(), 0_u64, 0_u64);
+        for (archive, bounds) in archives {
+            let listed = blocking({
+                let archive = archive.clone();
+                move || archive.list(None, bounds).map(|listing| listing.entries)
+            })
+            .await?;
+            let entries = match listed {
+                Ok(entries) => entries,
+                Err(error) => {
+                    missing.push(MissingArtifact { path: String::new(), why: not_taken(&error, &limits) });
+                    continue;
+                }
+            };
+            for entry in entries {
+                let path = entry.path.clone();
+                let why = match entry.kind {
+                    EntryKind::Folder => continue,
+                    EntryKind::Link { .. } => "it is a link; ask for what it leads to".to_owned(),
+                    EntryKind::File { .. } if artifacts.len() >= limits.max_artifact_files => too_many(&limits),
+                    EntryKind::File { .. } if bytes.saturating_add(entry.size) > limits.max_artifact_bytes => {
+                        too_large(&limits)
+                    }
+                    EntryKind::File { .. } => {
+                        bytes += entry.size;
+                        let found = read(&archive, entry).await?;
+                        artifacts.push(handed_on(found, files, private, &mut inline).await);
+                        continue;
+                    }
+                };
+                missing.push(MissingArtifact { path: path.into(), why });
+            }
+        }
+        Ok((artifacts, missing))
+    }
+}
+
+async fn read(archive: &Archive, entry: ArchiveEntry) -> Result<Found, Failure> {
+    let archive = archive.clone();
+    blocking(move || archive.read(&entry).map(|content| Found { path: entry.path, content })).await?.map_err(|error| {
+        tracing::warn!(%error, "A file of a run can't be read");
+        Failure::backend("the run's files could not be read; please try again")
+    })
+}
+
+async fn handed_on(found: Found, files: Option<&Blossom>, private: bool, inline: &mut u64) -> Artifact {
+    let Found { path, content } = found;
+    let size = content.len() as u64;
+    let sha256 = sha256::Hash::hash(&content).to_string();
+    let mut artifact = Artifact { path: path.into(), sha256, size, url: None, data: None, why: None };
+    if size <= INLINE_BYTES && *inline + size <= INLINE_BYTES_IN_ALL {
+        *inline += size;
+        artifact.data = Some(STANDARD.encode(content));
+        return artifact;
+    }
+    let Some(files) = files else {
+        let why = if private { "files of encrypted requests are put on no server, and " } else { "" };
+        artifact.why = Some(format!("{why}{NO_ROOM}"));
+        return artifact;
+    };
+    match files.upload(content, "application/octet-stream").await {
+        Ok(blob) => artifact.url = Some(blob.url),
+        Err(error) => {
+            tracing::warn!(%error, "A run's file could not be uploaded");
+            artifact.why = Some(format!("it could not be uploaded, and {NO_ROOM}"));
+        }
+    }
+    artifact
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Failure::backend("the provider failed while reading the run's files"))
+}
