@@ -13,7 +13,7 @@
 //! | 2 open | relay | a program in the cell has connected; ids only grow |
 //! | 3 data | both | bytes of a connection, no more than the other side has room for |
 //! | 4 end | both | no more data from this side |
-//! | 5 reset | both | the connection is gone |
+//! | 5 reset | both | nobody is there any more who would read; after our end what we sent is still delivered |
 //! | 6 credit | both | room for so many more bytes, 4 bytes, big endian; at the beginning there is room for 65,536 |
 //! | 7 file | us | bytes of the instructions, to be put into a file |
 //! | 8 start | us | the file is whole: listen |

@@ -56,7 +56,7 @@ use crate::sandbox::{Cell, Command, Ended, Ran, SandboxError};
 
 /// How long the relay may take to start. gVisor on a busy machine needs some seconds.
 const RELAY_PATIENCE: Duration = Duration::from_secs(60);
-/// How long an agent may take to end by itself once its budget is spent. It is told by the answer to what it asks next.
+/// How long an agent has for its last words, when nobody says.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 /// How long an endpoint may take to say anything, when it is asked whether it is there.
 const LOOK_PATIENCE: Duration = Duration::from_secs(5);
@@ -122,6 +122,8 @@ pub struct ExternalAgentSettings {
     pub bounds: ProxyBounds,
     /// Bounds of talking to the endpoint.
     pub options: ServerOptions,
+    /// How long the agent may take to end by itself once its budget is spent. It is told by the answer to what it asks next.
+    pub last_words: Duration,
 }
 
 impl fmt::Debug for ExternalAgentSettings {
@@ -151,6 +153,7 @@ impl ExternalAgentSettings {
             bounds: ProxyBounds::default(),
             // A long answer that is not streamed is silent until it is whole.
             options: ServerOptions { silence: Duration::from_secs(600), ..ServerOptions::default() },
+            last_words: LAST_WORDS,
         }
     }
 }
@@ -320,7 +323,7 @@ impl Worker for ExternalAgent {
         let command = self.command(task);
         let ran = {
             let running = cell.run(&command, cancel);
-            beside(link, &proxy, running).await
+            beside(link, &proxy, running, self.settings.last_words).await
         };
         match ran {
             Ok(ran) => Ok(worked(&proxy, self.settings.parameters.and_then(parameters), &ran)),
@@ -335,12 +338,13 @@ async fn beside(
     link: Link,
     proxy: &Arc<Proxy>,
     running: impl Future<Output = Result<Ran, SandboxError>>,
+    last_words: Duration,
 ) -> Result<Ran, SandboxError> {
     let stopper = link.stopper();
     let serving = link.serve(|wire| Arc::clone(proxy).serve(wire).boxed());
     let watching = async {
         proxy.budget.wait_until_spent().await;
-        sleep(LAST_WORDS).await;
+        sleep(last_words).await;
         stopper.stop();
         std::future::pending::<()>().await;
     };

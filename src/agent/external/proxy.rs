@@ -339,11 +339,9 @@ impl Exchange {
             }
             body.extend_from_slice(&piece);
         }
-        self.answer.add(&body);
         if status.is_success() {
             self.reader.whole(&body);
         }
-        self.whole = true;
         let spent =
             |spent: super::budget::Spent| Refused::new(StatusCode::PAYMENT_REQUIRED, "budget_spent", spent.to_string());
         self.proxy.budget.came(body.len() as u64, 0).map_err(spent)?;
@@ -351,6 +349,8 @@ impl Exchange {
             tracing::error!("The external agent's endpoint repeats its key in an answer; it was not passed on");
             return Err(broken("the model's answer can't be passed on"));
         }
+        self.answer.add(&body);
+        self.whole = true;
         if !is_json {
             let why = format!("the model's endpoint answers {}", status.as_u16());
             return Err(Refused::new(status, "api_error", why));

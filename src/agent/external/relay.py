@@ -126,6 +126,10 @@ def take(kind, number, carried):
             connection.out.extend(carried)
         elif kind == CREDIT:
             connection.credit += struct.unpack(">I", carried)[0]
+        elif kind == RESET and connection.ours_ended:
+            # Nobody reads what comes now; what is under way to the program still gets there.
+            connection.theirs_ended = True
+            settle(connection)
         elif kind == RESET:
             drop(connection, False)
         elif kind == END:
