@@ -376,7 +376,8 @@ fn worked(proxy: &Proxy, parameters: Option<u64>, ran: &Ran) -> Worked {
         (_, Ended::TimedOut) => Stopped::OutOfTime,
         (Some(spent), _) => spent.into(),
         (None, Ended::Exited) if ran.exit_code == 0 => Stopped::Submitted,
-        (None, Ended::Exited | Ended::OutOfMemory | Ended::TooMuchOutput) => Stopped::Lost,
+        (None, Ended::Exited) => Stopped::Lost,
+        (None, Ended::OutOfMemory | Ended::TooMuchOutput) => Stopped::CellEnded,
     };
     let (usage, steps) = (proxy.budget.usage(), proxy.budget.requests());
     let Ran { exit_code, ended, stdout, stderr, duration } = ran;

@@ -1,6 +1,7 @@
 //! Whole stories. Those of the proxy talk to it as a relay does, frame by frame, so that they can say what no relay would; those
 //! of an agent run the relay itself, in a stand-in for a cell.
 
+mod celled;
 mod host_cell;
 mod hostile;
 mod passing;
