@@ -31,9 +31,6 @@ pub fn refusal(error: InferenceError) -> Refusal {
         InferenceError::NoEmbeddings => {
             Refusal::unsupported("no model here makes embeddings; leave them out or ask elsewhere")
         }
-        InferenceError::NoEmbeddings => {
-            Refusal::unsupported("no model here makes embeddings; leave them out or ask elsewhere")
-        }
         InferenceError::Cancelled => Refusal::new(Code::Cancelled, "the job was cancelled"),
         InferenceError::Busy(reason) => {
             tracing::warn!(%reason, "The backend is busy");

@@ -1,6 +1,5 @@
 //! Sandboxes, repositories, files, and the four kinds of agent jobs (5930–5933).
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
