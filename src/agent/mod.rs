@@ -20,7 +20,7 @@ mod conversation;
 mod model_worker;
 mod shell;
 mod transcript;
-mod transcripts;
+pub mod transcripts;
 
 pub use self::model_worker::ModelWorker;
 pub use self::transcripts::Transcripts;

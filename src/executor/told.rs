@@ -33,6 +33,7 @@ pub(super) fn sandbox_failed(error: &SandboxError) -> Refusal {
         SandboxError::UnknownImage { .. }
         | SandboxError::TooBig { .. }
         | SandboxError::NoRuntime(_)
+        | SandboxError::TooBig { .. }
         | SandboxError::Engine(_)
         | SandboxError::Gone(_) => {
             tracing::warn!(%error, "The sandbox failed");

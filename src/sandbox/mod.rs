@@ -27,6 +27,7 @@ mod probe;
 pub mod settings;
 mod slots;
 
+pub use docker::{Engine, EngineError, EngineFacts, Swept};
 pub use hosts::{HostReport, Hosts};
 pub use probe::Proof;
 pub use settings::{AddressError, HostAddress, HostSettings, ImageSettings, SandboxSettings, TlsFiles};

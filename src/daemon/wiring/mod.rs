@@ -44,6 +44,7 @@ pub mod agents;
 pub mod found;
 pub mod inference;
 pub mod offers;
+pub mod sandbox;
 pub mod wallets;
 
 use self::agents::OpenAgents;

@@ -26,6 +26,8 @@ pub struct Swept {
     pub removed: usize,
     /// Leftovers that could not be removed.
     pub failed: usize,
+    /// Engines that could not be looked at.
+    pub unseen: usize,
 }
 
 /// Removes leftovers.
