@@ -33,7 +33,6 @@ pub(super) fn sandbox_failed(error: &SandboxError) -> Refusal {
         SandboxError::UnknownImage { .. }
         | SandboxError::TooBig { .. }
         | SandboxError::NoRuntime(_)
-        | SandboxError::TooBig { .. }
         | SandboxError::Engine(_)
         | SandboxError::Gone(_) => {
             tracing::warn!(%error, "The sandbox failed");

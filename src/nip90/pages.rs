@@ -12,7 +12,7 @@ use super::test_parties::{customer, customer_keys, provider, provider_keys, rece
 use super::*;
 use crate::job::JobRequest;
 
-const PAGES: [(&str, &str); 7] = [
+const PAGES: [(&str, &str); 9] = [
     ("5050.md", include_str!("../../nips/5050.md")),
     ("5932.md", include_str!("../../nips/5932.md")),
     ("5933.md", include_str!("../../nips/5933.md")),

@@ -15,9 +15,9 @@ pub mod market;
 pub mod nwc_service;
 pub mod ollama_server;
 pub mod openai_server;
+pub mod python_image;
 #[cfg(feature = "ldk")]
 pub mod regtest;
-pub mod python_image;
 pub mod relay;
 pub mod require;
 pub mod scripted_model;

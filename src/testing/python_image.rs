@@ -28,17 +28,8 @@ const BUSYBOX: &str = "/bin/busybox";
 const INSTANCE: &str = "coinop-tests-python";
 
 /// Folders of the standard library that no test needs.
-const LEFT_OUT: [&str; 9] = [
-    "__pycache__",
-    "test",
-    "tests",
-    "idlelib",
-    "lib2to3",
-    "tkinter",
-    "ensurepip",
-    "dist-packages",
-    "pydoc_data",
-];
+const LEFT_OUT: [&str; 9] =
+    ["__pycache__", "test", "tests", "idlelib", "lib2to3", "tkinter", "ensurepip", "dist-packages", "pydoc_data"];
 
 /// Cells with Python and, second, without, on the engine of this machine; or nothing, which is said.
 pub async fn sandbox(runtime: Runtime) -> Option<Arc<Hosts>> {

@@ -19,7 +19,6 @@ use crate::executor::patch_gen::PatchGenExecutor;
 use crate::executor::sandbox_run::SandboxRunExecutor;
 use crate::executor::sources::InputSource;
 use crate::executor::{Executor, Router};
-use crate::identity::Identity;
 use crate::inference::Inference;
 use crate::job::JobKind;
 use crate::job::code_review::CodeReviewLimits;
@@ -28,7 +27,7 @@ use crate::job::reading::Bound;
 use crate::job::sandbox_run::SandboxRunLimits;
 use crate::nip90::Codec;
 use crate::repository::{Repositories, RepositoryLimits};
-use crate::sandbox::{Hosts, Image, Runtime, Sandbox, SandboxSettings};
+use crate::sandbox::{Hosts, Image, Runtime, Sandbox};
 
 /// The folder of fetched repositories, in the data folder.
 const REPOSITORIES_FOLDER: &str = "repositories";
@@ -61,13 +60,12 @@ impl std::fmt::Debug for OpenAgents {
     }
 }
 
-/// The engines of the configuration, as the sandbox takes them.
-pub fn engines(config: &Config, identity: &Identity) -> Hosts {
-    Hosts::new(sandbox_settings(&config.agents, identity.signer.provider_id().to_string()))
-}
-
-fn sandbox_settings(agents: &AgentSettings, instance: String) -> SandboxSettings {
-    SandboxSettings { instance, hosts: agents.sandbox.hosts.clone(), images: agents.sandbox.images.clone() }
+/// The engines of the configuration.
+///
+/// # Errors
+/// When the data folder can't be written.
+pub fn engines(config: &Config, paths: &Paths) -> Result<Hosts> {
+    Ok(Hosts::new(super::sandbox::settings(&config.agents.sandbox, paths)?))
 }
 
 impl OpenAgents {
@@ -75,11 +73,11 @@ impl OpenAgents {
     /// should be, are no error here: what needs them is not offered.
     ///
     /// # Errors
-    /// When the file server's address can't be used.
-    pub async fn open(config: &Config, paths: &Paths, identity: &Identity, codec: &Codec) -> Result<Self> {
+    /// When the file server's address can't be used, or the data folder can't be written.
+    pub async fn open(config: &Config, paths: &Paths, codec: &Codec) -> Result<Self> {
         let agents = &config.agents;
         let runtimes = agents.runtimes();
-        let hosts = (!runtimes.is_empty()).then(|| Arc::new(engines(config, identity)));
+        let hosts = (!runtimes.is_empty()).then(|| engines(config, paths).map(Arc::new)).transpose()?;
         let mut images = BTreeMap::new();
         if let Some(hosts) = &hosts {
             for runtime in runtimes {

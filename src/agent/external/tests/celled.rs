@@ -86,7 +86,8 @@ async fn an_agent_works_and_reaches_nothing_but_its_model(runtime: Runtime) {
     let Some(place) = Place::with(runtime, Echo::new()).await else { return };
     let cell = place.cell(python_image::IMAGE, &[("agent.py", AGENT), ("spy.py", SPY)]).await;
     let port = place.server.url().port().unwrap();
-    let command = format!("python3 agent.py {{instructions_file}} answer.txt && python3 spy.py {port} {} found.json", &KEY[..8]);
+    let command =
+        format!("python3 agent.py {{instructions_file}} answer.txt && python3 spy.py {port} {} found.json", &KEY[..8]);
     let cancel = CancellationToken::new();
     let worked = place.agent(&command).work(&task("make it green"), &*cell, &cancel).await.unwrap();
     assert_eq!(worked.stopped, Stopped::Submitted, "{}", worked.transcript);
