@@ -30,11 +30,13 @@ mod models_cli;
 mod node_cli;
 #[cfg(feature = "ldk")]
 mod on_chain;
+mod patching;
 mod paying;
 mod queueing;
 mod refunds;
 mod refusing;
 mod relays;
+mod reviewing;
 mod stopping;
 mod streaming;
 mod walk;
