@@ -5,6 +5,7 @@ pub mod embedding_contract;
 pub mod engine;
 pub mod faulty_server;
 pub mod gate;
+pub mod git_image;
 pub mod git_server;
 pub mod inference_contract;
 pub mod inference_faults;

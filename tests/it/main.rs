@@ -31,12 +31,14 @@ mod node_cli;
 #[cfg(feature = "ldk")]
 mod on_chain;
 mod ordering;
+mod patching;
 mod paying;
 mod queueing;
 mod refunds;
 mod refusing;
 mod relays;
 mod sandbox_runs;
+mod reviewing;
 mod stopping;
 mod streaming;
 mod walk;
