@@ -141,6 +141,11 @@ pub trait Worker: Send + Sync + 'static {
     /// A refusal for the customer: no such model, or nobody to work now.
     async fn capacity(&self, model: Option<&str>) -> Result<Capacity, Refusal>;
 
+    /// How many tasks with that model can be under way at once, or with `None` of all models together.
+    fn room(&self, _model: Option<&str>) -> usize {
+        usize::MAX
+    }
+
     /// Works until it is done or out of something.
     async fn work(&self, task: &Task, cell: &dyn Cell, cancel: &CancellationToken) -> Result<Worked, WorkError>;
 }

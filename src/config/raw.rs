@@ -191,6 +191,8 @@ section! {
         key: String = String::new(),
         /// Names; empty for all it has.
         models: Vec<String> = Vec::new(),
+        /// Names of its models that make embeddings.
+        embeddings: Vec<String> = Vec::new(),
         /// Jobs at once; 0 for what it tells.
         slots: u32 = 0,
         /// Tokens; 0 for what it tells.

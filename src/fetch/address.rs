@@ -74,10 +74,23 @@ pub fn literal_is_public(url: &Url) -> bool {
     }
 }
 
+/// Whether an address may be connected to.
+pub type Rule = fn(IpAddr) -> bool;
+
+/// The rule where private addresses are allowed, or are not.
+pub fn rule(allow_private: bool) -> Rule {
+    if allow_private { |_| true } else { is_public }
+}
+
 /// Looks the host of `url` up, once, and gives the addresses that may be connected to.
 ///
 /// The caller must connect to exactly these: a second lookup could answer differently (DNS rebinding).
 pub async fn resolve(url: &Url, allow_private: bool) -> Result<Vec<SocketAddr>, AddressError> {
+    resolve_by(url, rule(allow_private)).await
+}
+
+/// Looks the host of `url` up, once, and gives the addresses that a rule allows.
+pub async fn resolve_by(url: &Url, may_connect: Rule) -> Result<Vec<SocketAddr>, AddressError> {
     let port = url.port_or_known_default().ok_or(AddressError::NoHost)?;
     let found: Vec<SocketAddr> = match url.host().ok_or(AddressError::NoHost)? {
         Host::Ipv4(ip) => vec![SocketAddr::new(ip.into(), port)],
@@ -86,8 +99,7 @@ pub async fn resolve(url: &Url, allow_private: bool) -> Result<Vec<SocketAddr>, 
             tokio::net::lookup_host((name, port)).await.map_err(|_| AddressError::NotPublic)?.collect()
         }
     };
-    let usable: Vec<SocketAddr> =
-        found.into_iter().filter(|address| allow_private || is_public(address.ip())).collect();
+    let usable: Vec<SocketAddr> = found.into_iter().filter(|address| may_connect(address.ip())).collect();
     if usable.is_empty() { Err(AddressError::NotPublic) } else { Ok(usable) }
 }
 

@@ -7,15 +7,22 @@ use async_trait::async_trait;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::embedding::{self, Gathered};
 use super::stop::StopFilter;
 use super::{
-    Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, Piece, PromptTokens, Role,
-    TextSink,
+    Embeddings, Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, Piece, PromptTokens,
+    Role, TextSink,
 };
 use crate::job::outcome::{FinishReason, Usage};
 
 /// The model's name.
 pub const MODEL_NAME: &str = "echo";
+
+/// The name of the one that makes embeddings.
+pub const EMBEDDING_MODEL_NAME: &str = "echo-embed";
+
+/// Numbers of its vectors.
+const DIMENSION: usize = 16;
 
 /// Answers with the last user message. Tokens are words: a prompt counts the words of all messages, an answer ends after
 /// `max_tokens` words or at a stop string. Clones are the same backend.
@@ -23,6 +30,7 @@ pub const MODEL_NAME: &str = "echo";
 pub struct Echo {
     context_tokens: u32,
     json: JsonSupport,
+    embeds: bool,
     gate: Option<Arc<Semaphore>>,
     failures_left: Arc<AtomicU32>,
     runs: Arc<watch::Sender<u32>>,
@@ -40,6 +48,7 @@ impl Echo {
         Self {
             context_tokens: 4_096,
             json: JsonSupport::None,
+            embeds: false,
             gate: None,
             failures_left: Arc::default(),
             runs: Arc::new(watch::Sender::new(0)),
@@ -57,6 +66,13 @@ impl Echo {
     #[must_use]
     pub fn with_json(mut self, json: JsonSupport) -> Self {
         self.json = json;
+        self
+    }
+
+    /// With a second model, which makes embeddings: texts of the same words have the same vector.
+    #[must_use]
+    pub fn with_embeddings(mut self) -> Self {
+        self.embeds = true;
         self
     }
 
@@ -97,6 +113,26 @@ impl Echo {
                 Err(InferenceError::UnknownModel { wanted: wanted.to_owned(), offered: vec![MODEL_NAME.to_owned()] })
             }
         }
+    }
+
+    /// What every run goes through first: the gate, and the failures it was told of.
+    async fn begin(&self, cancel: &CancellationToken) -> Result<(), InferenceError> {
+        self.runs.send_modify(|runs| *runs += 1);
+        if cancel.is_cancelled() {
+            return Err(InferenceError::Cancelled);
+        }
+        if let Some(gate) = &self.gate {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Err(InferenceError::Cancelled),
+                permit = gate.acquire() => permit.expect("the gate is never closed").forget(),
+            }
+        }
+        let fail = |left: u32| left.checked_sub(1);
+        if self.failures_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fail).is_ok() {
+            return Err(InferenceError::Backend("the echo was told to fail".to_owned()));
+        }
+        Ok(())
     }
 
     fn answer(&self, request: &Generate, sink: Option<&TextSink>) -> Result<Generation, InferenceError> {
@@ -152,6 +188,17 @@ fn words_with_space(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// The words counted by where their bytes lead, and made as long as 1.
+fn vector(text: &str) -> Vec<f32> {
+    let mut numbers = vec![0.0_f32; DIMENSION];
+    for word in text.split_whitespace() {
+        let place = word.bytes().fold(7_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        numbers[place % DIMENSION] += 1.0;
+    }
+    let length = numbers.iter().map(|number| number * number).sum::<f32>().sqrt();
+    numbers.into_iter().map(|number| number / length).collect()
+}
+
 fn count_words(messages: &[Message]) -> Result<u32, InferenceError> {
     if messages.is_empty() {
         return Err(InferenceError::BadRequest("the conversation is empty".to_owned()));
@@ -179,6 +226,35 @@ impl Inference for Echo {
         count_words(messages).map(PromptTokens::exact)
     }
 
+    async fn embedding_models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
+        let model = ModelInfo { context_tokens: Some(self.context_tokens), ..ModelInfo::named(EMBEDDING_MODEL_NAME) };
+        Ok(if self.embeds { vec![model] } else { Vec::new() })
+    }
+
+    async fn embed(
+        &self,
+        model: Option<&str>,
+        texts: &[String],
+        cancel: &CancellationToken,
+    ) -> Result<Embeddings, InferenceError> {
+        if !self.embeds {
+            return Err(InferenceError::NoEmbeddings);
+        }
+        if let Some(wanted) = model.filter(|model| *model != EMBEDDING_MODEL_NAME) {
+            let offered = vec![EMBEDDING_MODEL_NAME.to_owned()];
+            return Err(InferenceError::UnknownModel { wanted: wanted.to_owned(), offered });
+        }
+        embedding::check_texts(texts)?;
+        self.begin(cancel).await?;
+        let words = |text: &String| u32::try_from(text.split_whitespace().count()).unwrap_or(u32::MAX);
+        if let Some(prompt_tokens) = texts.iter().map(words).find(|words| *words > self.context_tokens) {
+            return Err(InferenceError::ContextOverflow { prompt_tokens, context_tokens: self.context_tokens });
+        }
+        let mut gathered = Gathered::default();
+        gathered.take(texts, texts.iter().map(|text| vector(text)).collect(), texts.iter().map(words).sum())?;
+        Ok(gathered.by(&ModelInfo::named(EMBEDDING_MODEL_NAME)))
+    }
+
     async fn generate(
         &self,
         request: &Generate,
@@ -186,21 +262,7 @@ impl Inference for Echo {
         cancel: &CancellationToken,
     ) -> Result<Generation, InferenceError> {
         Self::check_model(request.model.as_deref())?;
-        self.runs.send_modify(|runs| *runs += 1);
-        if cancel.is_cancelled() {
-            return Err(InferenceError::Cancelled);
-        }
-        if let Some(gate) = &self.gate {
-            tokio::select! {
-                biased;
-                () = cancel.cancelled() => return Err(InferenceError::Cancelled),
-                permit = gate.acquire() => permit.expect("the gate is never closed").forget(),
-            }
-        }
-        let fail = |left: u32| left.checked_sub(1);
-        if self.failures_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fail).is_ok() {
-            return Err(InferenceError::Backend("the echo was told to fail".to_owned()));
-        }
+        self.begin(cancel).await?;
         self.answer(request, sink.as_ref())
     }
 }
@@ -210,6 +272,7 @@ mod tests {
     use super::*;
     use crate::inference::Format;
     use crate::job::text::Sampling;
+    use crate::testing::embedding_contract;
     use crate::testing::inference_contract::{self, Subject};
 
     fn ask(text: &str) -> Generate {
@@ -260,6 +323,13 @@ mod tests {
         assert!(run(&echo, &ask("a")).await.is_err());
         assert!(run(&echo, &ask("a")).await.is_ok());
         assert_eq!(echo.runs(), 3);
+    }
+
+    #[tokio::test]
+    async fn echo_keeps_the_contract_of_embeddings() {
+        embedding_contract::check(&Echo::new().with_embeddings()).await;
+        let none = Echo::new().embed(None, &["a".into()], &CancellationToken::new()).await;
+        assert_eq!(none, Err(InferenceError::NoEmbeddings));
     }
 
     #[tokio::test]

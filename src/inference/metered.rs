@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Format, Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink, relay,
+    Embeddings, Format, Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink,
+    relay,
 };
 use crate::metrics::{BackendEnd, Metrics};
 
@@ -77,6 +78,22 @@ impl Inference for Metered {
         self.inner.check_format(model, format).await
     }
 
+    async fn embedding_models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
+        self.inner.embedding_models().await
+    }
+
+    async fn embed(
+        &self,
+        model: Option<&str>,
+        texts: &[String],
+        cancel: &CancellationToken,
+    ) -> Result<Embeddings, InferenceError> {
+        let run = self.metrics.backend_begins(&self.name);
+        let done = self.inner.embed(model, texts, cancel).await;
+        run.ended(end_of(&done));
+        done
+    }
+
     fn restarts(&self) -> u32 {
         self.inner.restarts()
     }
@@ -113,7 +130,7 @@ impl Inference for Metered {
     }
 }
 
-fn end_of(done: &Result<Generation, InferenceError>) -> BackendEnd {
+fn end_of<T>(done: &Result<T, InferenceError>) -> BackendEnd {
     match done {
         Ok(_) => BackendEnd::Answered,
         Err(InferenceError::Backend(_)) => BackendEnd::Failed,
@@ -123,6 +140,7 @@ fn end_of(done: &Result<Generation, InferenceError>) -> BackendEnd {
         Err(
             InferenceError::BadRequest(_)
             | InferenceError::ContextOverflow { .. }
+            | InferenceError::NoEmbeddings
             | InferenceError::UnknownModel { .. },
         ) => BackendEnd::Refused,
     }
@@ -210,6 +228,19 @@ mod tests {
             }
         }
 
+        async fn embedding_models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
+            Ok(vec![ModelInfo::named("e")])
+        }
+
+        async fn embed(
+            &self,
+            _: Option<&str>,
+            _: &[String],
+            _: &CancellationToken,
+        ) -> Result<Embeddings, InferenceError> {
+            Err(InferenceError::BadRequest("no texts".into()))
+        }
+
         fn restarts(&self) -> u32 {
             2
         }
@@ -225,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_wraps_a_backend_hands_on_what_it_says_of_formats_and_restarts() {
+    async fn what_wraps_a_backend_hands_on_what_it_says_of_formats_embeddings_and_restarts() {
         use crate::inference::pool::{Pool, PoolEndpoint, PoolOptions};
         use crate::inference::preferred::Preferred;
         let metrics = Metrics::new();
@@ -238,6 +269,10 @@ mod tests {
         let refused = InferenceError::BadRequest("no grammar".into());
         assert_eq!(wrapped.check_format(Some("m"), &Format::Json).await, Err(refused));
         assert_eq!(wrapped.check_format(Some("m"), &Format::Text).await, Ok(()));
+        assert_eq!(wrapped.embedding_models().await, Ok(vec![ModelInfo::named("e")]));
+        let refused = InferenceError::BadRequest("no texts".into());
+        assert_eq!(wrapped.embed(Some("e"), &["a".into()], &CancellationToken::new()).await, Err(refused));
+        has(&metrics, r#"coinop_backend_requests_total{backend="gpu1",outcome="refused"} 1"#);
         assert_eq!(wrapped.restarts(), 2);
         has(&metrics, r#"coinop_backend_restarts_total{backend="gpu1"} 2"#);
     }

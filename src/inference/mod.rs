@@ -1,4 +1,4 @@
-//! The inference port: a model that continues a conversation.
+//! The inference port: a model that continues a conversation, or turns texts into vectors.
 
 use std::fmt;
 
@@ -14,6 +14,7 @@ mod chat;
 mod control;
 pub mod detect;
 pub mod echo;
+mod embedding;
 pub mod gguf;
 pub mod http;
 pub mod llama_cpp;
@@ -30,6 +31,7 @@ pub mod stop;
 pub mod tiny;
 mod told;
 
+pub use self::embedding::{Embeddings, MOST_BATCH_BYTES, MOST_DIMENSIONS, MOST_TEXTS};
 pub use self::refusing::{MODELS_LISTED, choose, refusal, unknown_model};
 pub use self::told::{MOST_PARAMETERS, meant, names, parameters, public_name};
 
@@ -241,6 +243,9 @@ pub enum InferenceError {
     /// The request can't be served as it is.
     #[error("{0}")]
     BadRequest(String),
+    /// Nothing here turns texts into vectors.
+    #[error("no model on offer makes embeddings")]
+    NoEmbeddings,
     /// Stopped as asked.
     #[error("cancelled")]
     Cancelled,
@@ -282,6 +287,24 @@ pub trait Inference: Send + Sync + 'static {
     /// schemas are beyond a backend's grammars. Asked before anything is promised to a customer.
     async fn check_format(&self, _model: Option<&str>, _format: &Format) -> Result<(), InferenceError> {
         Ok(())
+    }
+
+    /// The models that turn texts into vectors, the default first; none of them is among [`Inference::models`]. As heard when
+    /// those were asked for last, or now when they never were.
+    async fn embedding_models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
+        Ok(Vec::new())
+    }
+
+    /// Turns texts into vectors, by that model or the default: at most [`MOST_TEXTS`] of [`MOST_BATCH_BYTES`] bytes together,
+    /// none of them empty. A text that is longer than the model's context is refused, never cut. Ends with
+    /// [`InferenceError::Cancelled`] soon after `cancel`.
+    async fn embed(
+        &self,
+        _model: Option<&str>,
+        _texts: &[String],
+        _cancel: &CancellationToken,
+    ) -> Result<Embeddings, InferenceError> {
+        Err(InferenceError::NoEmbeddings)
     }
 
     /// How often it broke down so that it had to be started again. Only what runs in this process knows.

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Format, Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink, meant,
+    Embeddings, Format, Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink,
+    meant,
 };
 
 /// Puts one model first. While the backend does not list it, nothing changes.
@@ -66,6 +67,19 @@ impl Inference for Preferred {
 
     async fn check_format(&self, model: Option<&str>, format: &Format) -> Result<(), InferenceError> {
         self.inner.check_format(model, format).await
+    }
+
+    async fn embedding_models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
+        self.inner.embedding_models().await
+    }
+
+    async fn embed(
+        &self,
+        model: Option<&str>,
+        texts: &[String],
+        cancel: &CancellationToken,
+    ) -> Result<Embeddings, InferenceError> {
+        self.inner.embed(model, texts, cancel).await
     }
 
     fn restarts(&self) -> u32 {

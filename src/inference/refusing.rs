@@ -28,6 +28,9 @@ pub fn refusal(error: InferenceError) -> Refusal {
                 "the model can't read this conversation; send one prompt, or messages marked user and assistant in turn",
             )
         }
+        InferenceError::NoEmbeddings => {
+            Refusal::unsupported("no model here makes embeddings; leave them out or ask elsewhere")
+        }
         InferenceError::Cancelled => Refusal::new(Code::Cancelled, "the job was cancelled"),
         InferenceError::Busy(reason) => {
             tracing::warn!(%reason, "The backend is busy");

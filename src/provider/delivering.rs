@@ -55,7 +55,8 @@ pub(super) fn result_of(job: &Job, credit: Msat, outcome: &Outcome, file: Option
             .then(|| Amount { amount: charged, bolt11: job.invoice.as_ref().map(|invoice| invoice.bolt11.clone()) }),
         receipt: Receipt {
             model: outcome.model.clone(),
-            usage: Some(outcome.usage),
+            // Work without a model has no tokens to speak of.
+            usage: (outcome.usage.total() > 0).then_some(outcome.usage),
             parameters: outcome.parameters,
             mflops: outcome.mflops(),
             digest: outcome.digest.clone(),

@@ -16,7 +16,8 @@ use tempfile::TempDir;
 
 use super::objects::Objects;
 use super::snapshot::{Blobs, CommitId, Snapshot, TreeEntry};
-use super::{RepositoryError, pack, tree};
+use super::tree::{self, Found};
+use super::{RepositoryError, pack};
 use crate::archive::EntryKind;
 use crate::job::RelativePath;
 
@@ -44,6 +45,13 @@ struct Opened {
     /// Tells other processes that this one is alive, until it ends.
     _lock: File,
     used: u64,
+}
+
+/// A commit's list on the disk.
+#[derive(Serialize, Deserialize)]
+struct List {
+    parents: Vec<CommitId>,
+    entries: Vec<Listed>,
 }
 
 /// A file or link as it is listed on the disk.
@@ -123,11 +131,11 @@ impl Cache {
         key: &str,
         commit: &CommitId,
         mut objects: Objects,
-        entries: Vec<(TreeEntry, u64)>,
+        found: Found,
     ) -> Result<Snapshot, RepositoryError> {
         let whole = unfinished.folder.path();
         objects.sync()?;
-        write_list(&whole.join(LIST), entries).map_err(RepositoryError::Disk)?;
+        write_list(&whole.join(LIST), found).map_err(RepositoryError::Disk)?;
         // Opened before it has its name: from then on it may be removed any time.
         let snapshot = read(whole, commit).map_err(RepositoryError::Disk)?;
         let mut opened = self.open().map_err(RepositoryError::Disk)?;
@@ -220,18 +228,18 @@ impl Unfinished {
         commit: &CommitId,
         limits: &super::RepositoryLimits,
         watch: &super::watch::Watch,
-    ) -> Result<(Objects, Vec<(TreeEntry, u64)>), RepositoryError> {
+    ) -> Result<(Objects, Found), RepositoryError> {
         let mut objects = self.objects()?;
         let most = tree::most_entries(limits);
         let pack_limits = pack::PackLimits { bytes: limits.max_bytes, objects: most, files: limits.max_files };
         pack::unpack(packed, &mut objects, pack_limits, watch)?;
-        let entries = tree::walk(&mut objects, commit, limits, watch)?;
-        Ok((objects, entries))
+        let found = tree::walk(&mut objects, commit, limits, watch)?;
+        Ok((objects, found))
     }
 }
 
-fn write_list(path: &Path, entries: Vec<(TreeEntry, u64)>) -> io::Result<()> {
-    let listed = entries.into_iter().map(|(entry, at)| {
+fn write_list(path: &Path, found: Found) -> io::Result<()> {
+    let listed = found.entries.into_iter().map(|(entry, at)| {
         let kind = match entry.kind {
             EntryKind::Link { target } => ListedKind::Link(target),
             EntryKind::File { executable: true } => ListedKind::Executable,
@@ -240,15 +248,14 @@ fn write_list(path: &Path, entries: Vec<(TreeEntry, u64)>) -> io::Result<()> {
         Listed { path: entry.path, kind, size: entry.size, at }
     });
     let mut file = BufWriter::new(File::create_new(path)?);
-    let listed: Vec<Listed> = listed.collect();
-    serde_json::to_writer(&mut file, &listed)?;
+    serde_json::to_writer(&mut file, &List { parents: found.parents, entries: listed.collect() })?;
     file.flush()?;
     file.get_ref().sync_all()
 }
 
 fn read(folder: &Path, commit: &CommitId) -> io::Result<Snapshot> {
     let list = BufReader::new(File::open(folder.join(LIST))?);
-    let listed: Vec<Listed> = serde_json::from_reader(list)?;
+    let List { parents, entries: listed } = serde_json::from_reader(list)?;
     let file = File::open(folder.join(OBJECTS))?;
     let end = file.metadata()?.len();
     let fits = |listed: &Listed| listed.at.checked_add(listed.size).is_some_and(|listed_end| listed_end <= end);
@@ -265,7 +272,8 @@ fn read(folder: &Path, commit: &CommitId) -> io::Result<Snapshot> {
         },
         size: listed.size,
     });
-    Ok(Snapshot::new(commit.clone(), entries.collect(), Arc::new(OnDisk { file, places })))
+    let snapshot = Snapshot::new(commit.clone(), entries.collect(), Arc::new(OnDisk { file, places }));
+    Ok(snapshot.with_parents(parents))
 }
 
 /// The bytes of a commit that is kept.

@@ -14,6 +14,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use url::Url;
 
 use super::RepositoryError;
+use super::remote::Rules;
 use super::watch::Watch;
 use crate::fetch::address;
 
@@ -22,9 +23,9 @@ pub(super) fn connect(
     watch: &Arc<Watch>,
     host: &Url,
     path: &str,
-    allow_private: bool,
+    rules: Rules,
 ) -> Result<Box<dyn Transport>, RepositoryError> {
-    let addresses = watch.wait(address::resolve(host, allow_private))??;
+    let addresses = watch.wait(address::resolve_by(host, rules.may_connect))??;
     let (read, write) = watch.wait(first_that_answers(&addresses))?.ok_or(RepositoryError::Unreachable)?.into_split();
     let name = (host.host_str().unwrap_or_default().to_owned(), host.port());
     let (read, write) = (Incoming { watch: Arc::clone(watch), read }, Outgoing { watch: Arc::clone(watch), write });

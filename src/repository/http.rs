@@ -12,6 +12,7 @@ use reqwest::{Client, Method, Response, StatusCode};
 use url::{Host, Url};
 
 use super::RepositoryError;
+use super::remote::Rules;
 use super::watch::Watch;
 use crate::fetch::address;
 
@@ -35,13 +36,13 @@ pub(super) struct PinnedHttp {
 #[derive(Debug, Clone)]
 struct Asker {
     watch: Arc<Watch>,
-    allow_private: bool,
+    rules: Rules,
 }
 
 impl PinnedHttp {
     /// Under a watch. The process must have a default rustls provider (`main` installs it).
-    pub(super) fn new(watch: Arc<Watch>, allow_private: bool) -> Self {
-        Self { asker: Asker { watch, allow_private }, moved: None }
+    pub(super) fn new(watch: Arc<Watch>, rules: Rules) -> Self {
+        Self { asker: Asker { watch, rules }, moved: None }
     }
 
     /// Asks, and follows where the repository has moved to: everything before what git appends.
@@ -68,13 +69,13 @@ impl PinnedHttp {
 impl Asker {
     /// Asks one server. A client a hop, because the pinned addresses belong to the client.
     fn ask(&self, method: Method, url: &Url, headers: HeaderMap, body: Vec<u8>) -> Result<Response, RepositoryError> {
-        if !(url.scheme() == "https" || url.scheme() == "http" && self.allow_private) {
+        if !(url.scheme() == "https" || url.scheme() == "http" && self.rules.plain_http) {
             return Err(RepositoryError::NotPublic);
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(RepositoryError::NotFound);
         }
-        let addresses = self.watch.wait(address::resolve(url, self.allow_private))??;
+        let addresses = self.watch.wait(address::resolve_by(url, self.rules.may_connect))??;
         let mut builder =
             Client::builder().no_proxy().redirect(Policy::none()).pool_max_idle_per_host(0).user_agent(USER_AGENT);
         if let Some(Host::Domain(name)) = url.host() {

@@ -34,9 +34,9 @@ pub use self::error::RepositoryError;
 pub use self::snapshot::{Blobs, CommitId, Snapshot, TreeEntry};
 
 use self::cache::Cache;
-use self::remote::Remote;
+use self::remote::{Remote, Rules};
 use self::talk::Talk;
-use self::watch::Watch;
+use self::watch::{Time, Watch};
 
 /// How long finding a commit may take: the customer has not paid yet.
 const RESOLVE_TIME: Duration = Duration::from_secs(20);
@@ -93,11 +93,12 @@ impl Repositories {
     /// all its digits, or by the first ones where it is the tip of one branch or tag.
     pub async fn resolve(&self, url: &str, reference: Option<&str>) -> Result<CommitId, RepositoryError> {
         let remote = Remote::parse(url, self.limits.allow_private)?;
-        let (time, allow_private) = (self.limits.time.min(RESOLVE_TIME), self.limits.allow_private);
+        let time = Time::from_now(self.limits.time.min(RESOLVE_TIME));
+        let rules = Rules::new(self.limits.allow_private);
         let reference = reference.map(str::to_owned);
         let never = CancellationToken::new();
         on_a_thread(time, RESOLVE_BYTES, &never, move |watch| {
-            let mut talk = Talk::begin(&remote, allow_private, Arc::clone(watch))?;
+            let mut talk = Talk::begin(&remote, rules, Arc::clone(watch))?;
             reference::resolve(&mut talk, reference.as_deref())
         })
         .await
@@ -111,27 +112,11 @@ impl Repositories {
         cancel: &CancellationToken,
     ) -> Result<Snapshot, RepositoryError> {
         let remote = Remote::parse(url, self.limits.allow_private)?;
-        let limit = self.limits.time;
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => Err(RepositoryError::Cancelled),
-            done = tokio::time::timeout(limit, self.found_or_fetched(remote, commit, cancel)) => {
-                done.unwrap_or(Err(RepositoryError::Timeout { limit }))
-            }
-        }
-    }
-
-    async fn found_or_fetched(
-        &self,
-        remote: Remote,
-        commit: &CommitId,
-        cancel: &CancellationToken,
-    ) -> Result<Snapshot, RepositoryError> {
+        let (limits, time) = (self.limits.clone(), Time::from_now(self.limits.time));
         let key = remote.key(commit);
         let turn = self.fetching.turn(&key);
-        let _ours = turn.lock().await;
-        let (cache, limits, commit) = (Arc::clone(&self.cache), self.limits.clone(), commit.clone());
-        let (time, bytes) = (limits.time, limits.max_bytes);
+        let _ours = in_time(time, cancel, turn.lock()).await?;
+        let (cache, commit, bytes) = (Arc::clone(&self.cache), commit.clone(), limits.max_bytes);
         let kept = {
             let (cache, key, commit) = (Arc::clone(&cache), key.clone(), commit.clone());
             on_a_thread(time, bytes, cancel, move |_| cache.find(&key, &commit)).await?
@@ -139,15 +124,16 @@ impl Repositories {
         if let Some(kept) = kept {
             return Ok(kept);
         }
-        let _place = self.fetching.places.acquire().await.map_err(|_| RepositoryError::Cancelled)?;
+        let place = in_time(time, cancel, self.fetching.places.acquire()).await?;
+        let _place = place.map_err(|_| RepositoryError::Cancelled)?;
         on_a_thread(time, bytes, cancel, move |watch| {
             let unfinished = cache.begin()?;
             let mut pack = unfinished.pack()?;
-            let mut talk = Talk::begin(&remote, limits.allow_private, Arc::clone(watch))?;
+            let mut talk = Talk::begin(&remote, Rules::new(limits.allow_private), Arc::clone(watch))?;
             talk.receive(&commit, &mut pack)?;
             drop(talk);
-            let (objects, entries) = unfinished.unpack(pack, &commit, &limits, watch)?;
-            cache.keep(unfinished, &key, &commit, objects, entries)
+            let (objects, found) = unfinished.unpack(pack, &commit, &limits, watch)?;
+            cache.keep(unfinished, &key, &commit, objects, found)
         })
         .await
     }
@@ -166,9 +152,22 @@ impl Fetching {
     }
 }
 
+/// Waits for a turn. What is under way in a thread watches its time by itself, so that when it is over nothing is left of it.
+async fn in_time<T>(
+    time: Time,
+    cancel: &CancellationToken,
+    coming: impl Future<Output = T>,
+) -> Result<T, RepositoryError> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(RepositoryError::Cancelled),
+        came = tokio::time::timeout_at(time.deadline.into(), coming) => came.map_err(|_| time.over()),
+    }
+}
+
 /// Does what waits for network and disk on a thread of its own, and tells it to stop when nobody waits for it any more.
 async fn on_a_thread<T: Send + 'static>(
-    time: Duration,
+    time: Time,
     max_bytes: u64,
     cancel: &CancellationToken,
     work: impl FnOnce(&Arc<Watch>) -> Result<T, RepositoryError> + Send + 'static,

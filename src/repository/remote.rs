@@ -4,12 +4,29 @@ use bitcoin::hashes::{Hash, sha256};
 use url::Url;
 
 use super::{CommitId, RepositoryError};
+use crate::fetch::address;
 
 /// Characters an address may have; more is nobody's honest address.
 const MAX_URL_LENGTH: usize = 2048;
 
 /// The port of git's own protocol.
 const GIT_PORT: u16 = 9418;
+
+/// What may be connected to, on every hop.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// Which addresses.
+    pub(super) may_connect: address::Rule,
+    /// Whether plain HTTP is spoken.
+    pub(super) plain_http: bool,
+}
+
+impl Rules {
+    /// Where private addresses are allowed, or are not.
+    pub(super) fn new(allow_private: bool) -> Self {
+        Self { may_connect: address::rule(allow_private), plain_http: allow_private }
+    }
+}
 
 /// Where a repository is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -70,6 +70,7 @@ pub trait Blobs: Send + Sync {
 #[derive(Clone)]
 pub struct Snapshot {
     commit: CommitId,
+    parents: Arc<[CommitId]>,
     entries: Arc<[TreeEntry]>,
     blobs: Arc<dyn Blobs>,
 }
@@ -86,7 +87,14 @@ impl fmt::Debug for Snapshot {
 impl Snapshot {
     /// The files of a commit, sorted by path.
     pub fn new(commit: CommitId, entries: Vec<TreeEntry>, blobs: Arc<dyn Blobs>) -> Self {
-        Self { commit, entries: entries.into(), blobs }
+        Self { commit, parents: Arc::default(), entries: entries.into(), blobs }
+    }
+
+    /// With the commits it was made from.
+    #[must_use]
+    pub fn with_parents(mut self, parents: Vec<CommitId>) -> Self {
+        self.parents = parents.into();
+        self
     }
 
     /// A snapshot of files that are in memory.
@@ -104,6 +112,11 @@ impl Snapshot {
     /// Which commit.
     pub fn commit(&self) -> &CommitId {
         &self.commit
+    }
+
+    /// The commits it was made from, the first being the one it follows. Of a merge with very many only the first ones.
+    pub fn parents(&self) -> &[CommitId] {
+        &self.parents
     }
 
     /// Its files and links, sorted by path.

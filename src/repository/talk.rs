@@ -19,12 +19,19 @@ use gix_transport::packetline::read::Error as SaidError;
 use gix_transport::{Protocol, Service};
 
 use super::http::PinnedHttp;
-use super::remote::Remote;
+use super::remote::{Remote, Rules};
 use super::watch::Watch;
 use super::{CommitId, RepositoryError, daemon};
 
 /// Who we say we are, inside the protocol.
 const AGENT: &str = concat!("git/coinop-", env!("CARGO_PKG_VERSION"));
+
+/// How a line of the protocol begins that says no.
+const REFUSAL: &[u8] = b"ERR ";
+
+/// What we do not want though a server has it. The first would put progress between everything; the second, in the older
+/// protocol, has a server count the depth from nothing and send all of the history.
+const UNWANTED: [&str; 2] = ["sideband-all", "deepen-relative"];
 
 /// Bytes read at once.
 const CHUNK: usize = 64 * 1024;
@@ -46,14 +53,14 @@ enum At {
 
 impl Talk {
     /// Connects and exchanges greetings.
-    pub(super) fn begin(remote: &Remote, allow_private: bool, watch: Arc<Watch>) -> Result<Self, RepositoryError> {
+    pub(super) fn begin(remote: &Remote, rules: Rules, watch: Arc<Watch>) -> Result<Self, RepositoryError> {
         let mut transport: Box<dyn Transport> = match remote {
             Remote::Http(url) => {
                 let url = gix::url::parse(url.as_str()).map_err(|_| RepositoryError::BadUrl)?;
-                let http = PinnedHttp::new(Arc::clone(&watch), allow_private);
+                let http = PinnedHttp::new(Arc::clone(&watch), rules);
                 Box::new(HttpTransport::new_http(http, url, Protocol::V2, false))
             }
-            Remote::Git { host, path } => daemon::connect(&watch, host, path, allow_private)?,
+            Remote::Git { host, path } => daemon::connect(&watch, host, path, rules)?,
         };
         // Nobody is ever asked for a password: there is none.
         let greeting =
@@ -108,8 +115,7 @@ impl Talk {
         let watch = Arc::clone(&self.watch);
         let failed = |error: gix::Error| reason(&watch, &error, At::Objects);
         let mut features = Command::Fetch.default_features(version, &self.greeting.capabilities);
-        // Progress inside of everything else would have to be taken apart everywhere.
-        features.retain(|(name, _)| *name != "sideband-all");
+        features.retain(|(name, _)| !UNWANTED.contains(name));
         features.push(("agent", Some(AGENT.to_owned())));
         Response::check_required_features(version, &features).map_err(failed)?;
         let mut wanted = Arguments::new(version, features, false);
@@ -122,6 +128,12 @@ impl Talk {
             wanted.filter("tree:0");
         }
         let mut reader = wanted.send(&mut self.transport, true).map_err(|error| failed(error.into()))?;
+        // What is said first may be a no; over HTTP the library takes it for an answer.
+        match reader.peek_data_line() {
+            Some(Ok(Ok(line))) if line.starts_with(REFUSAL) => return Err(RepositoryError::CommitRefused),
+            Some(Err(error)) => return Err(failed(gix::Error::from_error(error))),
+            Some(Ok(_)) | None => {}
+        }
         let answer = Response::from_line_reader(version, &mut reader, true, false).map_err(failed)?;
         if !answer.has_pack() {
             return Err(RepositoryError::CommitRefused);

@@ -25,6 +25,9 @@ const MAX_DEPTH: usize = 128;
 /// Bytes of a commit's own text, and of one folder's list.
 const MAX_LIST: u64 = 32 * 1024 * 1024;
 
+/// Commits that a merge is made from: git itself never makes one of more.
+const MOST_PARENTS: usize = 16;
+
 /// Bytes of all paths together: what a list of files takes in memory.
 const MAX_PATHS: usize = 64 * 1024 * 1024;
 
@@ -59,29 +62,42 @@ pub(super) fn most_entries(limits: &RepositoryLimits) -> u64 {
     limits.max_files.saturating_mul(2).saturating_add(1_000)
 }
 
-/// The files and links of a commit, sorted by path, and where the bytes of each lie.
+/// A commit that was walked over.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// What it was made from.
+    pub(super) parents: Vec<CommitId>,
+    /// Its files and links, sorted by path, and where the bytes of each lie.
+    pub(super) entries: Vec<(TreeEntry, u64)>,
+}
+
+/// Finds what a commit holds.
 pub(super) fn walk(
     objects: &mut Objects,
     commit: &CommitId,
     limits: &RepositoryLimits,
     watch: &Watch,
-) -> Result<Vec<(TreeEntry, u64)>, RepositoryError> {
-    let root = root(objects, commit)?;
+) -> Result<Found, RepositoryError> {
+    let (root, parents) = root(objects, commit)?;
     let folders = vec![Folder { id: root, path: String::new(), depth: 0 }];
     let mut walk = Walk { objects, limits, watch, found: Vec::new(), folders, seen: 0, bytes: 0, path_bytes: 0 };
     while let Some(folder) = walk.folders.pop() {
         walk.folder(&folder)?;
     }
     walk.found.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
-    Ok(walk.found)
+    Ok(Found { parents, entries: walk.found })
 }
 
-fn root(objects: &mut Objects, commit: &CommitId) -> Result<ObjectId, RepositoryError> {
+/// The tree of a commit, and the commits it was made from.
+fn root(objects: &mut Objects, commit: &CommitId) -> Result<(ObjectId, Vec<CommitId>), RepositoryError> {
     let wrong = || RepositoryError::broken("the commit names no tree");
     let id = ObjectId::from_hex(commit.as_str().as_bytes()).map_err(|_| wrong())?;
     let place = objects.find(&id, Kind::Commit)?;
     let text = list(objects, place)?;
-    CommitRefIter::from_bytes(&text, HashKind::Sha1).tree_id().map_err(|_| wrong())
+    let mut commit = CommitRefIter::from_bytes(&text, HashKind::Sha1);
+    let tree = commit.tree_id().map_err(|_| wrong())?;
+    let parents = commit.parent_ids().take(MOST_PARENTS).filter_map(|id| id.to_hex().to_string().parse().ok());
+    Ok((tree, parents.collect()))
 }
 
 /// The bytes of a commit or a folder.

@@ -13,6 +13,27 @@ use super::RepositoryError;
 /// How long a server may say nothing at all. Git's own servers send a sign of life every five seconds while they pack.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// How long something may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Time {
+    /// In all.
+    limit: Duration,
+    /// When it is over.
+    pub(super) deadline: Instant,
+}
+
+impl Time {
+    /// From now on.
+    pub(super) fn from_now(limit: Duration) -> Self {
+        Self { limit, deadline: Instant::now() + limit }
+    }
+
+    /// It is over.
+    pub(super) fn over(&self) -> RepositoryError {
+        RepositoryError::Timeout { limit: self.limit }
+    }
+}
+
 /// Watches over one fetch, on the thread that waits for it.
 ///
 /// The library under a fetch turns every error into its own; so the first reason why it had to end is kept here and counts
@@ -21,25 +42,16 @@ const SILENCE: Duration = Duration::from_secs(30);
 pub(super) struct Watch {
     runtime: Handle,
     cancel: CancellationToken,
-    deadline: Instant,
-    time: Duration,
+    time: Time,
     bytes_left: AtomicU64,
     max_bytes: u64,
     cause: Mutex<Option<RepositoryError>>,
 }
 
 impl Watch {
-    /// A fetch of at most so long and so much that begins now.
-    pub(super) fn new(runtime: Handle, time: Duration, max_bytes: u64, cancel: CancellationToken) -> Self {
-        Self {
-            runtime,
-            cancel,
-            deadline: Instant::now() + time,
-            time,
-            bytes_left: AtomicU64::new(max_bytes),
-            max_bytes,
-            cause: Mutex::new(None),
-        }
+    /// A fetch of at most so much.
+    pub(super) fn new(runtime: Handle, time: Time, max_bytes: u64, cancel: CancellationToken) -> Self {
+        Self { runtime, cancel, time, bytes_left: AtomicU64::new(max_bytes), max_bytes, cause: Mutex::new(None) }
     }
 
     /// Whether to go on.
@@ -47,10 +59,7 @@ impl Watch {
         if self.cancel.is_cancelled() {
             return Err(RepositoryError::Cancelled);
         }
-        if Instant::now() >= self.deadline {
-            return Err(RepositoryError::Timeout { limit: self.time });
-        }
-        Ok(())
+        if Instant::now() >= self.time.deadline { Err(self.time.over()) } else { Ok(()) }
     }
 
     /// Takes note of bytes that came in.
@@ -63,12 +72,12 @@ impl Watch {
     /// Waits for something of the network, never longer than allowed.
     pub(super) fn wait<T>(&self, coming: impl Future<Output = T>) -> Result<T, RepositoryError> {
         self.check()?;
-        let deadline = tokio::time::Instant::from_std(self.deadline);
+        let over = tokio::time::sleep_until(self.time.deadline.into());
         self.runtime.block_on(async {
             tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => Err(RepositoryError::Cancelled),
-                () = tokio::time::sleep_until(deadline) => Err(RepositoryError::Timeout { limit: self.time }),
+                () = over => Err(self.time.over()),
                 came = tokio::time::timeout(SILENCE, coming) => came.map_err(|_| RepositoryError::Unreachable),
             }
         })

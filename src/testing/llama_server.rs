@@ -56,7 +56,15 @@ impl LlamaServer {
     /// # Panics
     /// When there is none and there must be, or when it does not start.
     pub async fn start() -> Option<Self> {
-        Self::start_with(None).await
+        Self::start_as(None, &[]).await
+    }
+
+    /// One that makes embeddings.
+    ///
+    /// # Panics
+    /// As [`LlamaServer::start`].
+    pub async fn start_for_embeddings() -> Option<Self> {
+        Self::start_as(None, &["--embeddings", "--pooling", "mean"]).await
     }
 
     /// The same with a key.
@@ -64,12 +72,16 @@ impl LlamaServer {
     /// # Panics
     /// As [`LlamaServer::start`].
     pub async fn start_with(key: Option<&str>) -> Option<Self> {
+        Self::start_as(key, &[]).await
+    }
+
+    async fn start_as(key: Option<&str>, more: &[&str]) -> Option<Self> {
         let Some(program) = program() else {
             require::skip(NAME, &format!("put it on the PATH, or name it in {PROGRAM} (docs/testing.md)"));
             return None;
         };
         for _ in 0..TRIES {
-            let mut server = Self::launch(&program, key).expect("llama-server starts");
+            let mut server = Self::launch(&program, key, more).expect("llama-server starts");
             if server.is_healthy_in_time().await {
                 return Some(server);
             }
@@ -77,7 +89,7 @@ impl LlamaServer {
         panic!("llama-server ends at once, again and again");
     }
 
-    fn launch(program: &Path, key: Option<&str>) -> io::Result<Self> {
+    fn launch(program: &Path, key: Option<&str>, more: &[&str]) -> io::Result<Self> {
         super::faulty_server::crypto();
         let home = tempfile::tempdir()?;
         let model = tiny::write_to(home.path())?;
@@ -94,6 +106,7 @@ impl LlamaServer {
             // Unlikely tokens are cut before temperature comes, unless told not to; this model is too sure for that.
             .args(["--min-p", "0"])
             .args(["--no-webui", "--slots"])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);

@@ -1,6 +1,7 @@
 //! What the tests are made of: fakes, servers of the other side, and the contract suites every adapter must pass.
 
 pub mod blossom_server;
+pub mod embedding_contract;
 pub mod engine;
 pub mod faulty_server;
 pub mod gate;

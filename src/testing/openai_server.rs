@@ -84,6 +84,12 @@ struct Asked {
 }
 
 #[derive(Deserialize)]
+struct ToEmbed {
+    model: String,
+    input: Vec<String>,
+}
+
+#[derive(Deserialize)]
 struct StreamOptions {
     #[serde(default)]
     include_usage: bool,
@@ -102,7 +108,8 @@ impl OpenAiServer {
             abandoned: watch::Sender::new(0),
             asked: watch::Sender::new(Vec::new()),
         });
-        let mut routes = Router::new().route("/v1/chat/completions", post(chat));
+        let routes = Router::new().route("/v1/chat/completions", post(chat));
+        let mut routes = routes.route("/v1/embeddings", post(embeddings));
         if !desk.manners.no_list {
             routes = routes.route("/v1/models", get(models));
         }
@@ -173,7 +180,9 @@ async fn models(State(desk): State<Arc<Desk>>) -> Response {
         }
         card
     };
-    let cards: Vec<Value> = models.iter().map(card).collect();
+    // Real ones list them all together and don't say which is which.
+    let embedding = desk.backend.embedding_models().await.unwrap_or_default();
+    let cards: Vec<Value> = models.iter().chain(&embedding).map(card).collect();
     axum::Json(json!({"object": "list", "data": cards})).into_response()
 }
 
@@ -183,6 +192,25 @@ async fn tokenize(State(desk): State<Arc<Desk>>, axum::Json(body): axum::Json<Va
     };
     match desk.backend.count_prompt_tokens(Some(&asked.model), &asked.messages).await {
         Ok(tokens) => axum::Json(json!({"count": tokens.count, "max_model_len": 4_096, "tokens": []})).into_response(),
+        Err(error) => refused(&error),
+    }
+}
+
+async fn embeddings(State(desk): State<Arc<Desk>>, axum::Json(body): axum::Json<Value>) -> Response {
+    let Ok(asked) = ToEmbed::deserialize(&body) else {
+        return refusal(400, "unreadable", "BadRequestError", Value::from(400));
+    };
+    desk.asked.send_modify(|bodies| bodies.push(body));
+    match desk.backend.embed(Some(&asked.model), &asked.input, &CancellationToken::new()).await {
+        Ok(made) => {
+            // In whatever order.
+            let items = made.vectors.iter().enumerate().rev();
+            let item =
+                |(at, vector): (usize, &Vec<f32>)| json!({"object": "embedding", "index": at, "embedding": vector});
+            let usage = json!({"prompt_tokens": made.tokens, "total_tokens": made.tokens});
+            let data: Vec<Value> = items.map(item).collect();
+            axum::Json(json!({"object": "list", "model": asked.model, "data": data, "usage": usage})).into_response()
+        }
         Err(error) => refused(&error),
     }
 }

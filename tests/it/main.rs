@@ -36,6 +36,7 @@ mod queueing;
 mod refunds;
 mod refusing;
 mod relays;
+mod sandbox_runs;
 mod stopping;
 mod streaming;
 mod walk;

@@ -200,6 +200,8 @@ pub struct OllamaSettings {
     pub server: ServerSettings,
     /// The models taken from it; none for all that can chat.
     pub models: Vec<String>,
+    /// Its models that make embeddings, never offered for text; none for what is found.
+    pub embeddings: Vec<String>,
     /// Jobs it does at once (`OLLAMA_NUM_PARALLEL`); it does not tell.
     pub slots: Option<usize>,
     /// Tokens of prompt and answer together; `None` for the models' own.
@@ -226,6 +228,8 @@ pub struct OpenAiSettings {
     pub server: ServerSettings,
     /// The models taken from it; none for all it lists.
     pub models: Vec<String>,
+    /// Its models that make embeddings, never offered for text.
+    pub embeddings: Vec<String>,
     /// Jobs it does at once; it does not tell.
     pub slots: Option<usize>,
     /// Tokens of prompt and answer together; `None` for what it tells.

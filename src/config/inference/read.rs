@@ -224,6 +224,7 @@ fn only(values: &mut Values<'_>, section: &str, raw: &RawEndpoint, fields: &[&st
         ("url", !raw.url.is_empty()),
         ("key", !raw.key.is_empty()),
         ("models", !raw.models.is_empty()),
+        ("embeddings", !raw.embeddings.is_empty()),
         ("slots", raw.slots > 0),
         ("context", raw.context > 0),
         ("parameters", raw.parameters > 0),
@@ -309,14 +310,15 @@ fn models(values: &mut Values<'_>, raw: &RawInference, text: &TextSettings) -> V
     found
 }
 
-/// Whether every endpoint that a model may run at has a list of models, and none has it. Of Ollama's names the tag may be
-/// left out.
+/// Whether every endpoint that a model may run at leaves it out: it has a list of models without it, or has it for
+/// embeddings. Of Ollama's names the tag may be left out.
 fn is_left_out(all: &[RawEndpoint], named: &[String], upstream: &str) -> bool {
     let mut may =
         all.iter().filter(|endpoint| named.is_empty() || named.iter().any(|name| name == name_of(endpoint))).peekable();
     let whole = |name: &str| name.trim().trim_end_matches(":latest").to_owned();
+    let is_in = |names: &[String]| names.iter().any(|model| whole(model) == whole(upstream));
     let lacks = |endpoint: &RawEndpoint| {
-        !endpoint.models.is_empty() && !endpoint.models.iter().any(|model| whole(model) == whole(upstream))
+        is_in(&endpoint.embeddings) || (!endpoint.models.is_empty() && !is_in(&endpoint.models))
     };
     may.peek().is_some() && may.all(lacks)
 }

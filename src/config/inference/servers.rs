@@ -9,9 +9,9 @@ use crate::config::values::{Values, shown};
 
 /// The keys of each kind of server: Ollama, llama.cpp, OpenAI's form.
 pub(super) const SERVER_FIELDS: [&[&str]; 3] = [
-    &["url", "key", "models", "slots", "context", "bytes_per_token"],
+    &["url", "key", "models", "embeddings", "slots", "context", "bytes_per_token"],
     &["url", "key", "model_name", "slots"],
-    &["url", "key", "models", "slots", "context", "parameters", "json", "bytes_per_token"],
+    &["url", "key", "models", "embeddings", "slots", "context", "parameters", "json", "bytes_per_token"],
 ];
 
 /// The longest name of a model on a server, in characters: some are paths.
@@ -21,14 +21,14 @@ const LONGEST_NAME: usize = 200;
 const PRIVATE_NAMES: [&str; 5] = [".localhost", ".local", ".lan", ".internal", ".home.arpa"];
 
 pub(super) fn ollama(values: &mut Values<'_>, section: &str, raw: &RawEndpoint) -> Option<OllamaSettings> {
-    let models = named(values, section, &raw.models);
+    let (models, embeddings) = (named(values, section, "models", &raw.models), embeddings(values, section, raw));
     let slots = slots(values, section, raw.slots);
     let context = tokens(values, &format!("{section}.context"), raw.context);
     let bytes_per_token = bytes_per_token(values, section, raw.bytes_per_token);
     let server = server(values, section, raw, "http://127.0.0.1:11434")?;
     // Ollama's own interface lies beside the one it imitates.
     bare(values, section, &server.url, &["/v1", "/api"]);
-    Some(OllamaSettings { server, models, slots, context, bytes_per_token })
+    Some(OllamaSettings { server, models, embeddings, slots, context, bytes_per_token })
 }
 
 pub(super) fn llama_cpp(values: &mut Values<'_>, section: &str, raw: &RawEndpoint) -> Option<LlamaCppSettings> {
@@ -40,7 +40,7 @@ pub(super) fn llama_cpp(values: &mut Values<'_>, section: &str, raw: &RawEndpoin
 }
 
 pub(super) fn openai(values: &mut Values<'_>, section: &str, raw: &RawEndpoint) -> Option<OpenAiSettings> {
-    let models = named(values, section, &raw.models);
+    let (models, embeddings) = (named(values, section, "models", &raw.models), embeddings(values, section, raw));
     let slots = slots(values, section, raw.slots);
     let context = tokens(values, &format!("{section}.context"), raw.context);
     let parameters = parameters(values, &format!("{section}.parameters"), raw.parameters);
@@ -65,7 +65,7 @@ pub(super) fn openai(values: &mut Values<'_>, section: &str, raw: &RawEndpoint) 
         );
     }
     bare(values, section, &server.url, &["/chat/completions", "/completions", "/models"]);
-    Some(OpenAiSettings { server, models, slots, context, parameters, json, bytes_per_token })
+    Some(OpenAiSettings { server, models, embeddings, slots, context, parameters, json, bytes_per_token })
 }
 
 fn server(values: &mut Values<'_>, section: &str, raw: &RawEndpoint, example: &str) -> Option<ServerSettings> {
@@ -114,8 +114,22 @@ fn bare(values: &mut Values<'_>, section: &str, url: &Url, ends: &[&str]) {
     }
 }
 
-fn named(values: &mut Values<'_>, section: &str, names: &[String]) -> Vec<String> {
-    let field = format!("{section}.models");
+/// The models that make embeddings. Servers take text for them as well, and answer with nothing of use.
+fn embeddings(values: &mut Values<'_>, section: &str, raw: &RawEndpoint) -> Vec<String> {
+    let whole = |name: &str| name.trim().trim_end_matches(":latest").to_owned();
+    let found = named(values, section, "embeddings", &raw.embeddings);
+    for name in found.iter().filter(|name| raw.models.iter().any(|model| whole(model) == whole(name))) {
+        values.problem(
+            &format!("{section}.embeddings"),
+            format!("'{}' stands in models too", shown(name)),
+            "take it out of one of them: a model makes text or embeddings",
+        );
+    }
+    found
+}
+
+fn named(values: &mut Values<'_>, section: &str, key: &str, names: &[String]) -> Vec<String> {
+    let field = format!("{section}.{key}");
     let mut found: Vec<String> = Vec::new();
     for name in names {
         let Some(name) = values.line(&field, name, LONGEST_NAME) else {

@@ -110,6 +110,13 @@ fn a_wrong_endpoint_is_named_with_its_key_and_cure() {
         ("backend = \"openai\"\nurl = \"http://x/v1\"\nbytes_per_token = 9", "bytes_per_token", "1 to 8"),
         ("backend = \"openai\"\nurl = \"http://x/v1\"\nparameters = 7", "parameters", "exact number"),
         ("backend = \"openai\"\nurl = \"http://x/v1\"\nmodels = [\"m\", \"m\"]", "models", "twice"),
+        ("backend = \"openai\"\nurl = \"http://x/v1\"\nembeddings = [\"m\", \"m\"]", "embeddings", "twice"),
+        (
+            "backend = \"ollama\"\nurl = \"http://x\"\nmodels = [\"m\"]\nembeddings = [\"m:latest\"]",
+            "embeddings",
+            "or embeddings",
+        ),
+        ("backend = \"llamacpp\"\nurl = \"http://x\"\nembeddings = [\"m\"]", "embeddings", "no such key"),
         ("backend = \"openai\"\nurl = \"http://x/v1\"\nslots = 20000", "slots", "out of bounds"),
         ("backend = \"mistralrs\"", "model", "no model is named"),
         ("backend = \"mistralrs\"\nmodel = \"m.safetensors\"", "model", "GGUF file"),
@@ -169,6 +176,9 @@ fn names_are_given_once_and_one_way_of_writing_is_chosen() {
     assert_eq!(fields(&format!("{listed}\"a\"")), [""; 0]);
     assert_eq!(fields(&format!("{listed}\"b\"")), ["inference.models[0].name"]);
     assert_eq!(fields(&format!("{listed}\"a\"\nupstream = \"c\"")), ["inference.models[0].upstream"]);
+    let embeds = format!("{ollama}embeddings = [\"a\"]\n[[inference.models]]\nname = ");
+    assert_eq!(fields(&format!("{embeds}\"a\"")), ["inference.models[0].name"], "it makes no text");
+    assert_eq!(fields(&format!("{embeds}\"b\"")), [""; 0]);
     let models = "[[inference.models]]\nname = \"a\"\naliases = [\"b\"]\n[[inference.models]]\nname = \"b\"\n";
     assert_eq!(fields(models), ["inference.models[1].name"]);
     assert_eq!(

@@ -97,7 +97,13 @@ pub(super) async fn answers(
         1 => "one job at a time".to_owned(),
         jobs => format!("{jobs} jobs at once"),
     };
-    let mut found = judge(&models, &format!("{at}answers after {:.1} s, {room}", began.elapsed().as_secs_f64()), text);
+    let how = format!("{at}answers after {:.1} s, {room}", began.elapsed().as_secs_f64());
+    let embedding = backend.embedding_models().await.unwrap_or_default();
+    let mut found = match embedding.first() {
+        Some(_) if models.is_empty() => vec![Finding::ok(check, how)],
+        _ => judge(&models, &how, text),
+    };
+    found.extend(embeddings(&embedding));
     found.extend(expected(endpoint, settings, &models));
     if !matches!(endpoint.backend, BackendSettings::Echo) {
         found.extend(unknown_parameters(endpoint, settings, &models));
@@ -171,6 +177,12 @@ fn judge(models: &[ModelInfo], how: &str, text: &TextSettings) -> Vec<Finding> {
         ));
     }
     found
+}
+
+/// Which models make embeddings, which are sold as part of an index and never as text.
+fn embeddings(models: &[ModelInfo]) -> Option<Finding> {
+    let names: Vec<&str> = models.iter().take(MOST_TOLD).map(|model| model.name.as_str()).collect();
+    (!names.is_empty()).then(|| Finding::ok("model.embeddings", format!("made by {}", names.join(", "))))
 }
 
 fn told(model: &ModelInfo) -> String {
@@ -335,6 +347,7 @@ mod tests {
             let settings = OllamaSettings {
                 server: ServerSettings { url: url.clone(), key: None },
                 models: models.iter().map(|name| (*name).to_owned()).collect(),
+                embeddings: Vec::new(),
                 slots: None,
                 context: None,
                 bytes_per_token: 2,

@@ -62,6 +62,7 @@ fn backend(found: &FoundServer, context: Option<u32>) -> BackendSettings {
         Software::Ollama => BackendSettings::Ollama(OllamaSettings {
             server,
             models: Vec::new(),
+            embeddings: Vec::new(),
             slots: None,
             context,
             bytes_per_token: BYTES_PER_TOKEN,
@@ -71,6 +72,7 @@ fn backend(found: &FoundServer, context: Option<u32>) -> BackendSettings {
             BackendSettings::OpenAi(OpenAiSettings {
                 server,
                 models: Vec::new(),
+                embeddings: Vec::new(),
                 slots: None,
                 context,
                 parameters: None,

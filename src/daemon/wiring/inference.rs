@@ -143,11 +143,13 @@ pub async fn open_endpoint(endpoint: &EndpointSettings) -> Result<Arc<dyn Infere
             Arc::new(LlamaCpp::new(config).with_context(|| unusable(endpoint))?)
         }
         BackendSettings::OpenAi(settings) => {
-            let OpenAiSettings { server, models, slots, context, parameters, json, bytes_per_token } = settings;
+            let OpenAiSettings { server, models, embeddings, slots, context, parameters, json, bytes_per_token } =
+                settings;
             let config = OpenAiConfig {
                 url: server.url.clone(),
                 key: key(endpoint, server)?,
                 models: models.clone(),
+                embeddings: embeddings.clone(),
                 context_tokens: *context,
                 parameters: *parameters,
                 slots: slots.unwrap_or(OPENAI_SLOTS),
@@ -165,11 +167,12 @@ pub async fn open_endpoint(endpoint: &EndpointSettings) -> Result<Arc<dyn Infere
 }
 
 fn ollama(endpoint: &EndpointSettings, settings: &OllamaSettings) -> Result<Ollama> {
-    let OllamaSettings { server, models, slots, context, bytes_per_token } = settings;
+    let OllamaSettings { server, models, embeddings, slots, context, bytes_per_token } = settings;
     let config = OllamaConfig {
         url: server.url.clone(),
         key: key(endpoint, server)?,
         models: models.clone(),
+        embeddings: embeddings.clone(),
         context_tokens: *context,
         slots: slots.unwrap_or(OLLAMA_SLOTS),
         bytes_per_token: *bytes_per_token,

@@ -172,7 +172,7 @@ impl Server {
     /// # Errors
     /// [`Trouble`].
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Trouble> {
-        parse(&self.answer(self.client.get(self.at(path)?)).await?)
+        parse(&self.answer(self.client.get(self.at(path)?), self.options.answer_timeout).await?)
     }
 
     /// `POST path` with a JSON body, a short JSON answer.
@@ -180,7 +180,15 @@ impl Server {
     /// # Errors
     /// [`Trouble`].
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Trouble> {
-        parse(&self.answer(self.posting(path, body)?).await?)
+        parse(&self.answer(self.posting(path, body)?, self.options.answer_timeout).await?)
+    }
+
+    /// The same, where the answer is the work itself: it may take as long as a stream may be silent.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub async fn post_for_work<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Trouble> {
+        parse(&self.answer(self.posting(path, body)?, self.options.silence).await?)
     }
 
     /// `POST path` with a JSON body, answered by lines (NDJSON). Dropping the stream closes the connection, which is how a
@@ -219,8 +227,8 @@ impl Server {
         request.send().await.map_err(|error| broken(&error))
     }
 
-    async fn answer(&self, request: RequestBuilder) -> Result<Bytes, Trouble> {
-        in_time(self.options.answer_timeout, async {
+    async fn answer(&self, request: RequestBuilder, patience: Duration) -> Result<Bytes, Trouble> {
+        in_time(patience, async {
             let response = self.send(request).await?;
             let status = response.status();
             let body = whole(response, self.options.max_body).await?;

@@ -7,6 +7,8 @@
 //!   model that answered is the one the receipt will name.
 //! - It reads control tokens in the text of a message as what they are. They are split before ([`template`]), and every text is
 //!   tokenized with and without them: where that makes a difference, the conversation is refused.
+//! - Started with `--embeddings` it is for that alone, by its own word. It does not tell; so it is asked for a vector, which one
+//!   for text refuses at once.
 //! - Closing the connection frees the slot at once. While the model loads, every question is answered 503.
 
 mod answers;
@@ -25,11 +27,15 @@ use url::Url;
 use self::answers::{About, Listed, Prompt, Tokens};
 use super::chat::{self, Bounds, ChatRequest, Dialect, Known, Reading};
 use super::control::ControlTokens;
+use super::embedding::{self, Gathered};
 use super::http::{Server, ServerOptions, Trouble};
 use super::{
-    Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, PromptTokens, TextSink,
-    parameters, public_name, told,
+    Embeddings, Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, PromptTokens,
+    TextSink, parameters, public_name, told,
 };
+
+/// Where it makes embeddings.
+const EMBEDDINGS: &str = "v1/embeddings";
 
 /// Which server, and how its model is offered.
 #[derive(Debug, Clone)]
@@ -68,7 +74,20 @@ struct Loaded {
     context_tokens: u32,
     slots: usize,
     control: ControlTokens,
+    /// It makes embeddings, and no text.
+    embeds: bool,
 }
+
+impl Loaded {
+    /// What it is offered for as text: its model, or nothing.
+    fn for_text(&self) -> &[ModelInfo] {
+        if self.embeds { &[] } else { std::slice::from_ref(&self.info) }
+    }
+}
+
+/// Tokens of a text that it reads at once unless it was told otherwise (`--ubatch-size`), which it does not tell. A longer one
+/// it makes no vector of.
+const TOKENS_AT_ONCE: u32 = 512;
 
 impl LlamaCpp {
     /// The server as configured. Asks it nothing yet.
@@ -100,7 +119,12 @@ impl LlamaCpp {
             )),
             _ => chat::refused(trouble, Known::default()),
         })?;
-        let loaded = Arc::new(self.understood(about, listed)?);
+        let mut loaded = self.understood(about, listed)?;
+        let before = self.loaded.borrow().clone();
+        // One that embeds would have to make room for the question. When it no longer does, whoever asks it finds out.
+        let known = before.is_some_and(|before| before.embeds && before.id == loaded.id);
+        loaded.embeds = known || self.embeds(&loaded.id).await?;
+        let loaded = Arc::new(loaded);
         self.loaded.send_replace(Some(Arc::clone(&loaded)));
         Ok(loaded)
     }
@@ -128,7 +152,62 @@ impl LlamaCpp {
         };
         let known = [about.bos_token, about.eos_token].into_iter().flatten();
         let control = ControlTokens::usual(known.chain(template::marks(&about.chat_template)));
-        Ok(Loaded { info, id: model.id, context_tokens, slots: about.total_slots.max(1), control })
+        Ok(Loaded { info, id: model.id, context_tokens, slots: about.total_slots.max(1), control, embeds: false })
+    }
+
+    /// Whether it makes embeddings. Any refusal means that it does not.
+    async fn embeds(&self, id: &str) -> Result<bool, InferenceError> {
+        match embedding::ask(&self.server, EMBEDDINGS, id, &["a".to_owned()]).await {
+            Ok(_) => Ok(true),
+            Err(Trouble::Status { status, .. }) if status.as_u16() != 503 => Ok(false),
+            Err(trouble) => Err(chat::refused(trouble, Known::default())),
+        }
+    }
+
+    async fn vectors(&self, model: Option<&str>, texts: &[String]) -> Result<Embeddings, InferenceError> {
+        let loaded = self.loaded().await?;
+        if !loaded.embeds {
+            return Err(InferenceError::NoEmbeddings);
+        }
+        chat::chosen(std::slice::from_ref(&loaded.info), |info| info, model)?;
+        let mut gathered = Gathered::default();
+        for texts in texts.chunks(embedding::TEXTS_A_REQUEST) {
+            match embedding::ask(&self.server, EMBEDDINGS, &loaded.id, texts).await {
+                Ok((vectors, tokens)) => gathered.take(texts, vectors, tokens)?,
+                Err(trouble) => return Err(self.no_vectors(trouble, &loaded, texts).await),
+            }
+        }
+        Ok(gathered.by(&loaded.info))
+    }
+
+    /// Why it made no vectors. Of a text that is too long it says so in words only, as if the fault were its own.
+    async fn no_vectors(&self, trouble: Trouble, loaded: &Loaded, texts: &[String]) -> InferenceError {
+        let Trouble::Status { status, .. } = &trouble else { return chat::refused(trouble, Known::default()) };
+        match status.as_u16() {
+            404 | 501 => {
+                // Restarted without embeddings since it was asked.
+                self.loaded.send_replace(None);
+                InferenceError::NoEmbeddings
+            }
+            500 => match self.longest(texts).await {
+                Ok(prompt_tokens) if prompt_tokens > TOKENS_AT_ONCE.min(loaded.context_tokens) => {
+                    let context_tokens = TOKENS_AT_ONCE.min(loaded.context_tokens);
+                    InferenceError::ContextOverflow { prompt_tokens, context_tokens }
+                }
+                _ => chat::refused(trouble, Known::default()),
+            },
+            _ => chat::refused(trouble, Known::default()),
+        }
+    }
+
+    /// Tokens of the longest of these texts.
+    async fn longest(&self, texts: &[String]) -> Result<u32, Trouble> {
+        let mut longest = 0;
+        for text in texts {
+            let question = json!({"content": text, "add_special": true, "parse_special": true});
+            longest = self.server.post::<Tokens>("tokenize", &question).await?.tokens.len().max(longest);
+        }
+        Ok(u32::try_from(longest).unwrap_or(u32::MAX))
     }
 
     /// Tokens of the conversation, which is free of the control tokens we know.
@@ -156,7 +235,7 @@ impl LlamaCpp {
 
     async fn answer(&self, request: &Generate, sink: Option<&TextSink>) -> Result<Generation, InferenceError> {
         let loaded = self.loaded().await?;
-        chat::chosen(std::slice::from_ref(&loaded.info), |info| info, request.model.as_deref())?;
+        chat::chosen(loaded.for_text(), |info| info, request.model.as_deref())?;
         let messages = chat::conversation(&request.messages, &loaded.control)?;
         // Counted here too: what is sold must be safe whoever calls, and a prompt without room is not worth a slot.
         let prompt_tokens = self.count(&messages).await?;
@@ -202,7 +281,7 @@ fn not_templated(trouble: Trouble) -> InferenceError {
 #[async_trait]
 impl Inference for LlamaCpp {
     async fn models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
-        self.ask().await.map(|loaded| vec![loaded.info.clone()])
+        self.ask().await.map(|loaded| loaded.for_text().to_vec())
     }
 
     async fn count_prompt_tokens(
@@ -211,8 +290,30 @@ impl Inference for LlamaCpp {
         messages: &[Message],
     ) -> Result<PromptTokens, InferenceError> {
         let loaded = self.loaded().await?;
-        chat::chosen(std::slice::from_ref(&loaded.info), |info| info, model)?;
+        chat::chosen(loaded.for_text(), |info| info, model)?;
         self.count(&chat::conversation(messages, &loaded.control)?).await.map(PromptTokens::exact)
+    }
+
+    async fn embedding_models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
+        let loaded = self.loaded().await?;
+        let context_tokens = Some(loaded.context_tokens.min(TOKENS_AT_ONCE));
+        let info = ModelInfo { context_tokens, json: JsonSupport::None, ..loaded.info.clone() };
+        Ok(if loaded.embeds { vec![info] } else { Vec::new() })
+    }
+
+    async fn embed(
+        &self,
+        model: Option<&str>,
+        texts: &[String],
+        cancel: &CancellationToken,
+    ) -> Result<Embeddings, InferenceError> {
+        embedding::check_texts(texts)?;
+        tokio::select! {
+            biased;
+            // What is dropped with this closes the connection.
+            () = cancel.cancelled() => Err(InferenceError::Cancelled),
+            done = self.vectors(model, texts) => done,
+        }
     }
 
     /// The slots last heard of; one before that.

@@ -1,5 +1,6 @@
 use crate::inference::{Format, Role, Sampling, tiny};
 use crate::job::FinishReason;
+use crate::testing::embedding_contract;
 use crate::testing::faulty_server::FaultyServer;
 use crate::testing::inference_contract::{self, Subject, ask};
 use crate::testing::inference_faults::check_faults;
@@ -151,7 +152,49 @@ async fn whatever_a_llama_cpp_server_does_its_backend_bears_it() {
     check_faults(make, &good.url()).await;
 }
 
+#[tokio::test]
+async fn one_that_makes_vectors_is_offered_for_nothing_else() {
+    let server = FaultyServer::scripted(|path| match path {
+        "/v1/embeddings" => {
+            Some(r#"{"data": [{"index": 0, "embedding": [1.0, 0.0]}], "usage": {"prompt_tokens": 1}}"#.into())
+        }
+        _ => recorded(path),
+    })
+    .await
+    .unwrap();
+    let backend = backend(server.url());
+    assert_eq!(backend.models().await, Ok(Vec::new()));
+    let embedding = backend.embedding_models().await.unwrap();
+    assert_eq!((embedding[0].name.as_str(), embedding[0].context_tokens), ("tiny-lean", Some(512)));
+    let made = backend.embed(None, &["a".into()], &CancellationToken::new()).await.unwrap();
+    assert_eq!((made.dimension, made.tokens, made.parameters), (2, 1, Some(803_968)));
+    assert!(answer(&backend, &ask(EASY)).await.is_err());
+    assert!(backend.count_prompt_tokens(None, &ask(EASY).messages).await.is_err());
+}
+
 // From here on with a real server.
+
+#[tokio::test]
+async fn a_real_llama_cpp_server_for_embeddings_is_recognised_and_keeps_their_contract() {
+    let Some(server) = LlamaServer::start_for_embeddings().await else { return };
+    let backend = backend(server.url());
+    assert_eq!(backend.models().await, Ok(Vec::new()));
+    embedding_contract::check(&backend).await;
+    let long = vec!["a".to_owned(), "word ".repeat(900)];
+    match backend.embed(None, &long, &CancellationToken::new()).await {
+        Err(InferenceError::ContextOverflow { prompt_tokens, context_tokens: 512 }) => assert!(prompt_tokens > 512),
+        other => panic!("a text that is too long gave {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_real_llama_cpp_server_for_text_makes_no_embeddings() {
+    let Some(server) = LlamaServer::start().await else { return };
+    let backend = backend(server.url());
+    assert_eq!(backend.embedding_models().await, Ok(Vec::new()));
+    let none = backend.embed(None, &["a".into()], &CancellationToken::new()).await;
+    assert_eq!(none, Err(InferenceError::NoEmbeddings));
+}
 
 #[tokio::test]
 async fn a_real_llama_cpp_server_keeps_the_contract() {

@@ -22,9 +22,13 @@ use url::Url;
 use self::answer::Answer;
 use self::model::OfferedModel;
 pub use self::pull::PullProgress;
-use self::wire::{Chat, Listed, Show, Shown, Tag, Version, full_name, overflow};
+use self::wire::{Chat, Embed, Embedded, Listed, Show, Shown, Tag, Version, full_name, overflow};
+use super::embedding::{self, Gathered};
 use super::http::{Server, ServerOptions, Trouble};
-use super::{Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink, public_name};
+use super::{
+    Embeddings, Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink,
+    public_name,
+};
 use crate::job::text::BYTES_PER_TOKEN;
 
 /// Where Ollama listens when nobody says otherwise.
@@ -52,6 +56,9 @@ pub struct OllamaConfig {
     pub key: Option<SecretString>,
     /// The models to offer, the default first. Empty: all that can chat and run on that server.
     pub models: Vec<String>,
+    /// Its models that make embeddings, the default first: they are never offered for text. Empty: none when `models` are
+    /// named, else all that are made for it and run on that server.
+    pub embeddings: Vec<String>,
     /// Tokens of prompt and answer together. `None`: as many as the model was made for, at most
     /// [`DEFAULT_CONTEXT_TOKENS`].
     pub context_tokens: Option<u32>,
@@ -70,6 +77,7 @@ impl OllamaConfig {
             url,
             key: None,
             models: Vec::new(),
+            embeddings: Vec::new(),
             context_tokens: None,
             slots: 1,
             bytes_per_token: DEFAULT_BYTES_PER_TOKEN,
@@ -114,6 +122,8 @@ struct Known {
     new_enough: bool,
     /// The models on offer, the default first.
     offered: Option<Arc<[OfferedModel]>>,
+    /// The models for embeddings, the default first.
+    embedding: Arc<[OfferedModel]>,
     /// What models are, by their digest: it stays the same.
     shown: HashMap<String, Arc<Shown>>,
 }
@@ -176,13 +186,23 @@ impl Ollama {
     async fn ask(&self) -> Result<Arc<[OfferedModel]>, InferenceError> {
         self.check_version().await?;
         let (installed, loaded) = self.listed().await?;
-        let (mut offered, mut shown) = (Vec::new(), HashMap::new());
-        for tag in model::candidates(installed, &loaded, &self.config.models) {
-            if offered.iter().any(|other: &OfferedModel| other.info.name == tag.name) {
+        let (mut offered, mut embedding, mut shown) = (Vec::new(), Vec::new(), HashMap::new());
+        let named = &self.config.embeddings;
+        let for_embeddings = model::named(&installed, named);
+        let for_text = model::candidates(installed, &loaded, &self.config.models);
+        let for_text = for_text.into_iter().filter(|tag| !for_embeddings.iter().any(|other| other.name == tag.name));
+        // Those named for embeddings are taken at the operator's word, whatever they were made for.
+        let all = for_embeddings.iter().cloned().map(|tag| (tag, true)).chain(for_text.map(|tag| (tag, false)));
+        for (tag, is_named) in all.collect::<Vec<_>>() {
+            let known = offered.iter().chain(&embedding);
+            if known.clone().any(|other: &OfferedModel| other.info.name == tag.name) {
                 continue;
             }
             let Some(details) = self.show(&tag).await? else { continue };
-            if details.can_chat() {
+            let looked_for = named.is_empty() && self.config.models.is_empty();
+            if is_named || (looked_for && details.can_embed() && !details.can_chat()) {
+                embedding.push(OfferedModel::embedding(&tag, &details));
+            } else if details.can_chat() {
                 offered.push(OfferedModel::new(&tag, &details, self.config.context_tokens));
             }
             if let Some(digest) = tag.digest() {
@@ -196,6 +216,7 @@ impl Ollama {
         let offered: Arc<[OfferedModel]> = offered.into();
         let mut known = self.known();
         known.offered = Some(Arc::clone(&offered));
+        known.embedding = embedding.into();
         known.shown = shown;
         Ok(offered)
     }
@@ -268,6 +289,36 @@ impl Ollama {
         }
     }
 
+    /// The models for embeddings, from what was last heard.
+    async fn embedding(&self) -> Result<Arc<[OfferedModel]>, InferenceError> {
+        if self.known().offered.is_none() {
+            self.ask().await?;
+        }
+        Ok(Arc::clone(&self.known().embedding))
+    }
+
+    async fn vectors(&self, model: Option<&str>, texts: &[String]) -> Result<Embeddings, InferenceError> {
+        let models = self.embedding().await?;
+        if models.is_empty() {
+            return Err(InferenceError::NoEmbeddings);
+        }
+        let model = model::find(&models, model).ok_or_else(|| unknown(model.unwrap_or_default(), &models))?;
+        let mut gathered = Gathered::default();
+        for texts in texts.chunks(embedding::TEXTS_A_REQUEST) {
+            let asked = Embed::new(&model.info.name, texts, model.context_tokens);
+            match self.server.post_for_work::<Embedded>("api/embed", &asked).await {
+                Ok(made) => gathered.take(texts, made.embeddings, made.prompt_eval_count.unwrap_or(0))?,
+                Err(trouble) => {
+                    let longest = texts.iter().map(String::len).max().unwrap_or(0);
+                    let estimate = longest.div_ceil(self.config.bytes_per_token.max(1) as usize);
+                    let estimate = u32::try_from(estimate).unwrap_or(u32::MAX);
+                    return Err(self.refused(trouble, model, estimate).await);
+                }
+            }
+        }
+        Ok(gathered.by(&model.info))
+    }
+
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -299,6 +350,25 @@ impl Inference for Ollama {
         let model = self.model(model).await?;
         check_conversation(messages)?;
         Ok(PromptTokens::estimate(model.estimate(&model.tamed(messages), self.config.bytes_per_token)))
+    }
+
+    async fn embedding_models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
+        Ok(self.embedding().await?.iter().map(|model| model.info.clone()).collect())
+    }
+
+    async fn embed(
+        &self,
+        model: Option<&str>,
+        texts: &[String],
+        cancel: &CancellationToken,
+    ) -> Result<Embeddings, InferenceError> {
+        embedding::check_texts(texts)?;
+        // Dropping the run closes the connection, at which the server stops.
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(InferenceError::Cancelled),
+            done = self.vectors(model, texts) => done,
+        }
     }
 
     fn room(&self, _: Option<&str>) -> usize {

@@ -42,6 +42,12 @@ impl OfferedModel {
         }
     }
 
+    /// The same for embeddings, of which only the context matters.
+    pub(super) fn embedding(tag: &Tag, shown: &Shown) -> Self {
+        let model = Self::new(tag, shown, None);
+        Self { info: ModelInfo { json: JsonSupport::None, ..model.info }, ..model }
+    }
+
     /// The conversation in which no text speaks as the template.
     pub(super) fn tamed(&self, messages: &[Message]) -> Vec<Message> {
         messages.iter().map(|message| Message::new(message.role, self.control.split(&message.content))).collect()
@@ -61,19 +67,27 @@ impl OfferedModel {
 /// named, all that run on that server (some only stand for one in somebody's cloud, which sees what is asked and costs
 /// money), those in memory before the others.
 pub(super) fn candidates(installed: Vec<Tag>, loaded: &[Tag], wanted: &[String]) -> Vec<Tag> {
-    let named = |tags: &[Tag], name: &str| tags.iter().position(|tag| full_name(&tag.name) == full_name(name));
     if wanted.is_empty() {
         let mut here: Vec<Tag> = installed.into_iter().filter(|tag| tag.remote_host.is_empty()).collect();
-        here.sort_by_key(|tag| named(loaded, &tag.name).unwrap_or(usize::MAX));
+        here.sort_by_key(|tag| place(loaded, &tag.name).unwrap_or(usize::MAX));
         return here;
     }
+    named(&installed, wanted)
+}
+
+/// Those that are `wanted`, in that order, each once.
+pub(super) fn named(installed: &[Tag], wanted: &[String]) -> Vec<Tag> {
     let mut chosen: Vec<usize> = Vec::new();
-    for at in wanted.iter().filter_map(|name| named(&installed, name)) {
+    for at in wanted.iter().filter_map(|name| place(installed, name)) {
         if !chosen.contains(&at) {
             chosen.push(at);
         }
     }
     chosen.into_iter().map(|at| installed[at].clone()).collect()
+}
+
+fn place(tags: &[Tag], name: &str) -> Option<usize> {
+    tags.iter().position(|tag| full_name(&tag.name) == full_name(name))
 }
 
 /// The model of that name, with or without `:latest`; the default when none is named.

@@ -92,6 +92,11 @@ impl Shown {
         self.can("completion")
     }
 
+    /// Whether it was made for embeddings.
+    pub(super) fn can_embed(&self) -> bool {
+        self.can("embedding")
+    }
+
     /// Whether it thinks aloud first when it is not told otherwise.
     pub(super) fn thinks(&self) -> bool {
         self.can("thinking")
@@ -230,6 +235,35 @@ impl<'a> Chat<'a> {
             },
         }
     }
+}
+
+/// What `/api/embed` is asked.
+#[derive(Serialize)]
+pub(super) struct Embed<'a> {
+    model: &'a str,
+    input: &'a [String],
+    truncate: bool,
+    options: EmbedOptions,
+}
+
+#[derive(Serialize)]
+struct EmbedOptions {
+    num_ctx: u32,
+}
+
+impl<'a> Embed<'a> {
+    /// Asks for the vectors of these texts. One that is too long is refused instead of cut.
+    pub(super) fn new(model: &'a str, texts: &'a [String], context_tokens: u32) -> Self {
+        Self { model, input: texts, truncate: false, options: EmbedOptions { num_ctx: context_tokens } }
+    }
+}
+
+/// The answer of `/api/embed`.
+#[derive(Deserialize)]
+pub(super) struct Embedded {
+    pub(super) embeddings: Vec<Vec<f32>>,
+    #[serde(default, deserialize_with = "told::tokens")]
+    pub(super) prompt_eval_count: Option<u32>,
 }
 
 /// A seed that Ollama takes: it reads numbers as floats, keeps 32 bits, and −1 is "any". Small ones stay as they are.

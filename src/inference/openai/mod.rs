@@ -5,6 +5,7 @@
 //!   elsewhere the count is an estimate ([`counting`]).
 //! - It tells neither the context nor the parameters of a model. vLLM and SGLang tell the context (`max_model_len`); the rest is
 //!   the operator's word.
+//! - It lists models that make embeddings among the others and does not say which they are: the operator does.
 //! - Closing the connection is how a run is cancelled; there is no other way.
 
 mod counting;
@@ -24,10 +25,11 @@ use url::Url;
 use self::counting::Counter;
 use super::chat::{self, Bounds, ChatRequest, Dialect, Known, Reading};
 use super::control::ControlTokens;
+use super::embedding::{self, Gathered};
 use super::http::{Events, Server, ServerOptions, Trouble};
 use super::{
-    Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, PromptTokens, TextSink,
-    parameters, public_name,
+    Embeddings, Generate, Generation, Inference, InferenceError, JsonSupport, Message, ModelInfo, PromptTokens,
+    TextSink, parameters, public_name,
 };
 
 /// Which server, and what it does not tell about itself.
@@ -39,6 +41,8 @@ pub struct OpenAiConfig {
     pub key: Option<SecretString>,
     /// The models to offer, the default first; empty: all that it lists.
     pub models: Vec<String>,
+    /// Its models that make embeddings, the default first: they are never offered for text. It does not tell which do.
+    pub embeddings: Vec<String>,
     /// The context of its models, when the server does not tell, or a smaller one.
     pub context_tokens: Option<u32>,
     /// The parameters of its models, exact; `None` leaves them unknown.
@@ -60,7 +64,7 @@ pub struct OpenAi {
     counter: Counter,
     control: ControlTokens,
     /// The models last heard of.
-    known: watch::Sender<Option<Arc<[Offered]>>>,
+    known: watch::Sender<Option<Arc<Heard>>>,
     /// It has refused `max_tokens` and wants `max_completion_tokens`.
     limit_renamed: AtomicBool,
 }
@@ -71,11 +75,23 @@ impl fmt::Debug for OpenAi {
     }
 }
 
+/// What there is, of what was listed.
+#[derive(Debug)]
+struct Heard {
+    /// For text.
+    text: Vec<Offered>,
+    /// For embeddings.
+    embedding: Vec<Offered>,
+}
+
 /// A model on offer.
+#[derive(Debug)]
 struct Offered {
     info: ModelInfo,
     /// What the server calls it, which may be a path.
     id: String,
+    /// Its context, when the server tells.
+    told_context: Option<u32>,
 }
 
 /// What `GET models` lists.
@@ -112,7 +128,7 @@ impl OpenAi {
     }
 
     /// The models last heard of, or, before the first time, those it lists now.
-    async fn known(&self) -> Result<Arc<[Offered]>, InferenceError> {
+    async fn known(&self) -> Result<Arc<Heard>, InferenceError> {
         let heard = self.known.borrow().clone();
         match heard {
             Some(models) => Ok(models),
@@ -120,12 +136,12 @@ impl OpenAi {
         }
     }
 
-    async fn ask(&self) -> Result<Arc<[Offered]>, InferenceError> {
+    async fn ask(&self) -> Result<Arc<Heard>, InferenceError> {
         let listed = match self.server.get::<Listed>("models").await {
             Ok(listed) => listed.data,
-            Err(trouble) if has_no_list(&trouble) && !self.config.models.is_empty() => {
+            Err(trouble) if has_no_list(&trouble) && self.names_models() => {
                 let unlisted = |id: &String| ListedModel { id: id.clone(), max_model_len: None };
-                self.config.models.iter().map(unlisted).collect()
+                self.config.models.iter().chain(&self.config.embeddings).map(unlisted).collect()
             }
             Err(trouble) if has_no_list(&trouble) => {
                 return Err(InferenceError::Unusable(
@@ -135,23 +151,43 @@ impl OpenAi {
             }
             Err(trouble) => return Err(chat::refused(trouble, Known::default())),
         };
-        let models = self.offered(listed)?;
-        self.known.send_replace(Some(Arc::clone(&models)));
-        Ok(models)
+        let heard = Arc::new(self.heard(listed)?);
+        self.known.send_replace(Some(Arc::clone(&heard)));
+        Ok(heard)
     }
 
-    /// Of what is listed, what is configured, in the order of the configuration. Of two that go by the same name in public
-    /// the first counts; what has no such name is left out.
-    fn offered(&self, mut listed: Vec<ListedModel>) -> Result<Arc<[Offered]>, InferenceError> {
-        if !self.config.models.is_empty() {
-            let place = |model: &ListedModel| self.config.models.iter().position(|name| *name == model.id);
-            listed.retain(|model| place(model).is_some());
-            listed.sort_by_key(place);
-            if listed.is_empty() {
-                let wanted = self.config.models.join(", ");
+    fn names_models(&self) -> bool {
+        !self.config.models.is_empty() || !self.config.embeddings.is_empty()
+    }
+
+    /// Of what is listed, what is configured, each for what it is for.
+    fn heard(&self, listed: Vec<ListedModel>) -> Result<Heard, InferenceError> {
+        let OpenAiConfig { models, embeddings, .. } = &self.config;
+        let (embedding, mut text): (Vec<_>, Vec<_>) =
+            listed.into_iter().partition(|model| embeddings.contains(&model.id));
+        let embedding = in_their_order(embedding, embeddings);
+        if !models.is_empty() {
+            text = in_their_order(text, models);
+            if text.is_empty() {
+                let wanted = models.join(", ");
                 return Err(InferenceError::Unusable(format!("it lists none of the models configured: {wanted}")));
             }
         }
+        let plain = |model: Offered| {
+            // What is said of its models is said of those for text.
+            let info = ModelInfo { context_tokens: model.told_context, ..ModelInfo::named(model.info.name) };
+            Offered { info, ..model }
+        };
+        let heard =
+            Heard { text: self.offered(text), embedding: self.offered(embedding).into_iter().map(plain).collect() };
+        if heard.text.is_empty() && heard.embedding.is_empty() {
+            return Err(InferenceError::Unusable("it offers no model whose name could be shown".to_owned()));
+        }
+        Ok(heard)
+    }
+
+    /// Of two that go by the same name in public the first counts; what has no such name is left out.
+    fn offered(&self, listed: Vec<ListedModel>) -> Vec<Offered> {
         let mut offered: Vec<Offered> = Vec::new();
         for ListedModel { id, max_model_len } in listed {
             let Some(name) = public_name(&id).filter(|name| offered.iter().all(|other| other.info.name != *name))
@@ -164,12 +200,9 @@ impl OpenAi {
                 json: self.config.json,
                 ..ModelInfo::named(name)
             };
-            offered.push(Offered { info, id });
+            offered.push(Offered { info, id, told_context: max_model_len });
         }
-        if offered.is_empty() {
-            return Err(InferenceError::Unusable("it offers no model whose name could be shown".to_owned()));
-        }
-        Ok(offered.into())
+        offered
     }
 
     /// Asks for an answer, once more when all that was wrong is the name of the limit.
@@ -190,7 +223,8 @@ impl OpenAi {
     async fn answer(&self, request: &Generate, sink: Option<&TextSink>) -> Result<Generation, InferenceError> {
         let messages = chat::conversation(&request.messages, &self.control)?;
         let models = self.known().await?;
-        let Offered { info: model, id } = chat::chosen(&models, |model| &model.info, request.model.as_deref())?;
+        let Offered { info: model, id, .. } =
+            chat::chosen(&models.text, |model| &model.info, request.model.as_deref())?;
         let mut known = Known { prompt_tokens: None, context_tokens: model.context_tokens };
         let mut max_tokens = request.max_tokens;
         if let Some(context_tokens) = model.context_tokens {
@@ -218,6 +252,14 @@ impl OpenAi {
     }
 }
 
+/// Those that are `named`, in that order.
+fn in_their_order(mut listed: Vec<ListedModel>, named: &[String]) -> Vec<ListedModel> {
+    let place = |model: &ListedModel| named.iter().position(|name| *name == model.id);
+    listed.retain(|model| place(model).is_some());
+    listed.sort_by_key(place);
+    listed
+}
+
 /// Whether a server has no list of models: some only answer.
 fn has_no_list(trouble: &Trouble) -> bool {
     const NO_SUCH_PLACE: [StatusCode; 3] =
@@ -228,7 +270,7 @@ fn has_no_list(trouble: &Trouble) -> bool {
 #[async_trait]
 impl Inference for OpenAi {
     async fn models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
-        Ok(self.ask().await?.iter().map(|model| model.info.clone()).collect())
+        Ok(self.ask().await?.text.iter().map(|model| model.info.clone()).collect())
     }
 
     async fn count_prompt_tokens(
@@ -238,7 +280,41 @@ impl Inference for OpenAi {
     ) -> Result<PromptTokens, InferenceError> {
         let messages = chat::conversation(messages, &self.control)?;
         let models = self.known().await?;
-        self.counter.count(&chat::chosen(&models, |model| &model.info, model)?.id, &messages).await
+        self.counter.count(&chat::chosen(&models.text, |model| &model.info, model)?.id, &messages).await
+    }
+
+    async fn embedding_models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
+        Ok(self.known().await?.embedding.iter().map(|model| model.info.clone()).collect())
+    }
+
+    async fn embed(
+        &self,
+        model: Option<&str>,
+        texts: &[String],
+        cancel: &CancellationToken,
+    ) -> Result<Embeddings, InferenceError> {
+        embedding::check_texts(texts)?;
+        let run = async {
+            let models = self.known().await?;
+            if models.embedding.is_empty() {
+                return Err(InferenceError::NoEmbeddings);
+            }
+            let Offered { info, id, .. } = chat::chosen(&models.embedding, |model| &model.info, model)?;
+            let known = Known { prompt_tokens: None, context_tokens: info.context_tokens };
+            let mut gathered = Gathered::default();
+            for texts in texts.chunks(embedding::TEXTS_A_REQUEST) {
+                let asked = embedding::ask(&self.server, "embeddings", id, texts).await;
+                let (vectors, tokens) = asked.map_err(|trouble| chat::refused(trouble, known))?;
+                gathered.take(texts, vectors, tokens)?;
+            }
+            Ok(gathered.by(info))
+        };
+        tokio::select! {
+            biased;
+            // What is dropped with this closes the connection.
+            () = cancel.cancelled() => Err(InferenceError::Cancelled),
+            done = run => done,
+        }
     }
 
     fn room(&self, _: Option<&str>) -> usize {

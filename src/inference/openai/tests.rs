@@ -1,5 +1,9 @@
-use crate::inference::echo::Echo;
+use serde_json::Value;
+
+use crate::inference::echo::{self, Echo};
 use crate::inference::{Format, Role};
+use crate::testing::embedding_contract;
+use crate::testing::faulty_server::FaultyServer;
 use crate::testing::inference_contract::{self, Subject, ask};
 use crate::testing::inference_faults::check_faults;
 use crate::testing::openai_server::{Manners, OpenAiServer};
@@ -15,6 +19,7 @@ fn config(url: Url) -> OpenAiConfig {
         url,
         key: None,
         models: Vec::new(),
+        embeddings: Vec::new(),
         context_tokens: None,
         parameters: None,
         slots: 4,
@@ -167,7 +172,7 @@ async fn models_are_offered_as_configured() {
             .collect::<Vec<_>>()
     };
     let offered = |backend: OpenAi| {
-        let models = backend.offered(listed()).unwrap();
+        let models = backend.heard(listed()).unwrap().text;
         models.iter().map(|model| (model.info.name.clone(), model.info.context_tokens)).collect::<Vec<_>>()
     };
     let expect = |expected: &[(&str, Option<u32>)]| {
@@ -175,9 +180,9 @@ async fn models_are_offered_as_configured() {
     };
     assert_eq!(offered(backend(&[], None)), expect(&[("a", Some(100)), ("b", None), ("c", Some(10))]));
     assert_eq!(offered(backend(&["c", "gone", "a"], Some(50))), expect(&[("c", Some(10)), ("a", Some(50))]));
-    assert_eq!(backend(&[], None).offered(listed()).unwrap()[0].info.parameters, Some(7));
-    assert!(matches!(backend(&["gone"], None).offered(listed()), Err(InferenceError::Unusable(_))));
-    assert!(matches!(backend(&[], None).offered(Vec::new()), Err(InferenceError::Unusable(_))));
+    assert_eq!(backend(&[], None).heard(listed()).unwrap().text[0].info.parameters, Some(7));
+    assert!(matches!(backend(&["gone"], None).heard(listed()), Err(InferenceError::Unusable(_))));
+    assert!(matches!(backend(&[], None).heard(Vec::new()), Err(InferenceError::Unusable(_))));
 }
 
 #[test]
@@ -185,7 +190,7 @@ fn no_path_and_no_escape_sequence_becomes_a_name() {
     let backend = OpenAi::new(config("http://127.0.0.1:1/v1".parse().unwrap())).unwrap();
     let ids = ["/home/me/llama", "a\u{1b}[31m", "/srv/llama", "org/b"];
     let listed = ids.map(|id| ListedModel { id: id.to_owned(), max_model_len: None }).into();
-    let models = backend.offered(listed).unwrap();
+    let models = backend.heard(listed).unwrap().text;
     let offered: Vec<_> = models.iter().map(|model| (model.info.name.as_str(), model.id.as_str())).collect();
     assert_eq!(offered, [("llama", "/home/me/llama"), ("org/b", "org/b")]);
 }
@@ -221,5 +226,71 @@ fn a_configuration_that_cannot_be_right_is_refused() {
         OpenAiConfig { key: Some("line\nbreak".into()), ..config },
     ] {
         assert!(matches!(OpenAi::new(wrong), Err(InferenceError::Unusable(_))));
+    }
+}
+
+/// A server whose second model makes embeddings.
+async fn embedding() -> (OpenAiServer, OpenAiConfig) {
+    let server = OpenAiServer::start(Arc::new(Echo::new().with_embeddings()), vllm()).await.unwrap();
+    let config = OpenAiConfig { embeddings: vec![echo::EMBEDDING_MODEL_NAME.into()], ..config(server.url()) };
+    (server, config)
+}
+
+#[tokio::test]
+async fn a_model_named_for_embeddings_keeps_their_contract_and_is_not_offered_for_text() {
+    let (_server, config) = embedding().await;
+    let backend = OpenAi::new(config).unwrap();
+    embedding_contract::check(&backend).await;
+    let named = Generate { model: Some(echo::EMBEDDING_MODEL_NAME.into()), ..ask("a b") };
+    assert!(matches!(answer(&backend, &named).await, Err(InferenceError::UnknownModel { .. })));
+}
+
+#[tokio::test]
+async fn a_server_for_embeddings_alone_offers_no_text_and_that_is_no_error() {
+    let (server, config) = embedding().await;
+    let all = ["echo", echo::EMBEDDING_MODEL_NAME].map(str::to_owned).to_vec();
+    let backend = OpenAi::new(OpenAiConfig { embeddings: all.clone(), ..config.clone() }).unwrap();
+    assert_eq!(backend.models().await, Ok(Vec::new()));
+    assert_eq!(backend.embedding_models().await.unwrap().len(), 2);
+    // Nobody named one: nobody knows which it is.
+    let backend = OpenAi::new(OpenAiConfig { embeddings: Vec::new(), ..config }).unwrap();
+    let none = backend.embed(None, &["a".into()], &CancellationToken::new()).await;
+    assert_eq!(none, Err(InferenceError::NoEmbeddings));
+    assert_eq!(server.asked(), [Value::Null; 0]);
+}
+
+#[tokio::test]
+async fn many_texts_are_asked_for_in_several_requests() {
+    let (server, config) = embedding().await;
+    let texts: Vec<String> = (0..70).map(|number| format!("text {number}")).collect();
+    OpenAi::new(config).unwrap().embed(None, &texts, &CancellationToken::new()).await.unwrap();
+    let sizes: Vec<_> = server.asked().iter().map(|body| body["input"].as_array().unwrap().len()).collect();
+    assert_eq!(sizes, [32, 32, 6]);
+}
+
+#[tokio::test]
+async fn vectors_that_cannot_be_are_a_failed_job() {
+    for body in [
+        "",
+        "{}",
+        r#"{"data": [{"index": 0, "embedding": [1.0]}]}"#,
+        r#"{"data": [{"index": 0, "embedding": [1.0]}], "usage": {}}"#,
+        r#"{"data": [{"index": 1, "embedding": [1.0]}], "usage": {"prompt_tokens": 1}}"#,
+        r#"{"data": [{"index": 0, "embedding": []}], "usage": {"prompt_tokens": 1}}"#,
+        r#"{"data": [{"index": 0, "embedding": [null]}], "usage": {"prompt_tokens": 1}}"#,
+        r#"{"data": [{"index": 0, "embedding": [1e300]}], "usage": {"prompt_tokens": 1}}"#,
+        r#"{"data": [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [1.0]}], "usage": {"prompt_tokens": 1}}"#,
+        r#"{"data": [{"index": 0, "embedding": "AACAPw=="}], "usage": {"prompt_tokens": 1}}"#,
+        r#"{"data": [{"index": 0, "embedding": [1.0]}], "usage": {"prompt_tokens": -1}}"#,
+    ] {
+        let server = FaultyServer::scripted(move |path| match path {
+            "/v1/models" => Some(r#"{"data": [{"id": "e"}]}"#.into()),
+            _ => Some(body.into()),
+        })
+        .await
+        .unwrap();
+        let config = OpenAiConfig { embeddings: vec!["e".into()], ..config(server.url().join("v1").unwrap()) };
+        let done = OpenAi::new(config).unwrap().embed(None, &["a".into()], &CancellationToken::new()).await;
+        assert!(matches!(done, Err(InferenceError::Backend(_))), "{body}: {done:?}");
     }
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::places::Shared;
+use crate::inference::InferenceError;
 
 impl Shared {
     /// Asks every endpoint once, all at the same time.
@@ -30,10 +31,15 @@ impl Shared {
     /// what it has.
     pub(super) async fn check(self: &Arc<Self>, endpoint: usize) -> bool {
         let backend = &self.endpoints[endpoint].backend;
-        let asked = AssertUnwindSafe(async { backend.models().await }).catch_unwind();
+        let asked = AssertUnwindSafe(async {
+            let models = backend.models().await?;
+            // What it heard just now. A backend whose texts are sold is not given up for its vectors.
+            Ok::<_, InferenceError>((models, backend.embedding_models().await.unwrap_or_default()))
+        })
+        .catch_unwind();
         let problem = match tokio::time::timeout(self.options.check_timeout, asked).await {
-            Ok(Ok(Ok(models))) => {
-                self.heard(endpoint, models);
+            Ok(Ok(Ok((models, embedding)))) => {
+                self.heard(endpoint, models, embedding);
                 return true;
             }
             Ok(Ok(Err(error))) => error.to_string(),

@@ -10,6 +10,7 @@
 pub mod breaker;
 mod checks;
 pub mod choice;
+mod embedding;
 mod offer;
 mod places;
 #[cfg(test)]
@@ -25,7 +26,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::breaker::BreakerOptions;
 use self::places::Shared;
-use super::{Format, Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink};
+use super::{
+    Embeddings, Format, Generate, Generation, Inference, InferenceError, Message, ModelInfo, PromptTokens, TextSink,
+};
 
 /// A model server of a pool.
 #[derive(Clone)]
@@ -226,6 +229,21 @@ impl Inference for Pool {
 
     async fn check_format(&self, model: Option<&str>, format: &Format) -> Result<(), InferenceError> {
         self.shared.check_format(model, format).await
+    }
+
+    /// Under the endpoints' own names.
+    async fn embedding_models(&self) -> Result<Vec<ModelInfo>, InferenceError> {
+        self.shared.first_look().await;
+        Ok(self.shared.embedding_models())
+    }
+
+    async fn embed(
+        &self,
+        model: Option<&str>,
+        texts: &[String],
+        cancel: &CancellationToken,
+    ) -> Result<Embeddings, InferenceError> {
+        self.shared.embed(model, texts, cancel).await
     }
 
     fn restarts(&self) -> u32 {

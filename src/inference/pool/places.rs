@@ -35,6 +35,8 @@ struct Desk {
     answers: bool,
     /// What it listed when it was last heard of.
     heard: Option<Vec<ModelInfo>>,
+    /// Its models that make embeddings.
+    embedding: Vec<ModelInfo>,
     /// Whether its last count of a prompt was exact.
     counts_exactly: Option<bool>,
     last_error: Option<String>,
@@ -158,6 +160,7 @@ impl Shared {
             asked: false,
             answers: false,
             heard: None,
+            embedding: Vec::new(),
             counts_exactly: None,
             last_error: None,
             failures: 0,
@@ -332,8 +335,9 @@ impl Shared {
     }
 
     /// What an endpoint lists, when it was asked how it is.
-    pub(super) fn heard(self: &Arc<Self>, endpoint: usize, models: Vec<ModelInfo>) {
+    pub(super) fn heard(self: &Arc<Self>, endpoint: usize, models: Vec<ModelInfo>, embedding: Vec<ModelInfo>) {
         let mut state = self.state();
+        state.desks[endpoint].embedding = embedding;
         let answered = std::mem::replace(&mut state.desks[endpoint].answers, true);
         state.desks[endpoint].asked = true;
         if !answered || state.desks[endpoint].heard.as_ref() != Some(&models) {
@@ -412,6 +416,33 @@ impl Shared {
         let endpoints = state.offer(model).map(|offer| offer.endpoints.as_slice()).unwrap_or_default();
         let able = endpoints.iter().filter(|place| !tried.contains(place));
         able.filter_map(|place| Some((fitness(place)?, *place))).min().map(|(_, place)| place)
+    }
+
+    /// What makes embeddings, by the names of the endpoints, each once.
+    pub(super) fn embedding_models(&self) -> Vec<ModelInfo> {
+        let state = self.state();
+        let mut found: Vec<ModelInfo> = Vec::new();
+        for model in state.desks.iter().flat_map(|desk| &desk.embedding) {
+            if found.iter().all(|other| other.name != model.name) {
+                found.push(model.clone());
+            }
+        }
+        found
+    }
+
+    /// The endpoint to ask for embeddings by that model: one that is up before one that may be tried, the least busy first.
+    pub(super) fn embedder(&self, model: &str, tried: &[usize]) -> Option<usize> {
+        let (state, now) = (self.state(), now());
+        let fitness = |place: usize| {
+            let desk = &state.desks[place];
+            match desk.breaker.standing(now) {
+                _ if tried.contains(&place) || desk.embedding.iter().all(|info| info.name != model) => None,
+                Standing::Closed => Some((0, desk.in_use)),
+                Standing::HalfOpen => Some((1, desk.in_use)),
+                Standing::Open { .. } => None,
+            }
+        };
+        (0..state.desks.len()).filter_map(|place| Some((fitness(place)?, place))).min().map(|(_, place)| place)
     }
 
     /// News that a waiting job may care about.

@@ -13,19 +13,19 @@ use super::places::{NoPlace, Shared};
 use crate::inference::{Format, Generate, Generation, InferenceError, Message, PromptTokens, TextSink, relay};
 
 /// What an endpoint's error means for the job and for the endpoint.
-struct Meaning {
+pub(super) struct Meaning {
     /// Whether another endpoint may do better.
-    elsewhere: bool,
+    pub(super) elsewhere: bool,
     verdict: Verdict,
 }
 
-fn meaning(error: &InferenceError) -> Meaning {
+pub(super) fn meaning(error: &InferenceError) -> Meaning {
     let (elsewhere, verdict) = match error {
         InferenceError::Backend(_) => (true, Verdict::Failed),
         InferenceError::Unusable(_) => (true, Verdict::Broken),
         InferenceError::Busy(_) => (true, Verdict::None),
         // It is there; it only has the model no longer.
-        InferenceError::UnknownModel { .. } => (true, Verdict::Answered),
+        InferenceError::UnknownModel { .. } | InferenceError::NoEmbeddings => (true, Verdict::Answered),
         InferenceError::BadRequest(_) | InferenceError::ContextOverflow { .. } => (false, Verdict::Answered),
         InferenceError::Cancelled => (false, Verdict::None),
     };
@@ -33,16 +33,16 @@ fn meaning(error: &InferenceError) -> Meaning {
 }
 
 /// An endpoint's failure as the pool's own. What the endpoint calls its models is nobody's business.
-fn ours(error: InferenceError) -> InferenceError {
+pub(super) fn ours(error: InferenceError) -> InferenceError {
     match error {
-        InferenceError::UnknownModel { .. } => {
+        InferenceError::UnknownModel { .. } | InferenceError::NoEmbeddings => {
             InferenceError::Backend("an endpoint no longer has its model".to_owned())
         }
         error => error,
     }
 }
 
-fn panicked() -> InferenceError {
+pub(super) fn panicked() -> InferenceError {
     InferenceError::Backend("it panicked".to_owned())
 }
 

@@ -118,6 +118,7 @@ async fn a_snapshot_is_the_tree_of_that_commit_and_read_file_by_file() {
         for (commit, text) in [(&first, "first\n"), (&second, "second\n")] {
             let snapshot = fetches.snapshot(&url, commit).await.unwrap();
             assert_eq!(snapshot.commit(), commit);
+            assert_eq!(snapshot.parents(), if commit == &second { std::slice::from_ref(&first) } else { &[] });
             assert_eq!(paths(&snapshot), ["README.md", "src/main.rs"]);
             assert_eq!(read(&snapshot, "README.md"), text, "{url}");
             assert_eq!(snapshot.entries()[0].size, text.len() as u64);

@@ -15,12 +15,13 @@ use axum::serve::ListenerExt;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
 pub use self::served::ServedModel;
 use self::streams::{chat, pull};
-use crate::inference::Inference;
+use crate::inference::{Inference, InferenceError};
 
 mod served;
 mod streams;
@@ -271,8 +272,23 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             json_of(&json!({"models": models}))
         }
         ("GET", "/api/ps") => json_of(&in_memory(&shared)),
+        ("POST", "/api/embed") => embed(&shared, &body).await,
         ("POST", "/api/show") => shared.find(&body).map_or_else(|| missing(&body), |model| json_of(&model.shown())),
         _ => answer_of(404, "404 page not found".to_owned()),
+    }
+}
+
+async fn embed(shared: &Shared, body: &Value) -> Response {
+    let Some(model) = shared.find(body) else { return missing(body) };
+    let texts: Option<Vec<String>> = serde_json::from_value(body["input"].clone()).ok();
+    let Some(texts) = texts.filter(|_| model.capabilities.contains(&"embedding")) else {
+        return error(400, "this model does not support embeddings");
+    };
+    match shared.backend.embed(None, &texts, &CancellationToken::new()).await {
+        Ok(made) => json_of(&json!({"model": model.name, "embeddings": made.vectors, "total_duration": 1_000_000,
+            "load_duration": 1_000, "prompt_eval_count": made.tokens})),
+        Err(InferenceError::ContextOverflow { .. }) => error(400, "the input length exceeds the context length"),
+        Err(other) => error(500, &other.to_string()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Against a server that speaks as Ollama does, and against a real one where there is one.
 
 mod answers;
+mod embeddings;
 mod pulls;
 
 use std::time::Duration;

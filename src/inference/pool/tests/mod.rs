@@ -1,5 +1,6 @@
 //! Stories of pools. Nothing depends on the time: pauses and patience are either none at all or longer than any test.
 
+mod embedding;
 mod failing;
 mod fakes;
 mod health;
