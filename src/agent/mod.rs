@@ -20,10 +20,11 @@ mod conversation;
 mod model_worker;
 mod shell;
 mod transcript;
-mod transcripts;
+pub mod transcripts;
 
 pub use self::model_worker::ModelWorker;
 pub use self::transcripts::Transcripts;
+pub mod external;
 
 /// What a worker may take at most, in all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,6 +136,11 @@ pub struct Capacity {
 /// Somebody who does tasks in cells.
 #[async_trait]
 pub trait Worker: Send + Sync + 'static {
+    /// The image it has to work in, when not any one will do.
+    fn image(&self) -> Option<&str> {
+        None
+    }
+
     /// Whether it can work, with that model if one is wanted.
     ///
     /// # Errors

@@ -113,4 +113,5 @@ pub mod inference;
 pub mod patch_gen;
 pub mod sandbox_run;
 pub mod sources;
+mod free_failures;
 mod told;

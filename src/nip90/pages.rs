@@ -14,6 +14,8 @@ use crate::job::JobRequest;
 
 const PAGES: [(&str, &str); 7] = [
     ("5050.md", include_str!("../../nips/5050.md")),
+    ("5932.md", include_str!("../../nips/5932.md")),
+    ("5933.md", include_str!("../../nips/5933.md")),
     ("7000.md", include_str!("../../nips/7000.md")),
     ("encryption.md", include_str!("../../nips/encryption.md")),
     ("nip89.md", include_str!("../../nips/nip89.md")),
@@ -260,7 +262,7 @@ fn results_in_the_pages_are_of_the_form_that_is_published() {
 
 #[test]
 fn every_code_status_and_term_stands_in_the_pages() {
-    let feedback = PAGES[1].1;
+    let feedback = include_str!("../../nips/7000.md");
     for word in Code::ALL.map(Code::word).into_iter().chain(["payment-required", "processing", "partial", "error"]) {
         assert!(feedback.contains(&format!("`{word}`")), "{word}");
     }

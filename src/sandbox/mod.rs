@@ -16,13 +16,18 @@ use tokio_util::sync::CancellationToken;
 use crate::archive::{Archive, ArchiveError, ArchiveLimits};
 use crate::job::RelativePath;
 
+#[cfg(test)]
+mod attacks;
 pub mod docker;
 mod hosts;
+#[cfg(test)]
+mod hosts_tests;
 pub mod images;
 mod probe;
 pub mod settings;
 mod slots;
 
+pub use docker::{Engine, EngineError, EngineFacts, Swept};
 pub use hosts::{HostReport, Hosts};
 pub use probe::Proof;
 pub use settings::{AddressError, HostAddress, HostSettings, ImageSettings, SandboxSettings, TlsFiles};

@@ -17,6 +17,7 @@ pub mod ollama_server;
 pub mod openai_server;
 #[cfg(feature = "ldk")]
 pub mod regtest;
+pub mod python_image;
 pub mod relay;
 pub mod require;
 pub mod scripted_model;

@@ -88,7 +88,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "metrics",
             "archive",
             "fetch",
-            "sandbox",
             "repository",
             "sandbox",
             "blossom",

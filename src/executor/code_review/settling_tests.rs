@@ -133,3 +133,37 @@ fn a_review_of_nothing_wrong_is_a_review() {
     let review = settle(vec![said(Verdict::Approve, Vec::new())], &frame(&material)).unwrap();
     assert_eq!((review.status, review.issues.len()), (Verdict::Approve, 0));
 }
+
+#[test]
+fn the_published_example_is_a_review_of_the_published_form() {
+    let page = include_str!("../../../nips/5933.md");
+    let blocks = page.split("```json\n").skip(1).map(|block| block.split("```").next().unwrap());
+    let examples: Vec<Value> = blocks.map(|block| serde_json::from_str(block).unwrap()).collect();
+    let content = examples.iter().map(|example| &example["content"]).find(|content| content.is_object()).unwrap();
+    let form: Value = serde_json::from_str(SCHEMA).unwrap();
+    assert_eq!(schema::matches(&form, content), Ok(()));
+    let review: Review = serde_json::from_value(content.clone()).unwrap();
+    assert!(review.is_sealed(), "{}", review.hash());
+}
+
+#[test]
+fn the_published_form_knows_what_is_no_review() {
+    let form: Value = serde_json::from_str(SCHEMA).unwrap();
+    let material = material();
+    let said = said(Verdict::Comment, vec![issue("a.rs", Some(2), Some(3), Severity::Minor)]);
+    let review = serde_json::to_value(settle(vec![said], &frame(&material)).unwrap()).unwrap();
+    assert_eq!(schema::matches(&form, &review), Ok(()));
+    let spoiled: [fn(&mut Value); 6] = [
+        |review| review["status"] = "LGTM".into(),
+        |review| review["issues"][0]["severity"] = "high".into(),
+        |review| review["issues"][0]["line"] = 0.into(),
+        |review| drop(review["issues"][0].as_object_mut().unwrap().remove("line")),
+        |review| review["more"] = true.into(),
+        |review| review["review_sha256"] = "AB".into(),
+    ];
+    for spoil in spoiled {
+        let mut review = review.clone();
+        spoil(&mut review);
+        assert!(schema::matches(&form, &review).is_err(), "{review}");
+    }
+}

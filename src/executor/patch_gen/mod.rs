@@ -16,18 +16,19 @@ mod verifying;
 mod working;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::free_failures::FreeFailures;
 use super::told::{not_fetched, sandbox_failed};
 use super::{Executor, Prepared};
 use crate::agent::{Transcripts, WorkLimits, Worker};
 use crate::inference::TextSink;
 use crate::job::patch_gen::{PatchGen, PatchGenLimits};
-use crate::job::{Code, Compute, Estimate, Failure, JobId, JobRequest, Outcome, Rates, Refusal, Usage};
+use crate::job::{Code, Compute, CustomerId, Estimate, Failure, JobId, JobRequest, Outcome, Rates, Refusal, Usage};
 use crate::money::Msat;
 use crate::repository::{CommitId, Repositories};
 use crate::sandbox::{Image, Runtime, Sandbox};
@@ -38,6 +39,10 @@ const LEAST_SIZE: u32 = 250;
 /// The usual size of work, in thousandths.
 const WHOLE: u32 = 1_000;
 
+/// What a customer is told for whom too much came to nothing, behind its number.
+const RATE_LIMITED: &str = "jobs of yours in the last hour came to no patch and cost you nothing; try again later, with a clearer issue, a test \
+     command that can succeed, or more files that may change";
+
 /// Makes patches.
 #[derive(Clone)]
 pub struct PatchGenExecutor {
@@ -47,6 +52,7 @@ pub struct PatchGenExecutor {
     runtime: Runtime,
     limits: PatchGenLimits,
     transcripts: Option<Transcripts>,
+    failures: Arc<FreeFailures>,
 }
 
 impl std::fmt::Debug for PatchGenExecutor {
@@ -62,6 +68,7 @@ impl std::fmt::Debug for PatchGenExecutor {
 #[derive(Serialize, Deserialize)]
 struct PatchWork {
     job: JobId,
+    customer: CustomerId,
     asked: PatchGen,
     /// The image's name.
     image: String,
@@ -110,6 +117,26 @@ impl Size {
     }
 }
 
+/// Work that came to nothing.
+struct NoResult {
+    failure: Failure,
+    /// Whether that has nothing to do with what was asked: the sandbox failed, the model's server was down, somebody cancelled.
+    ours: bool,
+}
+
+impl<E: Into<Failure>> From<E> for NoResult {
+    fn from(failure: E) -> Self {
+        Self { failure: failure.into(), ours: true }
+    }
+}
+
+impl NoResult {
+    /// No patch came of what was asked.
+    fn in_vain(failure: Failure) -> Self {
+        Self { failure, ours: false }
+    }
+}
+
 impl PatchGenExecutor {
     /// Patches repositories with what `worker` does in cells of that runtime.
     pub fn new(
@@ -119,7 +146,8 @@ impl PatchGenExecutor {
         runtime: Runtime,
         limits: PatchGenLimits,
     ) -> Self {
-        Self { sandbox, repositories, worker, runtime, limits, transcripts: None }
+        let failures = Arc::new(FreeFailures::new(limits.free_failures_per_hour, RATE_LIMITED));
+        Self { sandbox, repositories, worker, runtime, limits, transcripts: None, failures }
     }
 
     /// Keeps what workers did there.
@@ -161,6 +189,7 @@ impl PatchGenExecutor {
 impl Executor for PatchGenExecutor {
     async fn prepare(&self, request: &JobRequest) -> Result<Prepared, Refusal> {
         let asked = PatchGen::parse(request, &self.limits)?;
+        self.failures.check(request.customer, Instant::now())?;
         // A wrong name costs nobody a connection.
         let capacity = self.worker.capacity(asked.model.as_deref()).await?;
         let image = self.image().await?;
@@ -173,7 +202,7 @@ impl Executor for PatchGenExecutor {
             generated_tokens: self.limits.generated_tokens,
         };
         let model = capacity.model;
-        let work = PatchWork { job: request.id, asked, image: image.name, commit, model: model.clone(), size };
+        let work = PatchWork { job: request.id, customer: request.customer, asked, image: image.name, commit, model: model.clone(), size };
         Ok(Prepared {
             estimate: self.estimate(size),
             prompt_is_exact: false,
@@ -218,6 +247,14 @@ impl Executor for PatchGenExecutor {
             tracing::error!(%error, "Prepared work on a patch can't be read: was it made by another version?");
             Failure::backend("the job can't be run any more; please ask again")
         })?;
-        self.make_patch(&work, cancel).await
+        // Many may have been promised at once.
+        self.failures.check(work.customer, Instant::now())?;
+        let done = self.make_patch(&work, cancel).await;
+        done.map_err(|NoResult { failure, ours }| {
+            if !ours {
+                self.failures.note(work.customer, Instant::now());
+            }
+            failure
+        })
     }
 }
