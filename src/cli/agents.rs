@@ -59,9 +59,11 @@ pub async fn run(args: &AgentsArgs, sandbox: &dyn Sandbox, runtime: Runtime, glo
         None => match images.first() {
             Some(image) => image.name.clone(),
             None => {
-                return Err(CommandError::failure(format!("there is no image that a cell under {runtime} can be made from"))
-                    .help("'coinop sandbox image build' makes one; 'coinop doctor' says what is missing")
-                    .into());
+                return Err(CommandError::failure(format!(
+                    "there is no image that a cell under {runtime} can be made from"
+                ))
+                .help("'coinop sandbox image build' makes one; 'coinop doctor' says what is missing")
+                .into());
             }
         },
     };
@@ -140,7 +142,8 @@ mod tests {
             let patch_gen = &read["patch_gen"];
             assert_eq!(patch_gen["image"].as_str(), Some("my \"image\""));
             assert_eq!(patch_gen["agent"]["command"].as_str(), Some(known.command));
-            let env: Vec<_> = patch_gen["agent"]["env"].as_array().unwrap().iter().filter_map(toml::Value::as_str).collect();
+            let env: Vec<_> =
+                patch_gen["agent"]["env"].as_array().unwrap().iter().filter_map(toml::Value::as_str).collect();
             let expected: Vec<_> = known.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
             assert_eq!(env, expected);
         }
@@ -158,7 +161,9 @@ mod tests {
         let settings = found.agents.iter().map(|agent| super::settings(agent.known(), "agents")).collect();
         let report = Report { image: &image, runtime: Runtime::Runc, found: &found, settings };
         let shown = text(&report);
-        for has in ["Codex", "1.2", "it does not say", "/v1/responses", "[patch_gen.agent] # aider", "{instructions_file}"] {
+        for has in
+            ["Codex", "1.2", "it does not say", "/v1/responses", "[patch_gen.agent] # aider", "{instructions_file}"]
+        {
             assert!(shown.contains(has), "no {has} in\n{shown}");
         }
         let none = Found { python: false, agents: Vec::new() };
