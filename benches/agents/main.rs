@@ -58,6 +58,6 @@ fn main() -> ExitCode {
 }
 
 async fn run(quick: bool) -> Result<()> {
-    runs::measure(quick).await?;
+    runs::measure(runs::Size::of(quick)).await?;
     index::measure(quick).await
 }

@@ -20,7 +20,7 @@ mod conversation;
 mod model_worker;
 mod shell;
 mod transcript;
-mod transcripts;
+pub mod transcripts;
 
 pub use self::model_worker::ModelWorker;
 pub use self::transcripts::Transcripts;
@@ -146,6 +146,11 @@ pub trait Worker: Send + Sync + 'static {
     /// # Errors
     /// A refusal for the customer: no such model, or nobody to work now.
     async fn capacity(&self, model: Option<&str>) -> Result<Capacity, Refusal>;
+
+    /// How many tasks with that model can be under way at once, or with `None` of all models together.
+    fn room(&self, _model: Option<&str>) -> usize {
+        usize::MAX
+    }
 
     /// Works until it is done or out of something.
     async fn work(&self, task: &Task, cell: &dyn Cell, cancel: &CancellationToken) -> Result<Worked, WorkError>;

@@ -70,6 +70,10 @@ impl Worker for ModelWorker {
         Ok(Capacity { model: Some(model.name), context_tokens: model.context_tokens })
     }
 
+    fn room(&self, model: Option<&str>) -> usize {
+        self.backend.room(model)
+    }
+
     async fn work(&self, task: &Task, cell: &dyn Cell, cancel: &CancellationToken) -> Result<Worked, WorkError> {
         let deadline = Instant::now() + task.limits.time;
         let models = self.backend.models().await.map_err(model_failed)?;

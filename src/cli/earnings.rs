@@ -14,7 +14,7 @@ use crate::store::WorkDone;
 
 const EXAMPLES: &str = "\
 'paid' counts the jobs something was earned from; 'delivered' counts free ones too, and so do tokens and mflops (2 x parameters x
-tokens / 1,000,000, of the models whose parameter count is known).
+tokens / 1,000,000, of the models whose parameter count is known) and the time in sandboxes.
 
 Examples:
   coinop earnings
@@ -38,7 +38,8 @@ pub async fn run(args: EarningsArgs, globals: &Globals) -> Result<ExitCode> {
         if days.is_empty() {
             return "Nothing earned yet.\n".into();
         }
-        let mut table = table::new(["day (UTC)", "kind", "paid", "earned", "delivered", "read", "written", "mflops"]);
+        let mut table =
+            table::new(["day (UTC)", "kind", "paid", "earned", "delivered", "read", "written", "mflops", "sandbox"]);
         let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
         let row = |day: Cell, kind: Cell, jobs: u32, earned: MsatDelta, work: WorkDone| {
             let mflops = work.mflops.map_or_else(String::new, |mflops| mflops.to_string());
@@ -46,6 +47,7 @@ pub async fn run(args: EarningsArgs, globals: &Globals) -> Result<ExitCode> {
             let mut cells = vec![day, kind, right(jobs.to_string()), right(earned.to_string())];
             cells.push(right(work.delivered.to_string()));
             cells.extend(counts.map(right));
+            cells.push(right(in_a_sandbox(work.sandbox_ms)));
             cells
         };
         for line in &days {
@@ -58,4 +60,9 @@ pub async fn run(args: EarningsArgs, globals: &Globals) -> Result<ExitCode> {
         format!("{table}\n")
     })?;
     Ok(Exit::Ok.into())
+}
+
+/// Time in sandboxes in whole seconds, begun ones included; nothing where there was none.
+fn in_a_sandbox(millis: u64) -> String {
+    if millis == 0 { String::new() } else { format!("{} s", millis.div_ceil(1_000)) }
 }

@@ -35,6 +35,7 @@ pub mod purse;
 pub mod refund;
 pub mod report;
 pub mod request;
+pub mod sandbox;
 pub mod serve;
 pub mod servers;
 pub mod table;
@@ -80,6 +81,7 @@ enum Command {
     Ledger(ledger::LedgerArgs),
     Wallet(wallet::WalletArgs),
     Refund(refund::RefundArgs),
+    Sandbox(sandbox::SandboxArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -101,6 +103,7 @@ impl Command {
             | Self::Ledger(_)
             | Self::Wallet(_)
             | Self::Refund(_)
+            | Self::Sandbox(_)
             | Self::Config(_)
             | Self::Completions(_) => false,
             Self::Serve(_) => true,
@@ -139,6 +142,7 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode> {
         Command::Ledger(args) => ledger::run(args, globals).await,
         Command::Wallet(args) => wallet::run(args, globals).await,
         Command::Refund(args) => refund::run(args, globals).await,
+        Command::Sandbox(args) => sandbox::run(args, globals).await,
         Command::Config(args) => config::run(args, globals).await,
         Command::Completions(args) => completions::run(args, globals).await,
     }

@@ -16,8 +16,8 @@ use crate::inference::{
     PromptTokens, TextSink, meant, refusal, unknown_model,
 };
 use crate::job::schema::{self, Schema};
-use crate::job::text::{PART_SEPARATOR, Part, TextGeneration, TextLimits, TextOutput, Turn, excerpt};
-use crate::job::{Code, Estimate, Failure, FinishReason, JobRequest, Outcome, Rates, Refusal};
+use crate::job::text::{PART_SEPARATOR, Part, TextGeneration, TextLimits, TextOutput, Turn};
+use crate::job::{Estimate, Failure, FinishReason, JobRequest, Outcome, Rates, Refusal};
 
 /// Generates text with a model.
 #[derive(Clone)]

@@ -1,6 +1,7 @@
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::job::Code;
 use crate::executor::sources::TextOnly;
 use crate::inference::JsonSupport;
 use crate::inference::echo::Echo;

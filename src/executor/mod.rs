@@ -108,6 +108,10 @@ impl Router {
     }
 }
 
+pub mod code_review;
 pub mod inference;
+pub mod patch_gen;
 pub mod sandbox_run;
 pub mod sources;
+mod free_failures;
+mod told;

@@ -19,6 +19,7 @@ pub mod queue;
 pub mod quote;
 pub mod reading;
 pub mod refusal;
+pub mod repo_index;
 pub mod request;
 pub mod sandbox_run;
 pub mod schema;

@@ -216,6 +216,12 @@ impl Failure {
     }
 }
 
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self { code: failure.code, text: failure.text, log: failure.log }
+    }
+}
+
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         Self { code: refusal.code, text: refusal.text, log: refusal.log }

@@ -512,7 +512,7 @@ impl Move {
     /// Ends the work with a reason the customer hears.
     fn fail(&mut self, failure: Failure) {
         self.job.work = WorkState::Failed;
-        self.tell(failure.code, failure.text.clone());
+        self.then(Effect::Publish(Notice::Error(Refusal::from(failure.clone()))));
         self.job.failure = Some(failure);
     }
 

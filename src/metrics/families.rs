@@ -1,6 +1,7 @@
 //! The families of numbers, their labels and buckets, and how they are registered.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -66,6 +67,7 @@ pub(super) struct Families {
     pub(super) jobs_running: Gauge,
     pub(super) quotes_open: Gauge,
     pub(super) run_seconds: Family<Model, Histogram>,
+    pub(super) sandbox_seconds: Family<Kind, Counter<f64, AtomicU64>>,
     pub(super) backend_requests: Family<BackendOutcome, Counter>,
     pub(super) backend_up: Family<Backend, Gauge>,
     pub(super) backend_slots: Family<Backend, Gauge>,
@@ -87,6 +89,7 @@ impl Families {
             jobs_running: Gauge::default(),
             quotes_open: Gauge::default(),
             run_seconds: Family::new_with_constructor(|| Histogram::new(RUN_SECONDS)),
+            sandbox_seconds: Family::default(),
             backend_requests: Family::default(),
             backend_up: Family::default(),
             backend_slots: Family::default(),
@@ -103,6 +106,7 @@ impl Families {
         registry.register("jobs_running", "Jobs being worked on", families.jobs_running.clone());
         registry.register("quotes_open", "Quotes waiting for payment", families.quotes_open.clone());
         registry.register("run_seconds", "Time finished runs took", families.run_seconds.clone());
+        registry.register("sandbox_seconds", "Time finished runs were in a sandbox", families.sandbox_seconds.clone());
         registry.register("backend_requests", "Generations a backend ended", families.backend_requests.clone());
         registry.register("backend_up", "Whether a backend answers", families.backend_up.clone());
         registry.register("backend_slots", "Generations a backend takes at once", families.backend_slots.clone());

@@ -211,8 +211,12 @@ impl Metrics {
     }
 
     /// A run finished well.
-    pub fn run_finished(&self, outcome: &Outcome) {
+    pub fn run_finished(&self, kind: JobKind, outcome: &Outcome) {
         let families = &self.0.families;
+        let wall = outcome.usage.compute.wall;
+        if !wall.is_zero() {
+            families.sandbox_seconds.get_or_create(&Kind { kind: kind.name() }).inc_by(wall.as_secs_f64());
+        }
         let model: Arc<str> = outcome.model.as_deref().unwrap_or("none").into();
         families
             .run_seconds

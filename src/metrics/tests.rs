@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::job::{FinishReason, Usage};
+use crate::job::{Compute, FinishReason, Usage};
 
 fn outcome(model: &str) -> Outcome {
     Outcome {
@@ -25,7 +25,10 @@ fn sampled() -> Metrics {
     metrics.job_ended(kind, JobEnd::Delivered);
     metrics.earned(kind, Msat::sat(21));
     metrics.refused(Code::Price);
-    metrics.run_finished(&outcome("llama"));
+    metrics.run_finished(kind, &outcome("llama"));
+    let compute = Compute { wall: Duration::from_millis(2_500), memory_mib: 512 };
+    let run = Outcome { usage: Usage { compute, ..Usage::NONE }, model: None, ..outcome("none") };
+    metrics.run_finished(JobKind::SandboxRun, &run);
     let gpu: Arc<str> = "gpu1".into();
     metrics.backend_begins(&gpu).ended(BackendEnd::Answered);
     metrics.backend_up(&gpu, true);
@@ -49,6 +52,8 @@ fn what_happened_is_what_is_shown() {
     has(&text, r#"coinop_tokens_total{model="llama",direction="prompt"} 10"#);
     has(&text, r#"coinop_tokens_total{model="llama",direction="generated"} 5"#);
     has(&text, r#"coinop_run_seconds_sum{model="llama"} 1.5"#);
+    has(&text, r#"coinop_sandbox_seconds_total{kind="sandbox-run"} 2.5"#);
+    assert!(!text.contains(r#"coinop_sandbox_seconds_total{kind="text-generation"}"#));
     has(&text, r#"coinop_backend_requests_total{backend="gpu1",outcome="answered"} 1"#);
     has(&text, r#"coinop_backend_up{backend="gpu1"} 1"#);
     has(&text, r#"coinop_backend_slots{backend="gpu1"} 16"#);

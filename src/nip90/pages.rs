@@ -12,12 +12,16 @@ use super::test_parties::{customer, customer_keys, provider, provider_keys, rece
 use super::*;
 use crate::job::JobRequest;
 
-const PAGES: [(&str, &str); 5] = [
+const PAGES: [(&str, &str); 7] = [
     ("5050.md", include_str!("../../nips/5050.md")),
+    ("5932.md", include_str!("../../nips/5932.md")),
+    ("5933.md", include_str!("../../nips/5933.md")),
     ("7000.md", include_str!("../../nips/7000.md")),
     ("encryption.md", include_str!("../../nips/encryption.md")),
     ("nip89.md", include_str!("../../nips/nip89.md")),
     ("README.md", include_str!("../../nips/README.md")),
+    ("5930.md", include_str!("../../nips/5930.md")),
+    ("files.md", include_str!("../../nips/files.md")),
 ];
 
 /// A fenced block: what stands behind the fence, and the JSON.
@@ -98,6 +102,11 @@ fn rewritten(event: &Event, requests: &BTreeMap<JobId, JobRequest>) -> SignedEve
         }
         kinds::FIRST_REQUEST..=kinds::LAST_REQUEST => customer().request(&order_of(&request_of(event)), at),
         6_000..=kinds::FEEDBACK => rewritten_answer(event, requests, at),
+        kinds::FILE_PERMIT => {
+            let tag = |name: &str| tags_of(event).into_iter().find(|tag| tag[0] == name).expect("a tag")[1].clone();
+            let until = tag("expiration").parse().ok().and_then(|at| Timestamp::from_second(at).ok());
+            provider().upload_permit(&tag("x"), at, until.expect("a time"))
+        }
         _ => rewritten_announcement(event, at),
     };
     written.expect("written")
@@ -235,8 +244,25 @@ fn a_lenient_example_is_read_as_the_one_before_it() {
 }
 
 #[test]
+fn results_in_the_pages_are_of_the_form_that_is_published() {
+    let published = [(6_930, include_str!("../../nips/5930.schema.json"))];
+    let examples = || PAGES.into_iter().flat_map(|(name, page)| blocks(name, page)).map(|block| block.json);
+    for (kind, schema) in published {
+        let schema = serde_json::from_str(schema).expect("a schema is JSON");
+        let mut found = 0;
+        for content in examples().filter(|example| example["kind"] == kind).map(|example| example["content"].clone()) {
+            if let Err(mismatch) = jsonschema::validate(&schema, &content) {
+                panic!("kind {kind}: {mismatch} in {content:#}");
+            }
+            found += 1;
+        }
+        assert!(found > 0, "there is no example of kind {kind}");
+    }
+}
+
+#[test]
 fn every_code_status_and_term_stands_in_the_pages() {
-    let feedback = PAGES[1].1;
+    let feedback = include_str!("../../nips/7000.md");
     for word in Code::ALL.map(Code::word).into_iter().chain(["payment-required", "processing", "partial", "error"]) {
         assert!(feedback.contains(&format!("`{word}`")), "{word}");
     }

@@ -8,6 +8,7 @@ mod advertising;
 pub mod audit;
 mod census;
 mod clock;
+mod delivering;
 mod hold;
 mod intake;
 mod publishing;

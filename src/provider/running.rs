@@ -9,12 +9,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::delivering::result_of;
 use super::{Live, Moment, Offer, Provider, lock};
 use crate::executor::{Executor, Piece, Prepared};
 use crate::job::queue::{Lane, Ticket};
-use crate::job::{Code, EffectKey, Failure, Job, JobEvent, JobId, Outcome, PaymentState, Terms, Usage};
+use crate::job::{Code, EffectKey, Failure, Job, JobEvent, JobId, Outcome, Terms, Usage};
 use crate::money::Msat;
-use crate::nip90::{Amount, Feedback, JobResult, Receipt, Status};
+use crate::nip90::{Feedback, Status};
 use crate::store::{FinishedWork, StoreError};
 
 /// A run from when it is asked for until it ends, its wait included.
@@ -112,7 +113,7 @@ impl Provider {
         drop((turn, running));
         self.parts.witness.at(Moment::After(EffectKey::Run), job.id).await;
         match outcome {
-            Ok(outcome) => self.run_finished(job, live, outcome).await,
+            Ok(outcome) => self.run_finished(job, live, outcome, &underway.cancel).await,
             // Parked by a shutdown: stays in the outbox. Cancelled by somebody: the job is over already.
             Err(_) if underway.cancel.is_cancelled() => Ok(()),
             Err(failure) => self.run_failed(job, failure, underway.shown.so_far()).await,
@@ -181,7 +182,20 @@ impl Provider {
         Ok(())
     }
 
-    async fn run_finished(self: &Arc<Self>, job: &Job, live: Arc<Live>, outcome: Outcome) -> Result<(), StoreError> {
+    async fn run_finished(
+        self: &Arc<Self>,
+        job: &Job,
+        live: Arc<Live>,
+        outcome: Outcome,
+        cancel: &CancellationToken,
+    ) -> Result<(), StoreError> {
+        let file = tokio::select! {
+            // What needs no file is finished whatever else happens.
+            biased;
+            file = self.put_away(job, &live, &outcome) => file,
+            // As a run that is parked, or that nobody wants any more.
+            () = cancel.cancelled() => return Ok(()),
+        };
         let now = self.parts.clock.now();
         info!(
             prompt_tokens = outcome.usage.prompt_tokens,
@@ -190,11 +204,11 @@ impl Provider {
             "Finished job {}",
             job.id
         );
-        self.parts.metrics.run_finished(&outcome);
+        self.parts.metrics.run_finished(job.kind, &outcome);
         let codec = self.parts.codec.clone();
         let signed = Arc::clone(&live);
         let sign = move |job: &Job, credit: Msat, outcome: &Outcome| {
-            let result = result_of(job, credit, outcome);
+            let result = result_of(job, credit, outcome, file.clone());
             let event = codec.result(&signed.request, &result, now).map_err(|error| error.to_string())?;
             *lock(&signed.result) = Some(event.clone());
             Ok(event)
@@ -257,31 +271,6 @@ fn usage_of(prepared: &Prepared, generated_tokens: u32) -> Usage {
 
 fn expired() -> Failure {
     Failure::new(Code::Expired, "the request expired before its turn came")
-}
-
-/// The result and its receipt.
-fn result_of(job: &Job, credit: Msat, outcome: &Outcome) -> JobResult {
-    let charged = job.quote.cost(outcome.usage);
-    JobResult {
-        content: outcome.content.clone(),
-        amount: (job.quote.terms != Terms::Free)
-            .then(|| Amount { amount: charged, bolt11: job.invoice.as_ref().map(|invoice| invoice.bolt11.clone()) }),
-        receipt: Receipt {
-            model: outcome.model.clone(),
-            usage: Some(outcome.usage),
-            parameters: outcome.parameters,
-            mflops: outcome.mflops(),
-            digest: outcome.digest.clone(),
-            facts: outcome.facts.clone(),
-            duration: Some(outcome.duration),
-            tokens_per_second: outcome.tokens_per_second(),
-            paid: Some(charged),
-            credit: (job.payment != PaymentState::Free || !credit.is_zero()).then_some(credit),
-            terms: Some(job.quote.terms),
-        },
-        file: None,
-        truncated: None,
-    }
 }
 
 #[cfg(test)]

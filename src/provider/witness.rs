@@ -15,6 +15,8 @@ pub enum Moment {
     Before(EffectKey),
     /// The world has seen the act, the store has not.
     After(EffectKey),
+    /// The whole output is on the server of files, and no result tells of it yet.
+    PutAway,
     /// A relay has another piece of the output, and it counts as shown.
     Shown,
 }
@@ -26,6 +28,7 @@ impl std::fmt::Display for Moment {
             Self::Told(fact) => write!(f, "told {fact}"),
             Self::Before(act) => write!(f, "before {act}"),
             Self::After(act) => write!(f, "after {act}"),
+            Self::PutAway => f.write_str("put the output away"),
             Self::Shown => f.write_str("shown another piece"),
         }
     }

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::job::id::{EventId, PaymentHash, ProviderId};
 use crate::job::queue::Standing;
-use crate::job::{JobId, Refusal, Terms};
+use crate::job::{Failure, JobId, Refusal, Terms};
 use crate::money::Msat;
 use crate::nip90::{Answer, AnswerBody, Feedback, JobResult, Status};
 
@@ -272,11 +272,7 @@ impl Purchase {
             Status::Processing => vec![Step::Working { provider, text: feedback.text, queue: feedback.queue }],
             Status::Partial => self.piece(feedback),
             Status::Error => {
-                let text = feedback.text.unwrap_or_else(|| "no reason given".into());
-                // Some put the reason there once more.
-                let log = if feedback.content.trim() == text { String::new() } else { end_of(&feedback.content) };
-                let code = feedback.code.unwrap_or(crate::job::Code::Backend);
-                let refusal = Refusal { code, text, log };
+                let refusal = refusal_of(feedback);
                 let mut steps = vec![Step::Refused { provider, refusal: refusal.clone() }];
                 self.offers.remove(&provider);
                 self.refused.insert(provider, refusal.clone());
@@ -398,16 +394,17 @@ impl Purchase {
     }
 }
 
+/// An error as the provider tells it, with the log that goes with it. Some providers put their reason where the log belongs.
+fn refusal_of(feedback: Feedback) -> Refusal {
+    let code = feedback.code.unwrap_or(crate::job::Code::Backend);
+    let text = feedback.text.unwrap_or_else(|| "no reason given".into());
+    let log = if feedback.content.trim() == text { String::new() } else { feedback.content };
+    // Bounded like one of ours, whoever wrote it.
+    Failure::new(code, text).with_log(log).into()
+}
+
 /// How long after an invoice's expiry a payment at the last moment may still be answered.
 const INVOICE_GRACE: SignedDuration = SignedDuration::from_secs(10);
-
-/// Bytes of a failed job's log that are kept: its end says why.
-const LONGEST_LOG: usize = 16 * 1024;
-
-fn end_of(log: &str) -> String {
-    let from = (log.len().saturating_sub(LONGEST_LOG)..).find(|at| log.is_char_boundary(*at));
-    log[from.unwrap_or_default()..].to_owned()
-}
 
 fn later(at: Timestamp, span: SignedDuration) -> Timestamp {
     at.checked_add(span).unwrap_or(Timestamp::MAX)
@@ -548,6 +545,23 @@ mod tests {
     }
 
     #[test]
+    fn the_log_of_a_failure_reaches_the_buyer_bounded_and_is_not_said_twice() {
+        let failed = |text: Option<&str>, content: String| {
+            let mut buying = purchase(&[1], Msat::sat(30));
+            hear(&mut buying, offer(1, Msat::sat(5)), Msat::sat(5));
+            let feedback = Feedback { text: text.map(str::to_owned), content, ..Feedback::of(Status::Error) };
+            match hear(&mut buying, answer(1, AnswerBody::Feedback(feedback)), Msat::ZERO).pop() {
+                Some(Step::Over(Ending::Failed(refusal))) => refusal,
+                other => panic!("{other:?}"),
+            }
+        };
+        let refusal = failed(Some("it failed"), "$ make test\nboom".into());
+        assert_eq!((refusal.text.as_str(), refusal.log.as_str()), ("it failed", "$ make test\nboom"));
+        assert_eq!(failed(Some("only a reason"), "only a reason\n".into()).log, "");
+        assert_eq!(failed(None, "x".repeat(100_000)).log.len(), crate::job::outcome::MAX_LOG_BYTES);
+    }
+
+    #[test]
     fn too_dear_and_refused_and_silent_end_differently() {
         let mut dear = purchase(&[1], Msat::sat(3));
         let steps = hear(&mut dear, offer(1, Msat::sat(5)), Msat::sat(5));
@@ -570,25 +584,5 @@ mod tests {
         let steps = hear(&mut buying, piece(0, "a"), Msat::ZERO);
         assert_eq!(steps, [Step::Piece("a".into()), Step::Piece("b".into())]);
         assert!(hear(&mut buying, piece(0, "a"), Msat::ZERO).is_empty());
-    }
-
-    #[test]
-    fn the_end_of_a_failed_job_s_log_comes_with_the_reason() {
-        let failed = |content: &str| {
-            let mut buying = purchase(&[1], Msat::sat(3));
-            let feedback = Feedback {
-                text: Some("the test failed".into()),
-                content: content.into(),
-                ..Feedback::of(Status::Error)
-            };
-            match hear(&mut buying, answer(1, AnswerBody::Feedback(feedback)), Msat::ZERO).pop() {
-                Some(Step::Over(Ending::Refused(refusal))) => refusal.log,
-                other => panic!("{other:?}"),
-            }
-        };
-        assert_eq!(failed("1 of 2 failed\n"), "1 of 2 failed\n");
-        assert_eq!(failed(" the test failed\n"), "", "no reason is a log");
-        let long = failed(&format!("x{}", "ü".repeat(LONGEST_LOG)));
-        assert!(long.len() <= LONGEST_LOG && long.ends_with('ü'));
     }
 }

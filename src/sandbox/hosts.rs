@@ -140,34 +140,41 @@ impl Hosts {
     }
 
     async fn sweep(&self, scope: Scope) -> Swept {
-        self.refresh().await;
         let each = join_all(self.hosts.iter().map(|host| async move {
-            let engine = host.view.lock().await.up.as_ref().map(|up| up.engine.clone())?;
-            match sweep(&engine, &self.identity, &self.removals, scope).await {
-                Ok(swept) => Some(swept),
-                Err(error) => {
-                    warn!(host = host.settings.name, %error, "An engine can't be swept");
-                    None
-                }
-            }
+            let swept = async {
+                let known = host.view.lock().await.up.as_ref().map(|up| up.engine.clone());
+                let engine = match known {
+                    Some(engine) => engine,
+                    None => Engine::connect(&host.settings).await?,
+                };
+                sweep(&engine, &self.identity, &self.removals, scope).await
+            };
+            swept.await.unwrap_or_else(|error| {
+                warn!(host = host.settings.name, %error, "An engine can't be swept");
+                Swept { unseen: 1, ..Swept::default() }
+            })
         }));
-        let each = each.await.into_iter().flatten();
-        each.fold(Swept::default(), |sum, swept| Swept {
+        each.await.into_iter().fold(Swept::default(), |sum, swept| Swept {
             removed: sum.removed + swept.removed,
             failed: sum.failed + swept.failed,
+            unseen: sum.unseen + swept.unseen,
         })
     }
 
     /// Keeps the engines swept and what is known of them fresh: at once everything that earlier processes left, then leftovers
     /// every so often. On `shutdown` ends all cells and waits until they are gone.
     pub async fn run_sweeper(self: Arc<Self>, every: Duration, shutdown: CancellationToken) {
-        self.sweep_all().await;
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => break,
-                () = tokio::time::sleep(every) => {}
+        let sweeping = async {
+            self.sweep_all().await;
+            loop {
+                self.refresh().await;
+                tokio::time::sleep(every).await;
+                self.sweep_leftovers().await;
             }
-            self.sweep_leftovers().await;
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = sweeping => {}
         }
         self.shut_down().await;
     }

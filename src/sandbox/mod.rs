@@ -16,13 +16,18 @@ use tokio_util::sync::CancellationToken;
 use crate::archive::{Archive, ArchiveError, ArchiveLimits};
 use crate::job::RelativePath;
 
+#[cfg(test)]
+mod attacks;
 pub mod docker;
 mod hosts;
+#[cfg(test)]
+mod hosts_tests;
 pub mod images;
 mod probe;
 pub mod settings;
 mod slots;
 
+pub use docker::{Engine, EngineError, EngineFacts, Swept};
 pub use hosts::{HostReport, Hosts};
 pub use probe::Proof;
 pub use settings::{AddressError, HostAddress, HostSettings, ImageSettings, SandboxSettings, TlsFiles};
@@ -272,7 +277,8 @@ pub trait Cell: Send + Sync {
     /// Starts a program that talks to us, as the same user as commands, for as long as either end of the pipe is held.
     async fn pipe(&self, program: &[String]) -> Result<Pipe, SandboxError>;
 
-    /// A file or folder of the workspace, or with `None` all of it; `Ok(None)` when there is no such path.
+    /// A file or folder of the workspace, or with `None` all of it; `Ok(None)` when there is no such path. In the archive
+    /// everything lies below its last name (`get("a/b")` has `b` and `b/c.txt`), or below `workspace`.
     async fn get(&self, path: Option<&RelativePath>, limits: ArchiveLimits) -> Result<Option<Archive>, SandboxError>;
 
     /// What it used so far.

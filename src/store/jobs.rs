@@ -389,7 +389,8 @@ fn count_work(db: &Connection, job: &Job, outcome: &Outcome, now: Timestamp) -> 
     // More than fits the column is more than anybody computes.
     let mflops = outcome.mflops().map(|mflops| i64::try_from(mflops).unwrap_or(i64::MAX));
     db.prepare_cached(
-        "INSERT INTO work_done (job, kind, at, prompt_tokens, generated_tokens, mflops) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO work_done (job, kind, at, prompt_tokens, generated_tokens, mflops, sandbox_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?
     .execute(params![
         job.id.0,
@@ -398,6 +399,7 @@ fn count_work(db: &Connection, job: &Job, outcome: &Outcome, now: Timestamp) -> 
         outcome.usage.prompt_tokens,
         outcome.usage.generated_tokens,
         mflops,
+        i64::try_from(outcome.usage.compute.wall_ms()).unwrap_or(i64::MAX),
     ])?;
     Ok(())
 }

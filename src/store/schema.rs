@@ -8,6 +8,7 @@ pub(super) fn migrations() -> Migrations<'static> {
         M::up(include_str!("0001_foundation.sql")),
         M::up(include_str!("0002_zaps_and_refunds.sql")),
         M::up(include_str!("0003_work_done.sql")),
+        M::up(include_str!("0004_sandbox_time.sql")),
     ])
 }
 

@@ -11,7 +11,7 @@ use crate::executor::Prepared;
 use crate::job::event::{Invoice, Purse};
 use crate::job::id::{EventId, PaymentHash};
 use crate::job::{
-    Canceller, CustomerId, Effect, EffectKey, Estimate, Failure, FinishReason, Job, JobEvent, JobId, JobKind,
+    Canceller, Compute, CustomerId, Effect, EffectKey, Estimate, Failure, FinishReason, Job, JobEvent, JobId, JobKind,
     JobRequest, Notice, Outcome, PaidBy, Params, PaymentState, QuoteDraft, Rates, Terms, Usage, WorkState,
 };
 use crate::ledger::{Account, RefundState};
@@ -540,7 +540,8 @@ async fn the_work_of_free_and_paid_jobs_is_counted_by_day_and_outlives_their_res
             let paid = JobEvent::PaymentSettled { amount: Msat::sat(21) };
             store.advance(JobId([job; 32]), paid, START).await.unwrap();
         }
-        let outcome = Outcome { parameters, ..outcome(4) };
+        let mut outcome = Outcome { parameters, ..outcome(4) };
+        outcome.usage.compute = Compute { wall: Duration::from_millis(1_500), memory_mib: 64 };
         store.finish(JobId([job; 32]), FinishedWork { outcome, ..work(4) }, now).await.unwrap();
         store.advance(JobId([job; 32]), JobEvent::ResultPublished, now).await.unwrap();
     };
@@ -556,6 +557,7 @@ async fn the_work_of_free_and_paid_jobs_is_counted_by_day_and_outlives_their_res
         prompt_tokens: 10 * u64::from(delivered),
         generated_tokens: tokens,
         mflops,
+        sandbox_ms: 1_500 * u64::from(delivered),
     };
     assert_eq!(days.iter().map(|day| day.work).collect::<Vec<_>>(), [of(2, 8, Some(28 + 14)), of(1, 4, None)]);
     assert_eq!((days[0].jobs, days[0].earned, days[1].jobs), (1, MsatDelta::plus(Msat::sat(15)), 0));

@@ -57,6 +57,8 @@ pub struct WorkDone {
     pub generated_tokens: u64,
     /// Millions of floating-point operations of the models whose parameter count is known; `None` when none is.
     pub mflops: Option<u64>,
+    /// Milliseconds in sandboxes.
+    pub sandbox_ms: u64,
 }
 
 impl WorkDone {
@@ -69,6 +71,7 @@ impl WorkDone {
             prompt_tokens: self.prompt_tokens.saturating_add(other.prompt_tokens),
             generated_tokens: self.generated_tokens.saturating_add(other.generated_tokens),
             mflops,
+            sandbox_ms: self.sandbox_ms.saturating_add(other.sandbox_ms),
         }
     }
 }
@@ -159,7 +162,7 @@ impl Store {
                 }
                 let mut statement = db.prepare_cached(
                     "SELECT at / 86400000 AS day, work_done.kind, count(*), sum(prompt_tokens), sum(generated_tokens),
-                     sum(mflops) FROM work_done JOIN jobs ON jobs.id = work_done.job
+                     sum(mflops), sum(sandbox_ms) FROM work_done JOIN jobs ON jobs.id = work_done.job
                      WHERE at >= ?1 AND work = 'delivered' GROUP BY day, work_done.kind",
                 )?;
                 let mut rows = statement.query([since])?;
@@ -171,6 +174,7 @@ impl Store {
                         prompt_tokens: row.get(3)?,
                         generated_tokens: row.get(4)?,
                         mflops: row.get(5)?,
+                        sandbox_ms: row.get(6)?,
                     };
                 }
                 Ok(days.into_values().collect())

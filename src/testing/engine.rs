@@ -95,8 +95,7 @@ async fn make_image(engine: &Engine) {
     if found.is_ok() {
         return;
     }
-    let tools = std::process::Command::new(PROGRAM).arg("--list").output().expect("busybox runs");
-    let tools: Vec<String> = String::from_utf8_lossy(&tools.stdout).lines().map(str::to_owned).collect();
+    let tools = images::tools(Path::new(PROGRAM)).expect("busybox runs");
     let root = images::busybox(Path::new(PROGRAM), &tools).expect("Debian's busybox-static is static");
     let root = futures::stream::iter([Ok(root)]);
     images::import(engine, REFERENCE, "for tests of coinop", root).await.expect("the engine takes an image");

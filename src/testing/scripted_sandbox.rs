@@ -278,7 +278,7 @@ impl Cell for ScriptedCell {
         for (place, content) in &files {
             if path.is_none_or(|path| is_within(place, path)) {
                 found = true;
-                builder.file(place, content.starts_with(b"#!"), content)?;
+                builder.file(&below_its_name(place, path), content.starts_with(b"#!"), content)?;
             }
         }
         Ok(if found { Some(builder.finish()?) } else { None })
@@ -292,6 +292,16 @@ impl Cell for ScriptedCell {
     async fn close(&self) {
         self.end();
     }
+}
+
+/// Where a file lies in an archive of this path.
+fn below_its_name(file: &RelativePath, path: Option<&RelativePath>) -> RelativePath {
+    let name = match path.map(RelativePath::parent) {
+        None => format!("workspace/{file}"),
+        Some(None) => file.to_string(),
+        Some(Some(parent)) => file.as_str()[parent.as_str().len() + 1..].to_owned(),
+    };
+    name.parse().expect("a part of a path is one")
 }
 
 /// Whether a file is this one, or lies below it.

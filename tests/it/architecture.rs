@@ -88,7 +88,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "metrics",
             "archive",
             "fetch",
-            "sandbox",
             "repository",
             "sandbox",
             "blossom",
@@ -180,6 +179,7 @@ const NOSTR_ROOMS: &[&str] = &[
 /// The wall clock. Everybody else is handed the time.
 const CLOCKS: &[(&str, &str)] = &[
     ("provider/clock.rs", "the clock that is handed around"),
+    ("blossom/", "a permit is dated when it is sent, and the server measures it against its own clock"),
     ("relays/", "the age of an event and the skew of a server are measured against the machine's clock as they arrive"),
     ("wallet/fake/network.rs", "the default of a clock that tests replace"),
     ("wallet/nwc/", "expiry of what a wallet on the other side of a wire has just sent"),

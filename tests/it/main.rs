@@ -18,6 +18,7 @@ mod doctor_cli;
 mod encrypted;
 #[cfg(feature = "mistralrs")]
 mod engines;
+mod files;
 mod fixtures;
 mod identity_cli;
 mod inputs;
@@ -35,6 +36,7 @@ mod queueing;
 mod refunds;
 mod refusing;
 mod relays;
+mod sandbox_runs;
 mod stopping;
 mod streaming;
 mod walk;

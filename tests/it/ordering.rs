@@ -469,7 +469,8 @@ async fn what_is_not_committed_is_reviewed_and_the_gravest_comes_first() {
     let args = ["review", "--nits", "--focus", "style", "--guidelines", rules.to_str().unwrap()];
     let bought = order_in(here.path(), &shopper, &args).await;
     assert!(bought.status.success(), "{}", err(&bought));
-    let [(Some(marker), diff)] = executor.inputs().try_into().unwrap() else { panic!("one input with a marker") };
+    let inputs = executor.inputs();
+    let [(Some(marker), diff)] = inputs.as_slice() else { panic!("{} inputs", inputs.len()) };
     assert_eq!(marker, "diff");
     assert!(diff.contains("-wrold\n+world\n"), "{diff}");
     let params = [("focus_0", "style"), ("guidelines", "be brief"), ("include_nits", "true")];

@@ -112,6 +112,12 @@ pub async fn run(args: RequestArgs, globals: &Globals) -> Result<ExitCode> {
     }
 }
 
+/// A problem with everything that led to it.
+fn in_full(problem: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(problem.source(), |cause| cause.source());
+    causes.fold(problem.to_string(), |told, cause| format!("{told}: {cause}"))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -179,10 +185,11 @@ mod tests {
     #[test]
     fn one_subject_of_a_review_excludes_the_others() {
         assert!(typed(&["review"]).is_ok());
+        assert!(typed(&["review", "--base", "main"]).is_ok());
         assert!(typed(&["review", "--base", "main", "--head", "topic", "--repo", "https://example.com/a/b"]).is_ok());
         assert!(typed(&["review", "--file", "a", "--file", "b", "--ref", "v1"]).is_ok());
         for words in [
-            vec!["--base", "main"],
+            vec!["--head", "topic"],
             vec!["--diff", "-", "--pr", "https://example.com/a/b/pull/1"],
             vec!["--diff", "-", "--repo", "https://example.com/a/b"],
             vec!["--commit", "abc", "--file", "a"],

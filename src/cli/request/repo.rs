@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::checkout::{self, Checkout, CheckoutError};
+use super::in_full;
 use super::screen::put;
 use super::wanted::Wanted;
 use crate::cli::Globals;
@@ -36,15 +37,22 @@ impl RepoArgs {
     /// # Errors
     /// When there is none that others can fetch.
     pub(super) fn add_to(&self, wanted: &mut Wanted, globals: &Globals) -> Result<()> {
-        self.choose(Path::new("."), |line| {
+        self.add_with("git_ref", wanted, globals)
+    }
+
+    /// The same, with the commit under another name.
+    ///
+    /// # Errors
+    /// When there is none that others can fetch.
+    pub(super) fn add_with(&self, key: &str, wanted: &mut Wanted, globals: &Globals) -> Result<()> {
+        let (address, reference) = self.choose(Path::new("."), |line| {
             if !globals.quiet {
                 put(&format!("{line}\n"));
             }
-        })
-        .map(|(address, reference)| {
-            wanted.url(address, "repo");
-            wanted.maybe("git_ref", reference);
-        })
+        })?;
+        wanted.url(address, "repo");
+        wanted.maybe(key, reference);
+        Ok(())
     }
 
     /// Puts the repository's address alone into an order: which commits are meant is said otherwise.
@@ -75,7 +83,7 @@ impl RepoArgs {
         }
         let commit = here.commit().map_err(no_repository)?;
         say(&format!("Repository: {address} at {}.", &commit[..SHORT_COMMIT]));
-        let missing = here.unshared()?;
+        let missing = here.unshared().map_err(no_repository)?;
         if missing.commit {
             say(
                 "Warning: no branch of the remote is known to have this commit; push it, or the provider can't fetch it.",
@@ -95,14 +103,14 @@ fn typed_address(typed: &str) -> Result<String> {
 
 /// The problem with the repository here, with what to do about it.
 fn no_repository(problem: CheckoutError) -> anyhow::Error {
-    let told = CommandError::usage(problem.to_string()).help("name one that others can fetch with --repo URL");
-    match problem {
-        CheckoutError::Unreadable(why) => anyhow::Error::from(why).context(told),
-        _ => told.into(),
-    }
+    CommandError::usage(in_full(&problem)).help("name one that others can fetch with --repo URL").into()
 }
 
-/// The repository in this folder, for what is done here with what was delivered.
-pub(super) fn here() -> Result<Checkout> {
-    Checkout::around(Path::new(".")).context("there is no working tree here")
+/// The repository in this folder, for what is done with the files here.
+///
+/// # Errors
+/// When there is none.
+pub(super) fn here() -> Result<Checkout, CommandError> {
+    Checkout::around(Path::new("."))
+        .map_err(|problem| CommandError::usage(format!("there is no working tree here: {}", in_full(&problem))))
 }

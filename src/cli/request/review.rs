@@ -11,6 +11,7 @@ use super::checkout::{Checkout, CheckoutError};
 use super::delivery::{self, Check, Delivery, hand_over};
 use super::flow;
 use super::folder::OutFile;
+use super::in_full;
 use super::options::OrderOptions;
 use super::repo::{self, RepoArgs};
 use super::sandbox::whole_seconds;
@@ -38,7 +39,8 @@ The issues go to standard output, the gravest first. The exit code is 0 whatever
 Examples:
   coinop request review --provider npub1… --encrypt
   git diff main | coinop request review --diff - --focus security --guidelines CONTRIBUTING.md
-  coinop request review --base main --head feature/login --nits
+  coinop request review --base main --nits
+  coinop request review --base v1.0 --head v1.1 --repo https://example.com/owner/name
   coinop request review --pr https://example.com/owner/name/pull/7 --json | jq -r .result.status";
 
 /// What is reviewed.
@@ -51,9 +53,9 @@ pub(super) struct ReviewArgs {
     #[arg(long, value_name = "URL", group = "subject", conflicts_with_all = ["repo", "reference"])]
     pr: Option<String>,
     /// What the change is compared with: a branch, tag or commit
-    #[arg(long, value_name = "REF", group = "subject", requires = "head", conflicts_with = "reference")]
+    #[arg(long, value_name = "REF", group = "subject", conflicts_with = "reference")]
     base: Option<String>,
-    /// The change: a branch, tag or commit
+    /// The change: a branch, tag or commit (default: the commit checked out here; with --repo its default branch)
     #[arg(long, value_name = "REF", requires = "base")]
     head: Option<String>,
     /// A commit; may be given several times
@@ -106,10 +108,15 @@ impl ReviewArgs {
             wanted.url(pr.clone(), "pr");
             return Ok(());
         }
-        if let (Some(base), Some(head)) = (&self.base, &self.head) {
-            self.repo.add_address_to(wanted, globals)?;
+        if let Some(base) = &self.base {
             wanted.param("base_ref", base);
-            wanted.param("head_ref", head);
+            match &self.head {
+                Some(head) => {
+                    self.repo.add_address_to(wanted, globals)?;
+                    wanted.param("head_ref", head);
+                }
+                None => self.repo.add_with("head_ref", wanted, globals)?,
+            }
             return Ok(());
         }
         if !self.commit.is_empty() {
@@ -135,7 +142,7 @@ impl ReviewArgs {
 fn local_change(here: &Checkout, globals: &Globals) -> Result<String> {
     let change = here.change(LONGEST_DIFF).map_err(|problem| match problem {
         CheckoutError::TooLarge { limit } => too_long(limit),
-        other => other.into(),
+        other => CommandError::failure(in_full(&other)).into(),
     })?;
     if !globals.quiet && !change.left_out.is_empty() {
         let names: Vec<&str> = change.left_out.iter().take(MOST_NAMED).map(String::as_str).collect();
@@ -248,4 +255,59 @@ fn place(issue: &Issue) -> String {
 /// A stranger's words on one line.
 fn line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::job::code_review::{CodeReview, Reviewed};
+
+    #[derive(clap::Parser)]
+    struct Typed {
+        #[command(flatten)]
+        args: ReviewArgs,
+    }
+
+    fn read(words: &[&str]) -> CodeReview {
+        let args = Typed::parse_from(["review"].iter().chain(words)).args;
+        let wanted = args.wanted(&Globals { quiet: true, ..Globals::default() }).unwrap();
+        wanted.read_with(|request| CodeReview::parse(request, &CodeReviewLimits::default())).unwrap()
+    }
+
+    #[test]
+    fn a_review_is_read_by_the_provider_as_it_was_meant() {
+        let repo = ["--repo", "git@example.com:owner/name.git"];
+        let between = read(&[&["--base", "v1", "--head", "v2", "--nits", "--time", "90s"], &repo[..]].concat());
+        match between.reviewed {
+            Reviewed::Between { repository, base, head } => {
+                assert_eq!(repository.url, "https://example.com/owner/name.git");
+                assert_eq!((base.as_str(), head.as_deref(), repository.reference), ("v1", Some("v2"), None));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!((between.include_nits, between.time_limit), (true, Some(Duration::from_secs(90))));
+        let open = read(&[&["--base", "v1"], &repo[..]].concat());
+        assert!(matches!(open.reviewed, Reviewed::Between { head: None, .. }), "{open:?}");
+        let commits = read(&[&["--commit", "abc", "--commit", "def"], &repo[..]].concat());
+        assert!(matches!(commits.reviewed, Reviewed::Commits(_, ref commits) if commits[..] == ["abc", "def"]));
+        let files = read(&[&["--file", "a/b", "--ref", "v1", "--focus", "security"], &repo[..]].concat());
+        match files.reviewed {
+            Reviewed::Files(repository, paths) => {
+                assert_eq!((repository.reference.as_deref(), paths[0].as_str()), (Some("v1"), "a/b"));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(files.focus, ["security"]);
+        let pull = read(&["--pr", "https://example.com/owner/name/pull/7"]);
+        assert!(matches!(pull.reviewed, Reviewed::Pull(_)));
+        let folder = tempfile::tempdir().unwrap();
+        let (diff, rules) = (folder.path().join("diff"), folder.path().join("rules"));
+        std::fs::write(&diff, "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n").unwrap();
+        std::fs::write(&rules, "be brief").unwrap();
+        let given = read(&["--diff", diff.to_str().unwrap(), "--guidelines", rules.to_str().unwrap()]);
+        assert!(matches!(given.reviewed, Reviewed::Diff(ref text) if text.contains("+++ b/x")));
+        assert_eq!(given.guidelines.as_deref(), Some("be brief"));
+    }
 }

@@ -4,9 +4,11 @@
 //! that passed over it would let a change go by that nobody has looked at.
 
 mod make;
+mod names;
 mod read;
 
 pub use self::make::{Mode, Patch, PatchBuilder, PatchError, PatchLimits, Version};
+pub use self::names::is_git_s_own;
 pub use self::read::{DiffError, DiffLimits, Problem, read};
 
 use crate::job::RelativePath;

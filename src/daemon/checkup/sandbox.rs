@@ -4,7 +4,7 @@ use super::Finding;
 use crate::config::Config;
 use crate::daemon::wiring::agents;
 use crate::identity::Identity;
-use crate::sandbox::hosts::HostReport;
+use crate::sandbox::HostReport;
 
 /// Looks at every engine of the configuration, and runs a probe in a container of each runtime.
 pub(super) async fn engines(config: &Config, identity: &Identity) -> Vec<Finding> {

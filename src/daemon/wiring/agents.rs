@@ -6,20 +6,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use jiff::{SignedDuration, Timestamp};
-use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
 use super::offers::Sold;
-use crate::agent::Worker;
-use crate::agent::external::{ExternalAgent, ExternalAgentSettings};
-use crate::agent::model_worker::ModelWorker;
-use crate::agent::transcripts::Transcripts;
+use crate::agent::external::{self, ExternalAgent, ExternalAgentSettings};
+use crate::agent::{ModelWorker, Transcripts, Worker};
 use crate::blossom::{Blossom, BlossomConfig};
-use crate::config::{AgentSettings, Config, ExternalSettings, Paths};
+use crate::config::{AgentSettings, Config, ExternalSettings, KeyHeader, Paths};
 use crate::daemon::service::Background;
 use crate::executor::code_review::CodeReviewExecutor;
 use crate::executor::patch_gen::PatchGenExecutor;
-use crate::executor::repo_index::RepoIndexExecutor;
 use crate::executor::sandbox_run::SandboxRunExecutor;
 use crate::executor::sources::InputSource;
 use crate::executor::{Executor, Router};
@@ -29,13 +25,10 @@ use crate::job::JobKind;
 use crate::job::code_review::CodeReviewLimits;
 use crate::job::patch_gen::PatchGenLimits;
 use crate::job::reading::Bound;
-use crate::job::repo_index::RepoIndexLimits;
 use crate::job::sandbox_run::SandboxRunLimits;
 use crate::nip90::Codec;
 use crate::repository::{Repositories, RepositoryLimits};
-use crate::sandbox::hosts::Hosts;
-use crate::sandbox::settings::SandboxSettings;
-use crate::sandbox::{Image, Runtime, Sandbox};
+use crate::sandbox::{Hosts, Image, Runtime, Sandbox, SandboxSettings};
 
 /// The folder of fetched repositories, in the data folder.
 const REPOSITORIES_FOLDER: &str = "repositories";
@@ -181,12 +174,7 @@ impl OpenAgents {
             );
             executors.push((JobKind::SandboxRun, Arc::new(run)));
         }
-        if is_sold(JobKind::RepoIndex) {
-            let embeds = backend.filter(|_| agents.repo_index.embeddings).cloned();
-            let limits = RepoIndexLimits { time: agents.repo_index.sale.time_limit, ..RepoIndexLimits::default() };
-            let index = RepoIndexExecutor::new(self.repositories.clone(), embeds, limits);
-            executors.push((JobKind::RepoIndex, Arc::new(index)));
-        }
+        //REPO_INDEX
         if let Some(sandbox) = sandbox.filter(|_| is_sold(JobKind::PatchGen)) {
             let worker: Arc<dyn Worker> = match &agents.patch_gen.agent {
                 Some(external) => Arc::new(external_agent(external)?),
@@ -282,8 +270,20 @@ fn review_limits(agents: &AgentSettings) -> CodeReviewLimits {
 
 fn external_agent(settings: &ExternalSettings) -> Result<ExternalAgent> {
     let key = settings.key.as_ref().map(|key| key.reveal("patch_gen.agent.key")).transpose()?;
-    let _ = key.as_ref().map(ExposeSecret::expose_secret);
-    todo!()
+    let usual = ExternalAgentSettings::new(settings.command.clone(), settings.endpoint.clone());
+    let agent = ExternalAgentSettings {
+        key,
+        key_header: match settings.key_header {
+            KeyHeader::Usual => usual.key_header,
+            KeyHeader::Bearer => external::KeyHeader::Bearer,
+            KeyHeader::XApiKey => external::KeyHeader::XApiKey,
+        },
+        model: settings.model.clone(),
+        parameters: settings.parameters,
+        env: settings.env.clone(),
+        ..usual
+    };
+    ExternalAgent::new(agent).context("patch_gen.agent")
 }
 
 async fn prune(transcripts: Transcripts, keep: Duration, shutdown: CancellationToken) {

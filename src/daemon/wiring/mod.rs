@@ -44,6 +44,7 @@ pub mod agents;
 pub mod found;
 pub mod inference;
 pub mod offers;
+pub mod sandbox;
 pub mod wallets;
 
 use self::agents::OpenAgents;
@@ -275,12 +276,12 @@ pub async fn plan(
     check_terms(&sold, wallet.as_deref())?;
     let read_limits = read_limits(config);
     let codec = Codec::new(identity.signer.clone(), read_limits);
-    let agents = OpenAgents::open(config, paths, &codec).await?;
-    agents.keep_what_works(&mut sold);
+    let agents = OpenAgents::open(config, paths, identity, &codec).await?;
+    agents.keep_what_works(config, &mut sold);
     anyhow::ensure!(!sold.is_empty(), "nothing that is sold can be done: 'coinop doctor' says what is missing");
     let terms = terms_in_force(&sold, wallet.as_deref());
     let settings = offers::settings(config, &sold);
-    let choices = Choices { models, images: agents.images() };
+    let choices = Choices { models, images: agents.images(config) };
     let us = identity.signer.provider_id();
     let text_limits = TextLimits {
         max_input_bytes: config.text.max_input_bytes,
@@ -300,7 +301,7 @@ pub async fn plan(
     let sells_text = config.text.enabled;
     background.extend(agents.background());
     let files = agents.files.clone();
-    let work = agents.work(config, &sold, backend.clone())?;
+    let work = agents.work(config, &sold, backend.as_ref())?;
     let router = move |relays| {
         let sources = RelayInputs {
             relays,

@@ -24,7 +24,7 @@ const BESIDE_A_FILE: u64 = 4 * 1024;
 
 /// What was taken out of a cell.
 pub(super) struct Collected {
-    archives: Vec<(Archive, ArchiveLimits)>,
+    archives: Vec<(RelativePath, Archive, ArchiveLimits)>,
     missing: Vec<MissingArtifact>,
     limits: SandboxRunLimits,
 }
@@ -45,7 +45,7 @@ pub(super) async fn collect(
         let why = match cell.get(Some(path), bounds).await {
             Ok(Some(archive)) => {
                 left = left.saturating_sub(archive.bytes());
-                collected.archives.push((archive, bounds));
+                collected.archives.push((path.clone(), archive, bounds));
                 continue;
             }
             Ok(None) => "there is no such file or folder".to_owned(),
@@ -74,12 +74,6 @@ fn too_many(limits: &SandboxRunLimits) -> String {
     format!("at most {} files are returned", limits.max_artifact_files)
 }
 
-/// A file that is to be given to the customer.
-struct Found {
-    path: RelativePath,
-    content: Vec<u8>,
-}
-
 impl Collected {
     /// Hands the files on, to `files` what the result has no room for.
     pub(super) async fn deliver(
@@ -89,7 +83,7 @@ impl Collected {
     ) -> Result<(Vec<Artifact>, Vec<MissingArtifact>), Failure> {
         let Self { archives, mut missing, limits } = self;
         let (mut artifacts, mut bytes, mut inline) = (Vec::new(), 0_u64, 0_u64);
-        for (archive, bounds) in archives {
+        for (asked, archive, bounds) in archives {
             let listed = blocking({
                 let archive = archive.clone();
                 move || archive.list(None, bounds).map(|listing| listing.entries)
@@ -98,12 +92,12 @@ impl Collected {
             let entries = match listed {
                 Ok(entries) => entries,
                 Err(error) => {
-                    missing.push(MissingArtifact { path: String::new(), why: not_taken(&error, &limits) });
+                    missing.push(MissingArtifact { path: asked.into(), why: not_taken(&error, &limits) });
                     continue;
                 }
             };
             for entry in entries {
-                let path = entry.path.clone();
+                let path = in_workspace(&asked, &entry.path);
                 let why = match entry.kind {
                     EntryKind::Folder => continue,
                     EntryKind::Link { .. } => "it is a link; ask for what it leads to".to_owned(),
@@ -113,31 +107,41 @@ impl Collected {
                     }
                     EntryKind::File { .. } => {
                         bytes += entry.size;
-                        let found = read(&archive, entry).await?;
-                        artifacts.push(handed_on(found, files, private, &mut inline).await);
+                        let content = read(&archive, entry).await?;
+                        artifacts.push(handed_on(path, content, files, private, &mut inline).await);
                         continue;
                     }
                 };
-                missing.push(MissingArtifact { path: path.into(), why });
+                missing.push(MissingArtifact { path, why });
             }
         }
         Ok((artifacts, missing))
     }
 }
 
-async fn read(archive: &Archive, entry: ArchiveEntry) -> Result<Found, Failure> {
+/// Where an entry of what was asked for lies. The last name of what was asked for is the entry's first.
+fn in_workspace(asked: &RelativePath, entry: &RelativePath) -> String {
+    asked.parent().map_or_else(|| entry.to_string(), |parent| format!("{parent}/{entry}"))
+}
+
+async fn read(archive: &Archive, entry: ArchiveEntry) -> Result<Vec<u8>, Failure> {
     let archive = archive.clone();
-    blocking(move || archive.read(&entry).map(|content| Found { path: entry.path, content })).await?.map_err(|error| {
+    blocking(move || archive.read(&entry)).await?.map_err(|error| {
         tracing::warn!(%error, "A file of a run can't be read");
         Failure::backend("the run's files could not be read; please try again")
     })
 }
 
-async fn handed_on(found: Found, files: Option<&Blossom>, private: bool, inline: &mut u64) -> Artifact {
-    let Found { path, content } = found;
+async fn handed_on(
+    path: String,
+    content: Vec<u8>,
+    files: Option<&Blossom>,
+    private: bool,
+    inline: &mut u64,
+) -> Artifact {
     let size = content.len() as u64;
     let sha256 = sha256::Hash::hash(&content).to_string();
-    let mut artifact = Artifact { path: path.into(), sha256, size, url: None, data: None, why: None };
+    let mut artifact = Artifact { path, sha256, size, url: None, data: None, why: None };
     if size <= INLINE_BYTES && *inline + size <= INLINE_BYTES_IN_ALL {
         *inline += size;
         artifact.data = Some(STANDARD.encode(content));

@@ -4,10 +4,11 @@
 //! once it is paid, the cell is opened when there is room for it, and what is charged is its time. Commands run in order; after
 //! one that fails, or that is ended at a limit, no other is run. That is a result. Only where the customer asked for an
 //! exit code (`expect_exit`) and the run ended with another is it a failure, which costs nothing and brings the log; since that
-//! gives work away, it can be had a few times an hour only ([`failures`]).
+//! gives work away, it can be had a few times an hour only ([`free_failures`]).
+//!
+//! [`free_failures`]: super::free_failures
 
 mod artifacts;
-mod failures;
 mod fitting;
 mod running;
 #[cfg(test)]
@@ -20,7 +21,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use self::failures::FreeFailures;
+use super::free_failures::FreeFailures;
 use super::{Executor, Prepared};
 use crate::blossom::Blossom;
 use crate::inference::TextSink;
@@ -33,6 +34,10 @@ use crate::sandbox::{Image, Runtime, Sandbox, SandboxError};
 
 /// The shortest time a run is made to fit a bid: less is not enough for anything.
 const LEAST_TIME: Duration = Duration::from_secs(10);
+
+/// What a customer is told who had too many runs for nothing, behind their number.
+const RATE_LIMITED: &str = "runs in the last hour did not end as param expect_exit asked and cost you nothing; try again later, or leave it \
+     out: a run is then charged however it ends";
 
 /// Most image names an error lists.
 const IMAGES_LISTED: usize = 20;
@@ -83,7 +88,7 @@ impl SandboxRunExecutor {
         runtime: Runtime,
         limits: SandboxRunLimits,
     ) -> Self {
-        let failures = Arc::new(FreeFailures::new(limits.free_failures_per_hour));
+        let failures = Arc::new(FreeFailures::new(limits.free_failures_per_hour, RATE_LIMITED));
         Self { sandbox, repositories, files, runtime, limits, failures }
     }
 
@@ -195,6 +200,9 @@ fn told(error: &SandboxError) -> Refusal {
             "the files can't go into the workspace; ask for more max_disk_mb or take fewer",
         ),
         SandboxError::WorkspaceFull { limit_mib } => does_not_fit(*limit_mib),
+        SandboxError::TooBig { .. } => Refusal::bad_request(
+            "param max_memory_mb: with max_disk_mb it is more than any machine here has; ask for less of both",
+        ),
         SandboxError::Cancelled => cancelled(),
         SandboxError::NoRuntime(_) | SandboxError::Engine(_) | SandboxError::Gone(_) => {
             tracing::warn!(%error, "The sandbox failed");

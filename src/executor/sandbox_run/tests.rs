@@ -325,10 +325,13 @@ async fn files_and_folders_come_back_and_what_is_not_there_is_said() {
             ("artifact_0", "report.txt"),
             ("artifact_1", "nothing.txt"),
             ("artifact_2", "out"),
+            ("artifact_3", "out/b"),
+            ("artifact_4", "out/b/c.bin"),
         ]),
     )
     .await;
-    assert_eq!(files_of(&run), [("report.txt", 30), ("out/a.txt", 10), ("out/b/c.bin", 20)]);
+    let c = ("out/b/c.bin", 20);
+    assert_eq!(files_of(&run), [("report.txt", 30), ("out/a.txt", 10), c, c, c]);
     assert_eq!(content(&run.artifacts[0]), vec![b'x'; 30]);
     assert_eq!(run.artifacts[0].sha256, sha256::Hash::hash(&[b'x'; 30]).to_string());
     let missing: Vec<_> = run.missing_artifacts.iter().map(|file| (file.path.as_str(), file.why.as_str())).collect();

@@ -359,6 +359,14 @@ fn what_was_shown_is_charged_at_the_time_limit_and_not_when_the_failure_is_ours(
 }
 
 #[test]
+fn a_failure_is_told_with_its_log() {
+    let failure = Failure::new(Code::BadRequest, "the tests fail").with_log("$ make test");
+    let failed = after(&running(Terms::Hold), &[JobEvent::RunFailed { failure: failure.clone(), shown: Usage::NONE }]);
+    assert!(failed.effects.contains(&Effect::Publish(Notice::Error(failure.clone().into()))));
+    assert_eq!(failed.job.failure, Some(failure));
+}
+
+#[test]
 fn postpay_charges_what_was_used_and_keeps_the_result_until_it_is_paid() {
     let finished = after(&open(Terms::Postpay, Msat::ZERO).job, &[used(3)]);
     assert_eq!(finished.effects, [Effect::IssueInvoice { amount: Msat::sat(14) }]);

@@ -149,8 +149,14 @@ impl DockerCell {
             None => WORKSPACE.to_owned(),
         };
         // The folder may be missing: the shell says so as it does of everything else that is wrong with a command.
-        let shell =
-            ["/bin/sh", "-c", "cd -- \"$1\" || exit 126; exec /bin/sh -c \"$2\"", "sh", &folder, &command.shell];
+        let shell = [
+            "/bin/sh",
+            "-c",
+            "cd -- \"$1\" || exit 126; unset OLDPWD; exec /bin/sh -c \"$2\"",
+            "sh",
+            &folder,
+            &command.shell,
+        ];
         let options = CreateExecOptions {
             cmd: Some(shell.map(str::to_owned).into()),
             env: Some(command.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),

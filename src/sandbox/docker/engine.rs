@@ -7,13 +7,14 @@ use bollard::errors::Error;
 use bollard::{API_DEFAULT_VERSION, Docker};
 
 use super::error::EngineError;
-use crate::sandbox::settings::{HostAddress, HostSettings, TlsFiles};
+use super::tls;
+use crate::sandbox::settings::{HostAddress, HostSettings};
 use crate::sandbox::{Image, Runtime};
 
 /// How long the engine may take for what costs it nothing.
 pub(super) const QUICK: Duration = Duration::from_secs(10);
 /// How long it may take to say that it is there.
-const GREETING: Duration = Duration::from_secs(5);
+pub(super) const GREETING: Duration = Duration::from_secs(5);
 /// The library's own limit, which only bounds what has no limit of ours: none.
 pub(super) const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -51,10 +52,12 @@ impl Engine {
         let docker = match &settings.address {
             HostAddress::Unix(path) => Docker::connect_with_unix(&path.to_string_lossy(), limit, API_DEFAULT_VERSION),
             HostAddress::Loopback(address) => Docker::connect_with_http(address, limit, API_DEFAULT_VERSION),
-            HostAddress::Tls { address, files } => {
-                let TlsFiles { ca, certificate, key } = files;
-                Docker::connect_with_ssl(address, key, certificate, ca, limit, API_DEFAULT_VERSION)
-            }
+            HostAddress::Tls { address, files } => Docker::connect_with_custom_transport(
+                tls::transport(files)?,
+                Some(format!("https://{address}")),
+                limit,
+                API_DEFAULT_VERSION,
+            ),
         };
         let docker = docker.map_err(|error| EngineError::of(step, error))?;
         let docker = timed(step, GREETING, docker.negotiate_version()).await?;

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bollard::query_parameters::{DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder};
+use bollard::query_parameters::{
+    ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 
 use super::cell::{DockerCell, Fate, State};
-use super::engine::timed;
+use super::engine::{QUICK, timed};
 use super::error::EngineError;
 use super::spec::{self, WORKSPACE};
 use crate::archive::{Archive, ArchiveBuilder, ArchiveError, ArchiveLimits, EntryKind, Listing};
@@ -118,6 +120,10 @@ impl DockerCell {
                     None => Err(SandboxError::Gone(Ended::Exited)),
                 };
             }
+            // No such path for another reason: a file where a folder should be, links in a circle.
+            Some(Err(EngineError::Refused { status: 500, .. })) if path.is_some() && self.has_workspace().await? => {
+                return Ok(None);
+            }
             first => first,
         };
         // What fails on the way is the engine's failure, and no broken archive.
@@ -147,6 +153,17 @@ impl DockerCell {
         let options = DownloadFromContainerOptionsBuilder::new().path(&path).build();
         let stream = self.engine.docker.download_from_container(self.name(), Some(options));
         Box::pin(stream.map(|piece| piece.map_err(|error| EngineError::of("fetching files", error))))
+    }
+
+    /// Whether the engine finds at least the workspace.
+    async fn has_workspace(&self) -> Result<bool, EngineError> {
+        let options = ContainerArchiveInfoOptionsBuilder::new().path(WORKSPACE).build();
+        let looked = self.engine.docker.get_container_archive_info(self.name(), Some(options));
+        match timed("looking at a workspace", QUICK, looked).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_down() => Err(error),
+            Err(_) => Ok(false),
+        }
     }
 
     /// What the workspace holds now.

@@ -6,11 +6,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 /// Which installation.
-pub(super) const INSTANCE: &str = "coinop.instance";
+const INSTANCE: &str = "coinop.instance";
 /// Which process of it.
 pub(super) const PROCESS: &str = "coinop.process";
 /// Which job, for people who look.
-const JOB: &str = "coinop.job";
+pub const JOB: &str = "coinop.job";
 /// When nobody wants it any more, in seconds since 1970.
 const EXPIRES: &str = "coinop.expires";
 
@@ -39,6 +39,11 @@ pub(super) fn labels(identity: &Identity, job: &str, life: Duration) -> HashMap<
         (JOB.to_owned(), job.to_owned()),
         (EXPIRES.to_owned(), expires.to_string()),
     ])
+}
+
+/// What all of an installation's bear.
+pub(super) fn of_instance(instance: &str) -> String {
+    format!("{INSTANCE}={instance}")
 }
 
 /// Whether its time is over. What says nothing of it is.

@@ -18,9 +18,11 @@ mod spec;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use engine::{Engine, EngineFacts};
 pub use error::EngineError;
+pub use labels::JOB as JOB_LABEL;
 pub use sweep::Swept;
 
 pub(super) use cell::DockerCell;

@@ -157,7 +157,7 @@ pub(super) fn container(
 
 /// The process that keeps a cell open. It waits for orphans, as the first process must, forks nothing once it runs, and ends
 /// by itself, so that a cell has an end even when nobody is left who could end it.
-fn keeper(life: Duration) -> Vec<String> {
+pub(super) fn keeper(life: Duration) -> Vec<String> {
     let seconds = life.as_secs().clamp(1, LONGEST_LIFE.as_secs()).to_string();
     ["/bin/sh", "-c", "sleep \"$1\" & wait \"$!\"", "keeper", &seconds].map(str::to_owned).into()
 }

@@ -26,6 +26,8 @@ pub struct Swept {
     pub removed: usize,
     /// Leftovers that could not be removed.
     pub failed: usize,
+    /// Engines that could not be looked at.
+    pub unseen: usize,
 }
 
 /// Removes leftovers.
@@ -36,7 +38,7 @@ pub(in crate::sandbox) async fn sweep(
     scope: Scope,
 ) -> Result<Swept, EngineError> {
     let mut swept = Swept::default();
-    for (name, labels) in engine.labelled(&identity.instance).await? {
+    for (name, labels) in engine.labelled(&labels::of_instance(&identity.instance)).await? {
         let own = labels.get(labels::PROCESS) == Some(&identity.process);
         let expired = labels::has_expired(&labels);
         if removals.knows(&name) {
@@ -64,10 +66,12 @@ pub(in crate::sandbox) async fn sweep(
 }
 
 impl Engine {
-    /// Containers and volumes of an installation, by name, with their labels.
-    async fn labelled(&self, instance: &str) -> Result<Vec<(String, HashMap<String, String>)>, EngineError> {
-        let label = format!("{}={instance}", labels::INSTANCE);
-        let filters = HashMap::from([("label", vec![label.as_str()])]);
+    /// Containers and volumes that bear a label, `key=value`: by name, with all their labels.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn labelled(&self, label: &str) -> Result<Vec<(String, HashMap<String, String>)>, EngineError> {
+        let filters = HashMap::from([("label", vec![label])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let containers = timed("listing cells", QUICK, self.docker.list_containers(Some(options))).await?;
         let options = ListVolumesOptionsBuilder::new().filters(&filters).build();

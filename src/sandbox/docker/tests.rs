@@ -1,28 +1,261 @@
-//! Cells on the engine of this machine.
+//! Leftovers, and what the engine is told of a cell.
 
 use std::time::Duration;
 
+use bollard::query_parameters::CreateContainerOptionsBuilder;
 use tokio_util::sync::CancellationToken;
 
-use crate::sandbox::{Command, Ended, Runtime, Sandbox};
+use super::labels::{Identity, labels};
+use super::*;
+use crate::sandbox::{CellSpec, Command, Ended, Hosts, Runtime, Sandbox, SandboxError};
 use crate::testing::engine;
 
+fn unique(what: &str) -> String {
+    format!("{what}-{:016x}", rand::random::<u64>())
+}
+
+/// What a process that died left: a container that was never started with its workspace, and one workspace more.
+struct Wreck {
+    engine: Engine,
+    instance: String,
+    names: [String; 2],
+}
+
+impl Wreck {
+    async fn of(instance: &str, life: Duration) -> Option<Self> {
+        let (_, engine) = engine::engine().await?;
+        let names = [unique("wreck"), unique("wreck")];
+        let labels = labels(&Identity::of(instance), "its job", life);
+        for name in &names {
+            let volume = spec::volume(name, labels.clone(), &engine::LIMITS);
+            engine.docker.create_volume(volume).await.expect("a volume can be made");
+        }
+        let options = CreateContainerOptionsBuilder::new().name(&names[0]).build();
+        let container = spec::container(&names[0], labels, engine::REFERENCE, Runtime::Runc, &engine::LIMITS, 2);
+        engine.docker.create_container(Some(options), container).await.expect("a container can be made");
+        Some(Self { engine, instance: instance.to_owned(), names })
+    }
+
+    /// Which of its names the engine still has.
+    async fn left(&self) -> usize {
+        let found = self.engine.labelled(&labels::of_instance(&self.instance)).await.unwrap();
+        found.iter().filter(|(name, _)| self.names.contains(name)).count()
+    }
+
+    async fn clear(self) {
+        for name in &self.names {
+            self.engine.remove(name).await.unwrap();
+        }
+    }
+}
+
+async fn hosts(instance: &str) -> Option<std::sync::Arc<Hosts>> {
+    engine::hosts(instance, Runtime::Runc).await
+}
+
+const LONG: Duration = Duration::from_secs(3600);
+const OVER: Duration = Duration::ZERO;
+
 #[tokio::test]
-async fn a_command_runs_as_nobody_in_an_empty_workspace() {
+async fn what_a_dead_process_left_is_swept_at_the_next_start() {
+    let instance = unique("instance");
+    let Some(wreck) = Wreck::of(&instance, LONG).await else { return };
+    let hosts = hosts(&instance).await.unwrap();
+    assert_eq!(hosts.sweep_leftovers().await, Swept::default(), "it may belong to a command that runs beside us");
+    assert_eq!(wreck.left().await, 2);
+    assert_eq!(hosts.sweep_all().await, Swept { removed: 2, ..Swept::default() });
+    assert_eq!(wreck.left().await, 0);
+}
+
+#[tokio::test]
+async fn what_is_past_its_time_is_swept_while_we_run() {
+    let instance = unique("instance");
+    let Some(wreck) = Wreck::of(&instance, OVER).await else { return };
+    let hosts = hosts(&instance).await.unwrap();
+    // Its last second must be over.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(hosts.sweep_leftovers().await, Swept { removed: 2, ..Swept::default() });
+    assert_eq!(wreck.left().await, 0);
+}
+
+#[tokio::test]
+async fn two_installations_on_one_engine_leave_each_other_alone() {
+    let Some(wreck) = Wreck::of(&unique("theirs"), OVER).await else { return };
+    let ours = hosts(&unique("ours")).await.unwrap();
+    assert_eq!(ours.sweep_all().await, Swept::default());
+    assert_eq!(wreck.left().await, 2);
+    wreck.clear().await;
+}
+
+#[tokio::test]
+async fn an_open_cell_is_nobodys_leftover() {
+    let instance = unique("instance");
+    let Some(hosts) = hosts(&instance).await else { return };
+    let cancel = CancellationToken::new();
+    let cell = hosts.open(&engine::cell("at work", Runtime::Runc), &cancel).await.unwrap();
+    hosts.sweep_all().await;
+    hosts.sweep_leftovers().await;
+    let ran = cell.run(&command("echo here"), &cancel).await.unwrap();
+    assert_eq!(ran.stdout.text, "here\n");
+    cell.close().await;
+}
+
+#[tokio::test]
+async fn a_cell_that_was_given_up_while_it_opened_leaves_nothing() {
+    let Some(hosts) = engine::hosts(&unique("instance"), Runtime::Runsc).await else { return };
+    hosts.images(Runtime::Runsc).await.unwrap();
+    let job = unique("given up");
+    let spec = engine::cell(&job, Runtime::Runsc);
+    let cancel = CancellationToken::new();
+    // At whatever point of its opening.
+    for millis in [0, 5, 20, 60, 150, 400] {
+        let opened = tokio::time::timeout(Duration::from_millis(millis), hosts.open(&spec, &cancel)).await;
+        drop(opened);
+    }
+    hosts.shut_down().await;
+    let (_, engine) = engine::engine().await.unwrap();
+    assert_eq!(engine.labelled(&format!("{JOB_LABEL}={job}")).await.unwrap(), []);
+    assert!(matches!(hosts.open(&spec, &cancel).await, Err(SandboxError::Cancelled)), "it opens no more");
+}
+
+#[tokio::test]
+async fn a_cell_ends_by_itself_when_nobody_is_left_to_end_it() {
+    let Some((_, engine)) = engine::engine().await else { return };
+    let name = unique("alone");
+    let labels = labels(&Identity::of(&unique("instance")), "its job", LONG);
+    engine.docker.create_volume(spec::volume(&name, labels.clone(), &engine::LIMITS)).await.unwrap();
+    let mut container = spec::container(&name, labels, engine::REFERENCE, Runtime::Runc, &engine::LIMITS, 2);
+    container.entrypoint = Some(spec::keeper(Duration::from_secs(1)));
+    let options = CreateContainerOptionsBuilder::new().name(&name).build();
+    engine.docker.create_container(Some(options), container).await.unwrap();
+    let wait = engine.docker.wait_container(&name, None::<bollard::query_parameters::WaitContainerOptions>);
+    let mut wait = Box::pin(wait);
+    engine.docker.start_container(&name, None::<bollard::query_parameters::StartContainerOptions>).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(60), futures::StreamExt::next(&mut wait)).await;
+    assert!(ended.is_ok(), "it lives on");
+    engine.remove(&name).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_command_gets_its_folder_its_variables_and_no_more() {
     for runtime in Runtime::ALL {
         let Some(sandbox) = engine::sandbox(runtime).await else { continue };
         let cancel = CancellationToken::new();
         let cell = sandbox.open(&engine::cell("a command", runtime), &cancel).await.unwrap();
-        let command = Command {
-            shell: "id -u; pwd; ls -A; exit 3".into(),
-            workdir: None,
-            env: Vec::new(),
-            timeout: Duration::from_secs(60),
-            keep_bytes: 1000,
+        cell.run(&command("mkdir -p 'a b/c'"), &cancel).await.unwrap();
+        let there = Command {
+            workdir: Some("a b/c".parse().unwrap()),
+            env: vec![("NAME".into(), "a value\nof two lines".into()), ("PATH".into(), "/bin".into())],
+            ..command(
+                "pwd; echo \"$NAME\"; env | cut -d= -f1 | grep -v -E '^(NAME|of two lines)' | sort | tr '\\n' ' '",
+            )
         };
-        let ran = cell.run(&command, &cancel).await.unwrap();
-        assert_eq!((ran.exit_code, ran.ended), (3, Ended::Exited));
-        assert_eq!(ran.stdout.text, "65532\n/workspace\n");
+        let ran = cell.run(&there, &cancel).await.unwrap();
+        assert_eq!(
+            ran.stdout.text, "/workspace/a b/c\na value\nof two lines\nHOME HOSTNAME LANG PATH PWD SHLVL ",
+            "{}",
+            ran.stderr.text
+        );
+        let nowhere = Command { workdir: Some("missing".parse().unwrap()), ..command("echo here") };
+        let ran = cell.run(&nowhere, &cancel).await.unwrap();
+        assert_eq!((ran.exit_code, ran.ended, ran.stdout.text.as_str()), (126, Ended::Exited, ""));
+        let long = command(&format!("echo {}", "x".repeat(200_000)));
+        let ran = cell.run(&long, &cancel).await.unwrap();
+        assert_eq!(ran.exit_code, 126, "longer than the kernel takes");
+        assert_eq!(cell.run(&command("echo well"), &cancel).await.unwrap().stdout.text, "well\n");
         cell.close().await;
     }
+}
+
+#[tokio::test]
+async fn a_program_at_the_end_of_a_pipe_talks_to_us() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    for runtime in Runtime::ALL {
+        let Some(sandbox) = engine::sandbox(runtime).await else { continue };
+        let cancel = CancellationToken::new();
+        let cell = sandbox.open(&engine::cell("a pipe", runtime), &cancel).await.unwrap();
+        let mut pipe = cell.pipe(&["cat"].map(str::to_owned)).await.unwrap();
+        // Commands run beside it.
+        assert_eq!(cell.run(&command("echo beside"), &cancel).await.unwrap().stdout.text, "beside\n");
+        let sent: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+        let (wrote, got) = tokio::join!(
+            async {
+                pipe.stdin.write_all(&sent).await?;
+                pipe.stdin.shutdown().await
+            },
+            async {
+                let mut got = Vec::new();
+                pipe.stdout.read_to_end(&mut got).await.map(|_| got)
+            }
+        );
+        wrote.unwrap();
+        assert_eq!(got.unwrap(), sent);
+        cell.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_program_whose_pipe_is_dropped_hears_of_it() {
+    let Some(sandbox) = engine::sandbox(Runtime::Runc).await else { return };
+    let cancel = CancellationToken::new();
+    let cell = sandbox.open(&engine::cell("a pipe", Runtime::Runc), &cancel).await.unwrap();
+    cell.run(&command("mkfifo /tmp/over"), &cancel).await.unwrap();
+    let program = ["sh", "-c", "cat >/dev/null; echo over > /tmp/over"].map(str::to_owned);
+    drop(cell.pipe(&program).await.unwrap());
+    assert_eq!(cell.run(&command("cat /tmp/over"), &cancel).await.unwrap().stdout.text, "over\n");
+    cell.close().await;
+}
+
+#[tokio::test]
+async fn what_a_cell_used_is_told() {
+    let Some(sandbox) = engine::sandbox(Runtime::Runc).await else { return };
+    let cancel = CancellationToken::new();
+    let cell = sandbox.open(&engine::cell("usage", Runtime::Runc), &cancel).await.unwrap();
+    cell.run(&command("i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; head -c 8000000 /dev/zero > f"), &cancel)
+        .await
+        .unwrap();
+    let usage = cell.usage().await;
+    assert!(usage.cpu_time > Duration::from_millis(10), "{usage:?}");
+    assert!((8_000_000..200 << 20).contains(&usage.peak_memory_bytes), "{usage:?}");
+    assert_eq!(usage.network_bytes, 0);
+    cell.close().await;
+}
+
+#[tokio::test]
+async fn an_image_without_a_shell_proves_nothing_and_is_not_offered() {
+    let Some(mut settings) = engine::settings(&unique("instance"), Runtime::Runc).await else { return };
+    let (_, engine) = engine::engine().await.unwrap();
+    let reference = "coinop-test-empty:1";
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(0);
+    header.set_mode(0o755);
+    header.set_entry_type(tar::EntryType::Directory);
+    tar.append_data(&mut header, "etc/", std::io::empty()).unwrap();
+    let root = futures::stream::iter([Ok(bytes::Bytes::from(tar.into_inner().unwrap()))]);
+    crate::sandbox::images::import(&engine, reference, "for tests of coinop", root).await.unwrap();
+    settings.images[0].reference = reference.into();
+    let hosts = Hosts::new(settings);
+    assert_eq!(hosts.images(Runtime::Runc).await.unwrap(), []);
+    assert_eq!(hosts.room(Runtime::Runc), 0);
+    let report = &hosts.report().await[0];
+    assert!(report.images[0].1.is_ok());
+    assert!(!report.runtimes[0].1.holds());
+    let spec = engine::cell("closed", Runtime::Runc);
+    let opened = hosts.open(&spec, &CancellationToken::new()).await;
+    assert!(matches!(opened, Err(SandboxError::NoRuntime(Runtime::Runc))));
+    hosts.shut_down().await;
+}
+
+#[tokio::test]
+async fn an_unknown_image_is_named_with_those_there_are() {
+    let Some(hosts) = hosts(&unique("instance")).await else { return };
+    let spec = CellSpec { image: "windows".into(), ..engine::cell("no image", Runtime::Runc) };
+    let error = hosts.open(&spec, &CancellationToken::new()).await.err().expect("there is none");
+    assert_eq!(error.to_string(), "no image 'windows'; on offer: busybox");
+}
+
+fn command(shell: &str) -> Command {
+    let timeout = Duration::from_secs(120);
+    Command { shell: shell.into(), workdir: None, env: Vec::new(), timeout, keep_bytes: 16 * 1024 }
 }

@@ -62,6 +62,16 @@ pub fn busybox(program: &Path, tools: &[String]) -> Result<Bytes, BusyboxError> 
     pack(&content, &tools).map(Bytes::from).map_err(BusyboxError::Packing)
 }
 
+/// The names that a busybox answers to, which it says itself. Waits for it.
+///
+/// # Errors
+/// When it can't be run.
+pub fn tools(program: &Path) -> Result<Vec<String>, BusyboxError> {
+    let missing = |error| BusyboxError::Missing { path: program.display().to_string(), error };
+    let said = std::process::Command::new(program).arg("--list").output().map_err(missing)?;
+    Ok(String::from_utf8_lossy(&said.stdout).lines().map(str::to_owned).collect())
+}
+
 fn pack(program: &[u8], tools: &[&String]) -> io::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
     for (folder, mode) in FOLDERS {

@@ -1,8 +1,10 @@
 //! Images made here and handed to an engine: no registry is asked.
 
 mod busybox;
+mod debian;
 
-pub use busybox::{BusyboxError, busybox};
+pub use busybox::{BusyboxError, busybox, tools};
+pub use debian::{Debian, DebianError, MMDEBSTRAP};
 
 use bytes::Bytes;
 use futures::Stream;

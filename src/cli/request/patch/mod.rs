@@ -23,6 +23,7 @@ use super::checkout::Checkout;
 use super::delivery::{self, Check, Delivery, hand_over};
 use super::flow;
 use super::folder::OutFile;
+use super::in_full;
 use super::options::OrderOptions;
 use super::repo::{self, RepoArgs};
 use super::sandbox::whole_seconds;
@@ -187,11 +188,7 @@ fn apply(diff: &str, tree: &WorkTree, yes: bool, ask: &mut dyn Ask, globals: &Gl
             }
             _ => "nothing was changed; the diff stands above",
         };
-        let told = CommandError::failure(format!("the patch was not applied: {problem}")).help(help);
-        match std::error::Error::source(&problem) {
-            Some(_) => anyhow::Error::from(problem).context(told),
-            None => told.into(),
-        }
+        CommandError::failure(format!("the patch was not applied: {}", in_full(&problem))).help(help)
     };
     let edits = plan(diff, tree).map_err(refused)?;
     if !yes && ask.is_there() {

@@ -263,3 +263,25 @@ fn somebody_at_a_terminal_is_asked_before_it_is_applied() {
     // It is applied once.
     assert!(apply(CHANGE, &tree, false, &mut Script::new(&["y"]), &quiet).is_err());
 }
+
+#[test]
+fn an_order_is_read_by_the_provider_as_it_was_meant() {
+    use clap::Parser as _;
+    #[derive(clap::Parser)]
+    struct Typed {
+        #[command(flatten)]
+        args: PatchArgs,
+    }
+    let words = ["patch", "fix the typo", "--repo", "https://example.com/a/b", "--ref", "v1", "--test", "make test"];
+    let more =
+        ["--include", "src/**", "--exclude", "**/gen/**", "--time", "20m", "--issue-url", "https://example.com/1"];
+    let args = Typed::parse_from(words.into_iter().chain(more)).args;
+    let wanted = args.wanted(&Globals { quiet: true, ..Globals::default() }).unwrap();
+    assert_eq!(wanted.time_limit, Some(Duration::from_secs(1_200)));
+    let read = wanted
+        .read_with(|request| crate::job::patch_gen::PatchGen::parse(request, &PatchGenLimits::default()))
+        .unwrap();
+    assert_eq!((read.issue.as_str(), read.verified_with()), ("fix the typo", Some("make test")));
+    assert_eq!((&read.include[..], &read.exclude[..]), (&["src/**".to_owned()][..], &["**/gen/**".to_owned()][..]));
+    assert_eq!(read.time_limit, Some(Duration::from_secs(1_200)));
+}

@@ -1,0 +1,73 @@
+//! What a result is: the output with its receipt, and where the whole output is when no event has room for it.
+
+use tracing::{info, warn};
+
+use super::{Live, Moment, Provider};
+use crate::job::{Job, JobKind, Outcome, PaymentState, Terms};
+use crate::money::Msat;
+use crate::nip90::{Amount, Blob, JobResult, Receipt};
+
+impl Provider {
+    /// Puts an output that no event has room for on the server of files, before the result is signed that tells of it. Where
+    /// that can't be, the output is cut as without a server: the job is done all the same. An encrypted answer is never put
+    /// where others can read it. A process that dies before the result is stored puts the same file there once more.
+    pub(super) async fn put_away(&self, job: &Job, live: &Live, outcome: &Outcome) -> Option<Blob> {
+        let files = self.parts.files.as_ref()?;
+        // The receipt is longest with the most credit there can be.
+        let longest = result_of(job, Msat::MAX, outcome, None);
+        if live.request.encryption.is_some() || self.parts.codec.has_room_for(&live.request, &longest) {
+            return None;
+        }
+        match files.upload(outcome.content.clone(), media_type(live, job.kind)).await {
+            Ok(blob) => {
+                info!(bytes = blob.size, "Put the output of job {} on the server of files", job.id);
+                self.parts.witness.at(Moment::PutAway, job.id).await;
+                Some(blob)
+            }
+            Err(problem) => {
+                warn!(%problem, "The output of job {} is cut: it could not be uploaded", job.id);
+                None
+            }
+        }
+    }
+}
+
+/// What the output is, as the customer asked or as the kind says.
+fn media_type(live: &Live, kind: JobKind) -> &str {
+    let of_the_kind = match kind {
+        JobKind::TextGeneration => "text/plain; charset=utf-8",
+        JobKind::PatchGen => "text/x-diff; charset=utf-8",
+        JobKind::SandboxRun | JobKind::RepoIndex | JobKind::CodeReview => "application/json",
+    };
+    match live.request.output.as_deref() {
+        Some("text/markdown") if kind == JobKind::TextGeneration => "text/markdown; charset=utf-8",
+        Some("application/json") if kind == JobKind::TextGeneration => "application/json",
+        _ => of_the_kind,
+    }
+}
+
+/// The result and its receipt.
+pub(super) fn result_of(job: &Job, credit: Msat, outcome: &Outcome, file: Option<Blob>) -> JobResult {
+    let charged = job.quote.cost(outcome.usage);
+    JobResult {
+        content: outcome.content.clone(),
+        amount: (job.quote.terms != Terms::Free)
+            .then(|| Amount { amount: charged, bolt11: job.invoice.as_ref().map(|invoice| invoice.bolt11.clone()) }),
+        receipt: Receipt {
+            model: outcome.model.clone(),
+            // Work without a model has no tokens to speak of.
+            usage: (outcome.usage.total() > 0).then_some(outcome.usage),
+            parameters: outcome.parameters,
+            mflops: outcome.mflops(),
+            digest: outcome.digest.clone(),
+            facts: outcome.facts.clone(),
+            duration: Some(outcome.duration),
+            tokens_per_second: outcome.tokens_per_second(),
+            paid: Some(charged),
+            credit: (job.payment != PaymentState::Free || !credit.is_zero()).then_some(credit),
+            terms: Some(job.quote.terms),
+        },
+        file,
+        truncated: None,
+    }
+}
