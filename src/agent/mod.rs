@@ -136,11 +136,6 @@ pub struct Capacity {
 /// Somebody who does tasks in cells.
 #[async_trait]
 pub trait Worker: Send + Sync + 'static {
-    /// The image it has to work in, when not any one will do.
-    fn image(&self) -> Option<&str> {
-        None
-    }
-
     /// Whether it can work, with that model if one is wanted.
     ///
     /// # Errors

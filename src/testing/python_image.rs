@@ -33,6 +33,11 @@ const LEFT_OUT: [&str; 9] =
 
 /// Cells with Python and, second, without, on the engine of this machine; or nothing, which is said.
 pub async fn sandbox(runtime: Runtime) -> Option<Arc<Hosts>> {
+    sandbox_with(runtime, &[]).await
+}
+
+/// The same with more images, by their names and the engine's.
+pub async fn sandbox_with(runtime: Runtime, more: &[(&str, &str)]) -> Option<Arc<Hosts>> {
     let mut settings = engine::settings(INSTANCE, runtime).await?;
     let (_, engine) = engine::engine().await?;
     let Some(version) = version() else {
@@ -43,6 +48,9 @@ pub async fn sandbox(runtime: Runtime) -> Option<Arc<Hosts>> {
     let reference = format!("coinop-test-python:{version}-1");
     make_image(&engine, &reference).await;
     settings.images.insert(0, ImageSettings { name: IMAGE.into(), reference });
+    let more =
+        more.iter().map(|(name, reference)| ImageSettings { name: (*name).into(), reference: (*reference).into() });
+    settings.images.extend(more);
     let hosts = Arc::new(Hosts::new(settings));
     hosts.sweep_leftovers().await;
     Some(hosts)

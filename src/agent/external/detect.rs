@@ -48,7 +48,7 @@ pub const KNOWN: [KnownAgent; 5] = [
                   -c model_provider=coinop -c model_providers.coinop.name=coinop \
                   -c model_providers.coinop.base_url={base_url} -c model_providers.coinop.wire_api=responses \
                   -c model_providers.coinop.env_key=OPENAI_API_KEY - < {instructions_file}",
-        env: &[("CODEX_HOME", "/tmp/codex")],
+        env: &[],
     },
     KnownAgent {
         program: "claude",

@@ -102,8 +102,6 @@ pub struct ExternalAgentSettings {
     /// What starts it, for `/bin/sh -c` in the workspace. `{instructions_file}` is where it finds what to do, `{base_url}` the
     /// address of the API (ending in `/v1`), `{address}` the same without `/v1`, `{model}` the model's name.
     pub command: String,
-    /// The image it is in; `None` for the one that jobs have anyway.
-    pub image: Option<String>,
     /// The one endpoint, up to where `chat/completions` or `messages` begins.
     pub endpoint: Url,
     /// Its key, put on outside the cell.
@@ -130,7 +128,6 @@ impl fmt::Debug for ExternalAgentSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExternalAgentSettings")
             .field("command", &self.command)
-            .field("image", &self.image)
             .field("endpoint", &self.endpoint.as_str())
             .field("model", &self.model)
             .finish_non_exhaustive()
@@ -142,7 +139,6 @@ impl ExternalAgentSettings {
     pub fn new(command: impl Into<String>, endpoint: Url) -> Self {
         Self {
             command: command.into(),
-            image: None,
             key: None,
             key_header: KeyHeader::usual(&endpoint),
             endpoint,
@@ -276,10 +272,6 @@ fn is_plain_model(name: &str) -> bool {
 
 #[async_trait]
 impl Worker for ExternalAgent {
-    fn image(&self) -> Option<&str> {
-        self.settings.image.as_deref()
-    }
-
     async fn capacity(&self, model: Option<&str>) -> Result<Capacity, Refusal> {
         let own = self.settings.model.as_deref();
         if model.is_some() && model != own {

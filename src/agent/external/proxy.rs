@@ -304,7 +304,7 @@ impl Exchange {
                 }
                 Some(Err(broken)) => Some((Err(broken), (exchange, pieces, true))),
                 None => {
-                    exchange.whole = true;
+                    exchange.ended_well();
                     None
                 }
             }
@@ -312,6 +312,10 @@ impl Exchange {
         let mut response = Response::new(Answer::stream(passing));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         response
+    }
+
+    fn ended_well(&mut self) {
+        self.whole = true;
     }
 
     /// Counts a piece; it is passed on only as long as there is a budget for it.

@@ -6,7 +6,7 @@ use crate::inference::echo::Echo;
 use crate::job::RelativePath;
 use crate::sandbox::{CellLimits, CellSpec, Hosts, Runtime, Sandbox};
 use crate::testing::openai_server::{Manners, OpenAiServer};
-use crate::testing::{engine, python_image};
+use crate::testing::{engine, python_image, require};
 
 /// Asks its model what it was told, and writes the answer into a file.
 const AGENT: &str = include_str!("agent.py");
@@ -144,6 +144,61 @@ async fn an_image_says_which_agents_it_has(runtime: Runtime) {
     let failed = place.agent("true").work(&task("a"), &*cell, &cancel).await.unwrap_err();
     assert!(failed.to_string().contains("python3"), "{failed}");
     cell.close().await;
+}
+
+/// What an endpoint of OpenAI's form answers: first that a file be written, then that it is done.
+fn responses(turn: usize) -> String {
+    let item = if turn == 0 {
+        let arguments = json!({"cmd": "echo green > colour.txt"}).to_string();
+        json!({"type": "function_call", "id": "f1", "call_id": "c1", "name": "exec_command", "arguments": arguments})
+    } else {
+        let content = json!([{"type": "output_text", "text": "done"}]);
+        json!({"type": "message", "role": "assistant", "id": "m1", "content": content})
+    };
+    let usage = json!({"input_tokens": 100, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 5,
+        "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 105});
+    [
+        json!({"type": "response.created", "response": {"id": "r1"}}),
+        json!({"type": "response.output_item.done", "output_index": 0, "item": item}),
+        json!({"type": "response.completed", "response": {"id": "r1", "usage": usage}}),
+    ]
+    .iter()
+    .map(|event| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap()))
+    .collect()
+}
+
+/// With an image that has Codex, which nobody here can make: docs/external-agents.md says how it was tried.
+#[tokio::test]
+async fn a_real_codex_works_in_a_cell_as_it_is_described() {
+    let Ok(reference) = std::env::var("COINOP_TEST_CODEX_IMAGE") else {
+        require::skip("codex", "name an image that has it in COINOP_TEST_CODEX_IMAGE (docs/external-agents.md)");
+        return;
+    };
+    for runtime in Runtime::ALL {
+        let Some(hosts) = python_image::sandbox_with(runtime, &[("codex", &reference)]).await else { continue };
+        let turn = std::sync::atomic::AtomicUsize::new(0);
+        let server =
+            FaultyServer::scripted(move |_| Some(responses(turn.fetch_add(1, std::sync::atomic::Ordering::SeqCst))))
+                .await
+                .unwrap();
+        let limits = CellLimits { memory_mib: 512, pids: 200, ..engine::LIMITS };
+        let spec = CellSpec { job: "codex".into(), image: "codex".into(), runtime, limits };
+        let cancel = CancellationToken::new();
+        let cell = hosts.open(&spec, &cancel).await.unwrap();
+        let found = detect::detect(&*cell, &cancel).await.unwrap();
+        let codex = found.agents.iter().find(|agent| agent.program == "codex").expect("the image has it");
+        let settings = ExternalAgentSettings {
+            key: Some(KEY.into()),
+            model: Some("some-model".into()),
+            ..ExternalAgentSettings::new(codex.known().command, server.url().join("v1").unwrap())
+        };
+        let worked = ExternalAgent::new(settings).unwrap().work(&task("make it green"), &*cell, &cancel).await.unwrap();
+        assert_eq!((worked.stopped, worked.steps), (Stopped::Submitted, 2), "{}", worked.transcript);
+        assert_eq!(read(&*cell, "colour.txt").await.as_deref(), Some("green\n"));
+        assert_eq!(worked.usage, crate::job::Usage::tokens(200, 10));
+        assert!(!server.heard().concat().contains("web_search"), "tools of the endpoint's are not let through");
+        cell.close().await;
+    }
 }
 
 #[tokio::test]
