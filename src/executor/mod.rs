@@ -112,6 +112,7 @@ pub mod code_review;
 mod free_failures;
 pub mod inference;
 pub mod patch_gen;
+pub mod repo_index;
 pub mod sandbox_run;
 pub mod sources;
 mod told;

@@ -21,6 +21,7 @@ mod engines;
 mod files;
 mod fixtures;
 mod identity_cli;
+mod indexing;
 mod inputs;
 #[cfg(feature = "ldk")]
 mod lightning;
