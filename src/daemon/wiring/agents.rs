@@ -16,6 +16,7 @@ use crate::config::{AgentSettings, Config, ExternalSettings, KeyHeader, Paths};
 use crate::daemon::service::Background;
 use crate::executor::code_review::CodeReviewExecutor;
 use crate::executor::patch_gen::PatchGenExecutor;
+use crate::executor::repo_index::RepoIndexExecutor;
 use crate::executor::sandbox_run::SandboxRunExecutor;
 use crate::executor::sources::InputSource;
 use crate::executor::{Executor, Router};
@@ -24,6 +25,7 @@ use crate::job::JobKind;
 use crate::job::code_review::CodeReviewLimits;
 use crate::job::patch_gen::PatchGenLimits;
 use crate::job::reading::Bound;
+use crate::job::repo_index::RepoIndexLimits;
 use crate::job::sandbox_run::SandboxRunLimits;
 use crate::nip90::Codec;
 use crate::repository::{Repositories, RepositoryLimits};
@@ -172,7 +174,15 @@ impl OpenAgents {
             );
             executors.push((JobKind::SandboxRun, Arc::new(run)));
         }
-        //REPO_INDEX
+        if is_sold(JobKind::RepoIndex) {
+            let limits = RepoIndexLimits {
+                time: agents.repo_index.sale.time_limit,
+                embeddings: agents.repo_index.embeddings,
+                ..RepoIndexLimits::default()
+            };
+            let index = RepoIndexExecutor::new(self.repositories.clone(), backend.cloned(), limits);
+            executors.push((JobKind::RepoIndex, Arc::new(index)));
+        }
         if let Some(sandbox) = sandbox.filter(|_| is_sold(JobKind::PatchGen)) {
             let worker: Arc<dyn Worker> = match &agents.patch_gen.agent {
                 Some(external) => Arc::new(external_agent(external)?),
