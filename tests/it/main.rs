@@ -34,6 +34,7 @@ mod queueing;
 mod refunds;
 mod refusing;
 mod relays;
+mod sandbox_cli;
 mod stopping;
 mod streaming;
 mod walk;
