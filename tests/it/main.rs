@@ -40,6 +40,7 @@ mod refusing;
 mod relays;
 mod reviewing;
 mod sandbox_runs;
+mod sandbox_cli;
 mod stopping;
 mod streaming;
 mod walk;
