@@ -148,7 +148,7 @@ async fn the_default_image_is_what_mmdebstrap_makes() {
     let built = home.at_host(&[&["image", "build"][..], &options].concat()).await;
     assert_eq!(built.code, 0, "{}", built.err);
     assert!(built.err.contains("unpacking everything"), "{}", built.err);
-    let said = fs::read_to_string(said).unwrap();
+    let said = fs::read_to_string(&said).unwrap();
     assert!(said.contains("cargo,") && said.trim_end().ends_with("trixie - http://mirror.example/"), "{said}");
     remove_image(reference).await;
 
