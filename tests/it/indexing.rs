@@ -164,7 +164,9 @@ async fn what_is_found_out_after_payment_is_paid_back() {
     let large = git.repository("large");
     large.write("zeros", vec![0; 5_000_000]).commit("much more than may come out");
     let many = git.repository("many");
-    (0..150).for_each(|n| drop(many.write(&format!("f{n}"), n.to_string())));
+    (0..150).for_each(|n| {
+        many.write(&format!("f{n}"), n.to_string());
+    });
     many.commit("many");
     let customer = market.customer().await;
     let mut spent = Msat::ZERO;
