@@ -24,6 +24,7 @@ pub mod transcripts;
 
 pub use self::model_worker::ModelWorker;
 pub use self::transcripts::Transcripts;
+pub mod external;
 
 /// What a worker may take at most, in all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

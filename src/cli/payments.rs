@@ -211,12 +211,20 @@ impl PrintedReceipt {
         self.payment_state().is_some_and(|state| state != SpendingState::Paid)
     }
 
+    /// As JSON, which is its only form.
+    ///
+    /// # Errors
+    /// Never; the library thinks it may.
+    pub fn json(&self) -> Result<String> {
+        Ok(format!("{}\n", serde_json::to_string_pretty(self)?))
+    }
+
     /// Writes it to a file that only its owner reads.
     ///
     /// # Errors
     /// When it can't be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let text = format!("{}\n", serde_json::to_string_pretty(self)?);
+        let text = self.json()?;
         write_private(path, &text).with_context(|| format!("the receipt can't be written to {}", path.display()))
     }
 }
@@ -338,7 +346,7 @@ async fn receipt(book: &Purchases, typed: &str, out: Option<&Path>, globals: &Gl
             if printed.is_in_doubt() && !globals.quiet {
                 eprintln!("The wallet has not said yet whether it was paid.");
             }
-            globals::print(&format!("{}\n", serde_json::to_string_pretty(&printed)?))
+            globals::print(&printed.json()?)
         }
     }
 }

@@ -41,9 +41,10 @@ pub async fn run(_: ServeArgs, globals: &Globals) -> Result<ExitCode> {
     let (paths, mut config) = globals.load_config()?;
     servers::look_where_ollama_is(&mut config.inference);
     config.check_ready_to_serve(&paths)?;
+    let asks_a_model = config.asks_a_model();
     let in_force = InForce::of(&config.inference).await;
     config.inference = in_force.settings.clone();
-    let was_looked_for = in_force.was_looked_for;
+    let was_looked_for = asks_a_model && in_force.was_looked_for;
     let default = if was_looked_for {
         let findings = Findings::of(in_force, Hardware::look()).await?;
         if !globals.quiet {
@@ -59,11 +60,20 @@ pub async fn run(_: ServeArgs, globals: &Globals) -> Result<ExitCode> {
     let _lock = ServeLock::take(&paths.data_dir)?;
 
     let opened = wallets::for_serving(&config, &paths, &identity).await?;
-    let inference = OpenInference::open(&config.inference, default).await?;
-    let models = inference
-        .models()
-        .await
-        .map_err(|error| CommandError::failure(error.to_string()).help(servers::NO_MODEL_HELP))?;
+    // Whoever sells nothing that asks a model may still have one for embeddings.
+    let embeds = config.agents.repo_index.sale.enabled && config.agents.repo_index.embeddings;
+    let inference = if asks_a_model || (embeds && !config.inference.endpoints.is_empty()) {
+        Some(OpenInference::open(&config.inference, default).await?)
+    } else {
+        None
+    };
+    let models = match &inference {
+        Some(inference) if asks_a_model => inference
+            .models()
+            .await
+            .map_err(|error| CommandError::failure(error.to_string()).help(servers::NO_MODEL_HELP))?,
+        _ => Vec::new(),
+    };
     if was_looked_for && !globals.quiet {
         let default = models.first().map_or("", |model| model.name.as_str());
         let all = servers::some_of(models.iter().map(|model| model.name.as_str()));
@@ -80,12 +90,14 @@ pub async fn run(_: ServeArgs, globals: &Globals) -> Result<ExitCode> {
             Err(problem) => warn!(%problem, "The commands beside this one can't use the wallet"),
         }
     }
+    let kinds: Vec<String> =
+        plan.settings.offers.iter().map(|(kind, offer)| format!("{kind} ({})", offer.terms)).collect();
     let mut service = Service::start(plan).await?;
     info!(
         npub = identity.npub(),
         relays = config.relays.urls.len(),
         models = models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>().join(", "),
-        terms = config.text.terms.word(),
+        kinds = kinds.join(", "),
         "Serving"
     );
 

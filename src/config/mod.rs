@@ -20,8 +20,9 @@ mod values;
 mod wallet;
 
 pub use agents::{
-    AgentSettings, CodeReviewSettings, ExternalSettings, FileSettings, HostAddress, HostSettings, HostTls,
-    ImageSettings, PatchGenSettings, RepoIndexSettings, RepositorySettings, Sale, SandboxRunSettings, SandboxSettings,
+    AgentSettings, CodeReviewSettings, ExternalSettings, FileSettings, HostAddress, HostSettings, ImageSettings,
+    KeyHeader, PatchGenSettings, RepoIndexSettings, RepositorySettings, Sale, SandboxRunSettings, SandboxSettings,
+    TlsFiles,
 };
 pub use error::{ConfigError, Problem};
 pub use inference::{

@@ -34,8 +34,8 @@ pub(super) fn sandbox_failed(error: &SandboxError) -> Refusal {
             "input repo: the repository does not fit into this provider's workspace; take a smaller one",
         ),
         SandboxError::UnknownImage { .. }
-        | SandboxError::NoRuntime(_)
         | SandboxError::TooBig { .. }
+        | SandboxError::NoRuntime(_)
         | SandboxError::Engine(_)
         | SandboxError::Gone(_) => {
             tracing::warn!(%error, "The sandbox failed");

@@ -90,6 +90,7 @@ pub struct FaultyServer {
     address: SocketAddr,
     mood: watch::Sender<Mood>,
     asked: watch::Sender<Vec<String>>,
+    heard: watch::Sender<Vec<Vec<u8>>>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -99,6 +100,7 @@ struct Front {
     behind: Behind,
     mood: watch::Receiver<Mood>,
     asked: watch::Sender<Vec<String>>,
+    heard: watch::Sender<Vec<Vec<u8>>>,
 }
 
 #[derive(Clone)]
@@ -143,8 +145,8 @@ impl FaultyServer {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let mood = watch::Sender::new(Mood::Good);
-        let asked = watch::Sender::new(Vec::new());
-        let front = Front { behind, mood: mood.subscribe(), asked: asked.clone() };
+        let (asked, heard) = (watch::Sender::new(Vec::new()), watch::Sender::new(Vec::new()));
+        let front = Front { behind, mood: mood.subscribe(), asked: asked.clone(), heard: heard.clone() };
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
@@ -156,7 +158,7 @@ impl FaultyServer {
                 while connections.try_join_next().is_some() {}
             }
         });
-        Ok(Self { address, mood, asked, _task: AbortOnDropHandle::new(task) })
+        Ok(Self { address, mood, asked, heard, _task: AbortOnDropHandle::new(task) })
     }
 
     /// Where it listens.
@@ -175,6 +177,11 @@ impl FaultyServer {
     /// The paths that were asked for, in order.
     pub fn asked(&self) -> Vec<String> {
         self.asked.borrow().clone()
+    }
+
+    /// The requests as they came, head and body, in order.
+    pub fn heard(&self) -> Vec<String> {
+        self.heard.borrow().iter().map(|request| String::from_utf8_lossy(request).into_owned()).collect()
     }
 
     /// How often an answer was asked for.
@@ -198,6 +205,7 @@ impl Front {
         stream.set_nodelay(true)?;
         let request = read_request(&mut stream).await?;
         let path = path_of(&request);
+        self.heard.send_modify(|heard| heard.push(request.clone()));
         self.asked.send_modify(|asked| asked.push(path.clone()));
         let mood = self.mood.borrow().clone();
         match mood {

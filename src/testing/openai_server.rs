@@ -216,9 +216,8 @@ async fn embeddings(State(desk): State<Arc<Desk>>, axum::Json(body): axum::Json<
 }
 
 async fn chat(State(desk): State<Arc<Desk>>, axum::Json(body): axum::Json<Value>) -> Response {
-    let asked = match Asked::deserialize(&body) {
-        Ok(asked) if asked.stream => asked,
-        _ => return refusal(400, "unreadable, or no stream", "invalid_request_error", Value::Null),
+    let Ok(asked) = Asked::deserialize(&body) else {
+        return refusal(400, "unreadable", "invalid_request_error", Value::Null);
     };
     desk.asked.send_modify(|bodies| bodies.push(body));
     if desk.manners.limit_renamed && asked.max_tokens.is_some() {
@@ -237,6 +236,13 @@ async fn chat(State(desk): State<Arc<Desk>>, axum::Json(body): axum::Json<Value>
         format: Format::Text,
     };
     let mut run = Run::start(Arc::clone(&desk), request);
+    if !asked.stream {
+        return match run.outcome().await {
+            Some(Ok(generation)) => axum::Json(completion(&model, generation)).into_response(),
+            Some(Err(error)) => refused(error),
+            None => refusal(500, "it panicked", "InternalServerError", Value::Null),
+        };
+    }
     // What is wrong before the first piece has a status of its own.
     let first = run.pieces.recv().await;
     if first.is_none()
@@ -310,6 +316,18 @@ fn rest(run: Run, model: String, usage: bool) -> impl Stream<Item = String> {
     .flatten()
 }
 
+/// A whole answer at once.
+fn completion(model: &str, generation: &Generation) -> Value {
+    let message = json!({"role": "assistant", "content": generation.text});
+    json!({"id": "chatcmpl-1", "object": "chat.completion", "created": 1_700_000_000, "model": model,
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": counted(generation)})
+}
+
+fn counted(generation: &Generation) -> Value {
+    let used = generation.usage;
+    json!({"prompt_tokens": used.prompt_tokens, "completion_tokens": used.generated_tokens, "total_tokens": used.total()})
+}
+
 fn last(model: &str, generation: &Generation, usage: bool) -> Vec<String> {
     let reason = match generation.finish {
         FinishReason::Stop => "stop",
@@ -317,10 +335,7 @@ fn last(model: &str, generation: &Generation, usage: bool) -> Vec<String> {
     };
     let mut events = vec![chunk(model, &json!([{"index": 0, "delta": {}, "finish_reason": reason}]), Value::Null)];
     if usage {
-        let used = generation.usage;
-        let counted = json!({"prompt_tokens": used.prompt_tokens, "completion_tokens": used.generated_tokens,
-            "total_tokens": used.total()});
-        events.push(chunk(model, &json!([]), counted));
+        events.push(chunk(model, &json!([]), counted(generation)));
     }
     events.push("[DONE]".to_owned());
     events

@@ -264,15 +264,15 @@ async fn a_buyer_killed_after_it_paid_has_its_proof_at_the_next_start_and_paid_o
 // The program itself.
 
 /// A buyer's folder: a configuration that pays from a wallet behind a relay.
-struct Shopper {
+pub(crate) struct Shopper {
     folder: TempDir,
-    provider: ProviderId,
+    pub(crate) provider: ProviderId,
     service: NwcService,
     wallet: FakeWallet,
 }
 
 impl Shopper {
-    async fn at(market: &TestMarket, budget: &str) -> Self {
+    pub(crate) async fn at(market: &TestMarket, budget: &str) -> Self {
         let customer = market.customer().await;
         let relay = market.relay(0).url();
         let service =
@@ -289,11 +289,11 @@ impl Shopper {
         Self { folder, provider: market.provider().provider_id(), service, wallet: customer.wallet.clone() }
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_coinop"));
         command.env_clear().arg("--home").arg(self.path()).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -312,7 +312,7 @@ impl Shopper {
     }
 }
 
-async fn run(mut command: Command) -> Output {
+pub(crate) async fn run(mut command: Command) -> Output {
     let ended = tokio::task::spawn_blocking(move || command.output().unwrap());
     within("the program's end", ended).await.unwrap()
 }
@@ -322,7 +322,7 @@ async fn ended(child: Child) -> Output {
     within("the program's end", ended).await.unwrap()
 }
 
-fn err(output: &Output) -> String {
+pub(crate) fn err(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 

@@ -88,10 +88,10 @@ async fn an_index_is_ordered_paid_and_delivered_and_what_was_not_used_is_credit(
     assert_eq!(index.indexes.dependencies.unwrap()[0].name, "serde");
     assert_eq!(index.tree_sha256, tree_sha256(&index.indexes.digests.unwrap()));
     assert_eq!(index.indexes.embeddings.unwrap().entries.len(), 2);
-    let told = |key: &str| result.facts.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
+    let told = |key: &str| result.receipt.facts.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
     assert_eq!(told("commit"), Some(commit));
     assert_eq!(told("tree_sha256"), Some(index.tree_sha256));
-    let (paid, credit) = (result.paid.unwrap(), result.credit.unwrap());
+    let (paid, credit) = (result.receipt.paid.unwrap(), result.receipt.credit.unwrap());
     assert!(paid >= Msat::sat(5) && paid < invoice.amount, "{paid}");
     assert_eq!(paid.saturating_add(credit), invoice.amount);
     market.finish().await;
@@ -164,7 +164,9 @@ async fn what_is_found_out_after_payment_is_paid_back() {
     let large = git.repository("large");
     large.write("zeros", vec![0; 5_000_000]).commit("much more than may come out");
     let many = git.repository("many");
-    (0..150).for_each(|n| drop(many.write(&format!("f{n}"), n.to_string())));
+    (0..150).for_each(|n| {
+        many.write(&format!("f{n}"), n.to_string());
+    });
     many.commit("many");
     let customer = market.customer().await;
     let mut spent = Msat::ZERO;

@@ -31,11 +31,15 @@ mod models_cli;
 mod node_cli;
 #[cfg(feature = "ldk")]
 mod on_chain;
+mod ordering;
+mod patching;
 mod paying;
 mod queueing;
 mod refunds;
 mod refusing;
 mod relays;
+mod reviewing;
+mod sandbox_cli;
 mod sandbox_runs;
 mod stopping;
 mod streaming;

@@ -1,6 +1,5 @@
 //! Sandboxes, repositories, files, and the four kinds of agent jobs (5930–5933).
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
@@ -8,6 +7,7 @@ use url::Url;
 use super::secret::SecretRef;
 use crate::job::{JobKind, Rates, Terms};
 use crate::sandbox::Runtime;
+pub use crate::sandbox::settings::{HostAddress, HostSettings, ImageSettings, TlsFiles};
 
 pub mod raw;
 mod read;
@@ -108,53 +108,6 @@ pub struct SandboxSettings {
     pub sweep_every: Duration,
 }
 
-/// `[[sandbox.hosts]]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostSettings {
-    /// What the operator calls it.
-    pub name: String,
-    /// Where it is.
-    pub address: HostAddress,
-    /// What it runs cells under.
-    pub runtimes: Vec<Runtime>,
-    /// Cells at once.
-    pub slots: usize,
-}
-
-/// Where an engine is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HostAddress {
-    /// A socket of this machine.
-    Unix(PathBuf),
-    /// Another machine, or another port of this one.
-    Tcp {
-        /// Host and port.
-        address: String,
-        /// How both sides prove who they are; without it only at loopback.
-        tls: Option<HostTls>,
-    },
-}
-
-/// The files of an engine's TLS.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostTls {
-    /// Who vouches for the engine.
-    pub ca: PathBuf,
-    /// Our certificate.
-    pub certificate: PathBuf,
-    /// Our key.
-    pub key: PathBuf,
-}
-
-/// `[[sandbox.images]]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageSettings {
-    /// What customers call it.
-    pub name: String,
-    /// What the engine calls it.
-    pub reference: String,
-}
-
 /// `[repositories]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepositorySettings {
@@ -237,10 +190,26 @@ pub struct ExternalSettings {
     pub endpoint: Url,
     /// The key the endpoint wants.
     pub key: Option<SecretRef>,
+    /// How the endpoint is shown the key.
+    pub key_header: KeyHeader,
     /// The model it may use; `None` for any.
     pub model: Option<String>,
+    /// The model's parameters, exact, for receipts.
+    pub parameters: Option<u64>,
     /// Its variables.
     pub env: Vec<(String, String)>,
+}
+
+/// How an endpoint is shown its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeyHeader {
+    /// As that endpoint usually wants it.
+    #[default]
+    Usual,
+    /// `Authorization: Bearer`.
+    Bearer,
+    /// `x-api-key`.
+    XApiKey,
 }
 
 /// `[code_review]`

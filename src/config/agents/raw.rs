@@ -35,6 +35,8 @@ section! {
         runtimes: Vec<String> = vec!["runsc".into()],
         /// Cells at once.
         slots: u32 = 2,
+        /// MiB of its memory that cells may have together; 0 for all of it.
+        memory_mib: u32 = 0,
     }
 }
 
@@ -175,8 +177,12 @@ section! {
         endpoint: String = String::new(),
         /// Reference to the key the endpoint wants.
         key: String = String::new(),
+        /// auto, bearer, x-api-key.
+        key_header: String = "auto".into(),
         /// The model it may use; empty for any.
         model: String = String::new(),
+        /// Parameters of that model; 0 for unknown.
+        parameters: u64 = 0,
         /// Variables as KEY=VALUE.
         env: Vec<String> = Vec::new(),
     }

@@ -10,12 +10,14 @@ use super::raw::{
     RawAgent, RawCodeReview, RawFiles, RawHost, RawPatchGen, RawRepoIndex, RawRepositories, RawSandbox, RawSandboxRun,
 };
 use super::{
-    AgentSettings, CodeReviewSettings, ExternalSettings, FileSettings, HostAddress, HostSettings, HostTls,
-    ImageSettings, PatchGenSettings, RepoIndexSettings, RepositorySettings, Sale, SandboxRunSettings, SandboxSettings,
+    AgentSettings, CodeReviewSettings, ExternalSettings, FileSettings, HostAddress, HostSettings, ImageSettings,
+    KeyHeader, PatchGenSettings, RepoIndexSettings, RepositorySettings, Sale, SandboxRunSettings, SandboxSettings,
+    TlsFiles,
 };
 use crate::job::{Rates, Terms};
 use crate::money::Msat;
 use crate::sandbox::Runtime;
+use crate::sandbox::settings::AddressError;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -79,38 +81,30 @@ fn sandbox(values: &mut Values<'_>, raw: &RawSandbox) -> SandboxSettings {
 
 fn host(values: &mut Values<'_>, raw: &RawHost) -> HostSettings {
     let address = raw.address.trim();
-    let tls_files = [&raw.ca, &raw.certificate, &raw.key].map(|path| values.path(path));
-    let tls = match tls_files.clone() {
-        [None, None, None] => None,
-        [Some(ca), Some(certificate), Some(key)] => Some(HostTls { ca, certificate, key }),
-        _ => {
+    let tls = match [&raw.ca, &raw.certificate, &raw.key].map(|path| values.path(path)) {
+        [None, None, None] => Ok(None),
+        [Some(ca), Some(certificate), Some(key)] => Ok(Some(TlsFiles { ca, certificate, key })),
+        _ => Err(()),
+    };
+    let read = match tls {
+        Ok(tls) => HostAddress::parse(address, tls).map_err(|error| {
+            let cure = match error {
+                AddressError::Form(_) => "write \"unix:///var/run/docker.sock\" or \"tcp://host:2376\"",
+                AddressError::NeedsTls(_) => {
+                    "whoever reaches an engine owns its machine: name sandbox.hosts.ca, sandbox.hosts.certificate and \
+                     sandbox.hosts.key"
+                }
+            };
+            values.problem("sandbox.hosts.address", error.to_string(), cure);
+        }),
+        Err(()) => {
             values.problem(
                 "sandbox.hosts.ca",
                 "TLS needs three files, and some are not named",
                 "name sandbox.hosts.ca, sandbox.hosts.certificate and sandbox.hosts.key, or none of them",
             );
-            None
+            Err(())
         }
-    };
-    let read = if let Some(path) = address.strip_prefix("unix://").filter(|path| path.starts_with('/')) {
-        HostAddress::Unix(path.into())
-    } else if let Some(at) = address.strip_prefix("tcp://").filter(|at| at.contains(':')) {
-        let loopback = ["127.", "localhost:", "[::1]:"].iter().any(|own| at.starts_with(own));
-        if tls_files.iter().all(Option::is_none) && !loopback {
-            values.problem(
-                "sandbox.hosts.address",
-                "whoever can reach an engine over plain TCP owns its machine",
-                "use TLS: name sandbox.hosts.ca, sandbox.hosts.certificate and sandbox.hosts.key",
-            );
-        }
-        HostAddress::Tcp { address: at.trim_end_matches('/').to_owned(), tls }
-    } else {
-        values.problem(
-            "sandbox.hosts.address",
-            format!("'{}' is no engine's address", super::super::values::shown(address)),
-            "write \"unix:///var/run/docker.sock\" or \"tcp://host:2376\"",
-        );
-        HostAddress::Unix("/var/run/docker.sock".into())
     };
     let mut runtimes: Vec<Runtime> =
         raw.runtimes.iter().map(|word| runtime(values, "sandbox.hosts.runtimes", word)).collect();
@@ -123,9 +117,13 @@ fn host(values: &mut Values<'_>, raw: &RawHost) -> HostSettings {
     let name = values.line("sandbox.hosts.name", &raw.name, 60);
     HostSettings {
         name: name.unwrap_or_else(|| address.to_owned()),
-        address: read,
+        address: read.unwrap_or_else(|()| HostAddress::Unix(HostAddress::DEFAULT_SOCKET.into())),
         runtimes,
         slots: values.count("sandbox.hosts.slots", raw.slots, 1, 10_000),
+        memory_mib: match values.number("sandbox.hosts.memory_mib", raw.memory_mib, 0, MOST_MIB) {
+            0 => None,
+            some => Some(some.into()),
+        },
     }
 }
 
@@ -274,6 +272,9 @@ fn external(values: &mut Values<'_>, raw: &RawAgent) -> Option<ExternalSettings>
             ),
         }
     }
+    let words = [("auto", KeyHeader::Usual), ("bearer", KeyHeader::Bearer), ("x-api-key", KeyHeader::XApiKey)];
+    let key_header = values.word("patch_gen.agent.key_header", &raw.key_header, &words);
+    let parameters = (raw.parameters > 0).then_some(raw.parameters);
     let command = command?;
     if endpoint.is_none() && values.are_fine(&["patch_gen.agent.endpoint"]) {
         values.problem(
@@ -282,7 +283,7 @@ fn external(values: &mut Values<'_>, raw: &RawAgent) -> Option<ExternalSettings>
             "write the address of its API, such as \"https://api.example.com/v1\"",
         );
     }
-    Some(ExternalSettings { command, endpoint: endpoint?, key, model, env })
+    Some(ExternalSettings { command, endpoint: endpoint?, key, key_header, model, parameters, env })
 }
 
 fn code_review(values: &mut Values<'_>, raw: &RawCodeReview) -> CodeReviewSettings {

@@ -57,7 +57,7 @@ fn engines_elsewhere_are_reached_with_tls_or_at_loopback() {
     let tls =
         "[[sandbox.hosts]]\naddress = 'tcp://10.0.0.1:2376'\nca = 'ca.pem'\ncertificate = '/c.pem'\nkey = 'k.pem'";
     let hosts = resolve(tls).unwrap().agents.sandbox.hosts;
-    let HostAddress::Tcp { address, tls: Some(tls) } = &hosts[0].address else { panic!("{hosts:?}") };
+    let HostAddress::Tls { address, files: tls } = &hosts[0].address else { panic!("{hosts:?}") };
     assert_eq!((address.as_str(), tls.certificate.as_path()), ("10.0.0.1:2376", Path::new("/c.pem")));
     assert!(tls.ca.is_absolute());
     assert!(resolve("[[sandbox.hosts]]\naddress = 'tcp://127.0.0.1:2375'").is_ok());

@@ -10,6 +10,7 @@ mod machine;
 mod model;
 mod money;
 mod relays;
+mod sandbox;
 
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,9 @@ const SERVER_LIMIT: Duration = Duration::from_secs(60);
 
 /// Connecting a wallet, an invoice and a look-up: above the sum of the wallet's own limits, so that its words are heard.
 const WALLET_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long engines may take to run a probe under each runtime.
+const SANDBOX_LIMIT: Duration = Duration::from_secs(180);
 
 /// The longest a relay is waited for at each step, whatever `relays.publish_timeout` says: somebody watches.
 const RELAY_PATIENCE: Duration = Duration::from_secs(10);
@@ -250,6 +254,12 @@ impl Checkup {
         }
 
         checks.extend(work(&paths, &config, in_force, skip_model));
+        if !config.agents.runtimes().is_empty() {
+            let (known, there) = (config.clone(), paths.clone());
+            let check =
+                Check::new("sandbox", "sandbox", SANDBOX_LIMIT, async move || sandbox::engines(&known, &there).await);
+            checks.push(check.cure("is the engine overloaded? 'docker ps' should answer at once"));
+        }
 
         let wallet = Check::new("wallet", "wallet", WALLET_LIMIT, async move || {
             money::wallet(&config, identity.as_ref(), &paths).await

@@ -19,12 +19,14 @@ use crate::config::{
 use crate::daemon::service::{Plan, REFUNDS_EVERY, RefundPlan};
 use crate::executor::Router;
 use crate::executor::inference::TextExecutor;
+use crate::executor::sources::InputSource;
 use crate::fetch::{FetchLimits, Fetcher};
 use crate::identity::Identity;
 use crate::inference::ModelInfo;
 use crate::job::JobKind;
 use crate::job::text::TextLimits;
 use crate::lnurl::LnurlClient;
+use crate::metrics::Metrics;
 use crate::money::Msat;
 use crate::nip90::{Codec, ReadLimits};
 use crate::provider::{AutomaticRefunds, Clock, HoldKey, ZapAddress};
@@ -38,12 +40,14 @@ use crate::wallet::lnd::LndWallet;
 use crate::wallet::nwc::{NwcOptions, NwcUri, NwcWallet};
 use crate::wallet::phoenixd::PhoenixdWallet;
 
+pub mod agents;
 pub mod found;
 pub mod inference;
 pub mod offers;
 pub mod sandbox;
 pub mod wallets;
 
+use self::agents::OpenAgents;
 use self::inference::{OpenInference, model_terms};
 pub use self::offers::{Choices, ad_plan, check_terms, configured_ads, sold, terms_in_force};
 
@@ -252,23 +256,32 @@ pub fn configured_models(settings: &InferenceSettings) -> Vec<ModelInfo> {
 /// Everything a service needs, from a configuration, an identity, and the parts that were opened.
 ///
 /// # Errors
-/// When the backend does not answer, or the wallet can't do what the terms ask.
+/// When the backend does not answer, the wallet can't do what the terms ask, or nothing that is sold can be done.
 pub async fn plan(
     config: &Config,
     paths: &Paths,
     identity: &Identity,
     wallet: Option<Arc<dyn Wallet>>,
-    opened: OpenInference,
+    opened: Option<OpenInference>,
 ) -> Result<Plan> {
-    let models = opened.models().await?;
-    let OpenInference { backend, metrics, background, .. } = opened;
-    let sold = sold(config);
+    let models = match &opened {
+        Some(opened) => opened.models().await?,
+        None => Vec::new(),
+    };
+    let (backend, metrics, mut background) = match opened {
+        Some(OpenInference { backend, metrics, background, .. }) => (Some(backend), metrics, background),
+        None => (None, Metrics::new(), Vec::new()),
+    };
+    let mut sold = sold(config);
     check_terms(&sold, wallet.as_deref())?;
-    let terms = terms_in_force(&sold, wallet.as_deref());
-    let settings = offers::settings(config, &sold);
-    let choices = Choices { models, images: Vec::new() };
     let read_limits = read_limits(config);
     let codec = Codec::new(identity.signer.clone(), read_limits);
+    let agents = OpenAgents::open(config, paths, &codec).await?;
+    agents.keep_what_works(config, &mut sold);
+    anyhow::ensure!(!sold.is_empty(), "nothing that is sold can be done: 'coinop doctor' says what is missing");
+    let terms = terms_in_force(&sold, wallet.as_deref());
+    let settings = offers::settings(config, &sold);
+    let choices = Choices { models, images: agents.images(config) };
     let us = identity.signer.provider_id();
     let text_limits = TextLimits {
         max_input_bytes: config.text.max_input_bytes,
@@ -285,6 +298,10 @@ pub async fn plan(
         })
     });
     let terms_of_models = model_terms(&config.inference);
+    let sells_text = config.text.enabled;
+    background.extend(agents.background());
+    let files = agents.files.clone();
+    let work = agents.work(config, &sold, backend.as_ref())?;
     let router = move |relays| {
         let sources = RelayInputs {
             relays,
@@ -294,9 +311,15 @@ pub async fn plan(
             lookup: DEFAULT_LOOKUP_PATIENCE,
             job_patience: JOB_INPUT_PATIENCE,
         };
-        let text = TextExecutor::new(backend, Arc::new(sources), text_limits, time_limit);
-        let text = text.with_models(terms_of_models);
-        Router::new().with(JobKind::TextGeneration, Arc::new(text))
+        let sources: Arc<dyn InputSource> = Arc::new(sources);
+        let router = work.route(Router::new(), &sources);
+        match backend.filter(|_| sells_text) {
+            Some(backend) => {
+                let text = TextExecutor::new(backend, sources, text_limits, time_limit).with_models(terms_of_models);
+                router.with(JobKind::TextGeneration, Arc::new(text))
+            }
+            None => router,
+        }
     };
     Ok(Plan {
         signer: identity.signer.clone(),
@@ -307,7 +330,7 @@ pub async fn plan(
         settings,
         retention: config.limits.retention,
         desk: None,
-        files: None,
+        files,
         hold_key: Some(HoldKey::new(*identity.wallet.hold_secret())),
         wallet,
         zaps: zap_address(config)?,

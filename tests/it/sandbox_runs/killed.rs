@@ -94,11 +94,7 @@ async fn a_provider_killed_while_a_cell_runs_removes_it_and_runs_the_job_again()
     let mut posted = customer.post(&order).await;
     let invoice = posted.invoice().await;
     customer.pay(&invoice).await.unwrap();
-    // The probe's commands come first; that of the job runs in the last cell there is.
-    let mut container = commands.begun().await;
-    while !machine.runs(&container, &posted.job.to_string()).await {
-        container = commands.begun().await;
-    }
+    let container = commands.begun_by(posted.job).await;
     running.kill();
     assert!(machine.has(&container).await, "nobody was there to remove it");
 

@@ -131,7 +131,7 @@ async fn a_run_that_is_cancelled_is_killed_and_given_back() {
         let mut posted = shop.customer.post(&shop.order(&[("cmd", "sleep 1000")])).await;
         let invoice = posted.invoice().await;
         let paying = shop.customer.begin_to_pay(&invoice);
-        news.begun().await;
+        news.begun_by(posted.job).await;
         shop.customer.cancel(posted.job).await;
         assert_eq!(posted.refusal().await.code, Code::Cancelled);
         let paid = paying.await.unwrap();

@@ -14,7 +14,7 @@ use coinop::blossom::{Blossom, BlossomConfig};
 use coinop::executor::sandbox_run::SandboxRunExecutor;
 use coinop::identity::Signer;
 use coinop::job::sandbox_run::{RunResult, SandboxRunLimits};
-use coinop::job::{Input, InputKind, JobKind, Params, Rates, Terms};
+use coinop::job::{Input, InputKind, JobId, JobKind, Params, Rates, Terms};
 use coinop::money::Msat;
 use coinop::nip90::{Codec, JobResult, Order, ReadLimits};
 use coinop::provider::Offer;
@@ -145,8 +145,9 @@ impl Shop {
     /// Closes: nothing is left to be done, nothing runs any more, and nothing lies on the engine.
     pub async fn close(self) {
         self.market.finish().await;
-        self.engine.has_nothing_of(&self.instance).await;
+        // A cell that was no longer wanted while it was being opened is removed beside everything else.
         self.hosts.shut_down().await;
+        self.engine.has_nothing_of(&self.instance).await;
     }
 }
 
@@ -157,10 +158,16 @@ pub struct Engine(Docker);
 pub struct Commands(Pin<Box<dyn Stream<Item = Result<EventMessage, bollard::errors::Error>> + Send>>);
 
 impl Commands {
-    /// Waits until a command is begun; in which container.
-    pub async fn begun(&mut self) -> String {
-        let event = within("a command to be begun", self.0.next()).await.unwrap().unwrap();
-        event.actor.and_then(|actor| actor.id).unwrap()
+    /// Waits until a command of a job is begun; in which container. Others' are those of the probe.
+    pub async fn begun_by(&mut self, job: JobId) -> String {
+        let job = job.to_string();
+        loop {
+            let event = within("a command to be begun", self.0.next()).await.unwrap().unwrap();
+            let actor = event.actor.unwrap();
+            if actor.attributes.is_some_and(|labels| labels.get("coinop.job") == Some(&job)) {
+                return actor.id.unwrap();
+            }
+        }
     }
 }
 
@@ -182,13 +189,6 @@ impl Engine {
     pub async fn has(&self, container: &str) -> bool {
         let inspect = self.0.inspect_container(container, None::<InspectContainerOptions>);
         inspect.await.is_ok()
-    }
-
-    /// Whether a container is that of a job.
-    pub async fn runs(&self, container: &str, job: &str) -> bool {
-        let inspect = self.0.inspect_container(container, None::<InspectContainerOptions>);
-        let labels = inspect.await.ok().and_then(|found| found.config).and_then(|config| config.labels);
-        labels.is_some_and(|labels| labels.get("coinop.job").is_some_and(|found| found == job))
     }
 
     /// No container and no volume of an installation is left.

@@ -1,0 +1,435 @@
+//! `coinop request sandbox`: commands run in a provider's sandbox (kind 5930).
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bitcoin::hashes::{Hash as _, sha256};
+
+use super::delivery::{self, Check, Delivery, hand_over};
+use super::flow;
+use super::folder::OutFile;
+use super::options::{OrderOptions, key_value};
+use super::repo::RepoArgs;
+use super::wanted::Wanted;
+use super::whole;
+use crate::blossom::{Blob, BlossomError};
+use crate::cli::exit::CommandError;
+use crate::cli::{Globals, table};
+use crate::config::Config;
+use crate::job::sandbox_run::{Artifact, CommandResult, RunResult, SandboxRunLimits};
+use crate::job::{JobKind, RelativePath};
+
+/// The exit code of a command that was stopped because its time was over, as timeout(1) has it.
+const TIMED_OUT: u8 = 124;
+
+/// Files that are fetched from file servers.
+const MOST_FETCHED: usize = 256;
+
+/// Characters of a stranger's word in a line.
+const MOST_SHOWN: usize = 200;
+
+/// Characters of a command in the table.
+const SHORT_COMMAND: usize = 60;
+
+pub(super) const EXAMPLES: &str = "\
+Without --repo the repository in this folder is meant: its remote 'origin', at the commit that is checked out. The provider
+fetches that by itself, so the commit has to be pushed, and the repository public. The commands run in order until one
+fails, without network, in an image of the provider's choice or the one named. What they write to standard output and
+standard error is shown there.
+
+A command that fails is a result like any other: the exit code is 0, unless --exit-code passes the job's on. With
+--expect-exit the job is paid only if it ends so; else the purchase fails (exit code 6) and shows the log.
+
+Examples:
+  coinop request sandbox --cmd \"make test\"
+  coinop request sandbox --cmd \"./configure\" --cmd \"make -j4\" --artifact build/app --out result
+  coinop request sandbox --repo https://example.com/owner/name --ref v1.2 --cmd \"cargo test\" --time 10m --exit-code
+  coinop request sandbox --no-repo --cmd \"python3 -c 'print(2**64)'\" --expect-exit 0";
+
+/// What is run.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct SandboxArgs {
+    /// A command for the shell; may be given several times, and they run in order until one fails
+    #[arg(long = "cmd", value_name = "COMMAND", required = true)]
+    commands: Vec<String>,
+    #[command(flatten)]
+    repo: RepoArgs,
+    /// Begin with an empty workspace
+    #[arg(long, conflicts_with_all = ["repo", "reference"])]
+    no_repo: bool,
+    /// Where in the repository the commands run
+    #[arg(long, value_name = "PATH")]
+    workdir: Option<RelativePath>,
+    /// A variable as NAME=VALUE; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = key_value)]
+    env: Vec<(String, String)>,
+    /// One of the provider's images
+    #[arg(long)]
+    image: Option<String>,
+    /// How long the commands may take together, such as 10m
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    time: Option<Duration>,
+    /// Memory, in MiB
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u32>,
+    /// Room for files, in MiB
+    #[arg(long, value_name = "MIB")]
+    disk: Option<u32>,
+    /// Processors, such as 0.5
+    #[arg(long)]
+    cpus: Option<f64>,
+    /// A file or folder of the workspace to be returned; may be given several times
+    #[arg(long, value_name = "PATH")]
+    artifact: Vec<RelativePath>,
+    /// The exit code the job must end with, or it is not paid
+    #[arg(long, value_name = "CODE")]
+    expect_exit: Option<u8>,
+    /// Exit with the code of the job's last command (124 when its time was over)
+    #[arg(long)]
+    exit_code: bool,
+}
+
+impl SandboxArgs {
+    fn wanted(&self, globals: &Globals) -> Result<Wanted> {
+        if self.commands.iter().any(|command| command.trim().is_empty()) {
+            return Err(CommandError::usage("a command is empty").help("such as: --cmd \"make test\"").into());
+        }
+        let mut wanted = Wanted::of(JobKind::SandboxRun);
+        if !self.no_repo {
+            self.repo.add_to(&mut wanted, globals)?;
+        }
+        self.put_params(&mut wanted);
+        Ok(wanted)
+    }
+
+    fn put_params(&self, wanted: &mut Wanted) {
+        wanted.list("cmd", &self.commands);
+        wanted.maybe("workdir", self.workdir.as_ref());
+        for (name, value) in &self.env {
+            // Under a key of its own the name would lose its case.
+            wanted.param("env", format!("{name}={value}"));
+        }
+        wanted.maybe("image", self.image.as_ref());
+        wanted.maybe("max_time_secs", self.time.map(whole_seconds));
+        wanted.maybe("max_memory_mb", self.memory);
+        wanted.maybe("max_disk_mb", self.disk);
+        wanted.maybe("max_cpu_cores", self.cpus);
+        wanted.list("artifact", &self.artifact);
+        wanted.maybe("expect_exit", self.expect_exit);
+        wanted.time_limit = Some(self.time.unwrap_or(SandboxRunLimits::default().time.default));
+    }
+}
+
+/// Seconds, begun ones included.
+pub(super) fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
+}
+
+pub(super) async fn run(args: SandboxArgs, options: &OrderOptions, globals: &Globals) -> Result<ExitCode> {
+    let wanted = args.wanted(globals)?;
+    flow::order(wanted, options, globals, async |bought, config| {
+        let whole = whole::of(&bought, config).await;
+        let delivery = match serde_json::from_str::<RunResult>(&whole.text) {
+            Ok(result) => {
+                // They are only fetched for somebody who keeps them.
+                let wanted = if options.out.is_some() { result.artifacts.as_slice() } else { &[] };
+                let fetched = fetch(wanted, config).await;
+                deliver(&whole.text, &result, &fetched, args.exit_code)
+            }
+            Err(problem) => delivery::unreadable(&whole, &problem.to_string()),
+        };
+        hand_over(&bought, &whole, &delivery, options, globals)
+    })
+    .await
+}
+
+/// Files that came through a file server, by their place in the list.
+type Fetched = BTreeMap<usize, Result<Vec<u8>, BlossomError>>;
+
+/// Fetches what lies on file servers.
+async fn fetch(artifacts: &[Artifact], config: &Config) -> Fetched {
+    let mut fetched = Fetched::new();
+    for (place, artifact) in artifacts.iter().enumerate() {
+        let Some(url) = artifact.url.as_ref().filter(|_| artifact.data.is_none()) else { continue };
+        if fetched.len() >= MOST_FETCHED {
+            break;
+        }
+        let content = match Blob::told(url, &artifact.sha256, artifact.size) {
+            Some(blob) => whole::fetch(config, &blob).await,
+            None => Err(BlossomError::BadAnswer),
+        };
+        fetched.insert(place, content);
+    }
+    fetched
+}
+
+fn deliver(content: &str, result: &RunResult, fetched: &Fetched, passes_code: bool) -> Delivery {
+    let mut files = vec![OutFile::new("result.json", content)];
+    let (mut told, mut shown) = (format!("{}\n", commands_table(&result.command_results)), String::new());
+    for (place, command) in result.command_results.iter().enumerate() {
+        files.push(OutFile::new(&format!("commands/{place}.stdout"), command.stdout.as_bytes()));
+        files.push(OutFile::new(&format!("commands/{place}.stderr"), command.stderr.as_bytes()));
+        told.push_str(&on_a_line(&command.stderr));
+        shown.push_str(&on_a_line(&command.stdout));
+    }
+    for missing in &result.missing_artifacts {
+        told.push_str(&format!("Not returned: {}: {}\n", missing.path, missing.why));
+    }
+    let mut checks: Vec<Check> = outputs(&result.command_results).into_iter().collect();
+    if !result.artifacts.is_empty() {
+        told.push_str(&format!("{}\n", artifacts_table(&result.artifacts)));
+        let (kept, check) = artifacts(&result.artifacts, fetched);
+        files.extend(kept);
+        checks.extend(check);
+    }
+    Delivery {
+        result: serde_json::from_str(content).ok(),
+        told,
+        shown,
+        files,
+        checks,
+        code: if passes_code { job_code(result) } else { 0 },
+        ..Delivery::default()
+    }
+}
+
+/// Whether what the commands wrote is all here: by its hash, which is of everything. What is cut can't be compared.
+fn outputs(commands: &[CommandResult]) -> Option<Check> {
+    let texts = commands
+        .iter()
+        .flat_map(|command| [(&command.stdout, &command.stdout_sha256), (&command.stderr, &command.stderr_sha256)]);
+    let whole = texts.filter(|(text, hash)| {
+        !text.is_empty() && sha256::Hash::hash(text.as_bytes()).to_string() == hash.to_ascii_lowercase()
+    });
+    match whole.count() {
+        0 => None,
+        count => Some(Check::of(format!("the hashes of {count} outputs"), true)),
+    }
+}
+
+/// Each text ends with its line.
+fn on_a_line(text: &str) -> String {
+    if text.is_empty() || text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") }
+}
+
+fn commands_table(commands: &[CommandResult]) -> String {
+    let mut table = table::new(["", "command", "exit code", "time", ""]);
+    for (place, command) in commands.iter().enumerate() {
+        let short: String = command.command.chars().take(SHORT_COMMAND).filter(|c| !c.is_control()).collect();
+        let seconds = Duration::from_millis(command.duration_ms).as_secs_f64();
+        table.add_row([
+            place.to_string(),
+            short,
+            command.exit_code.to_string(),
+            format!("{seconds:.1} s"),
+            command.ended.words().unwrap_or_default().to_owned(),
+        ]);
+    }
+    table.to_string()
+}
+
+fn artifacts_table(artifacts: &[Artifact]) -> String {
+    let mut table = table::new(["artifact", "bytes", "sha256", ""]);
+    for artifact in artifacts {
+        let how = match (&artifact.data, &artifact.url, &artifact.why) {
+            (Some(_), ..) => "in the result",
+            (None, Some(url), _) => url,
+            (None, None, Some(why)) => why,
+            (None, None, None) => "not returned",
+        };
+        let cells = [artifact.path.clone(), artifact.size.to_string(), artifact.sha256.clone(), how.to_owned()];
+        table.add_row(cells.map(|cell| cell.chars().filter(|c| !c.is_control()).take(MOST_SHOWN).collect::<String>()));
+    }
+    table.to_string()
+}
+
+/// The files that came with the result, and whether they are what the result says. One that is not, or that would lead out
+/// of the folder, is never written.
+fn artifacts(artifacts: &[Artifact], fetched: &Fetched) -> (Vec<OutFile>, Vec<Check>) {
+    let (mut files, mut checks, mut good) = (Vec::new(), Vec::new(), 0);
+    for (place, artifact) in artifacts.iter().enumerate() {
+        let name: String = artifact.path.chars().filter(|c| !c.is_control()).take(MOST_SHOWN).collect();
+        let content = match (&artifact.data, fetched.get(&place)) {
+            (Some(data), _) => inline(artifact, data).ok_or_else(|| "it has other bytes than its hash says".to_owned()),
+            (None, Some(fetched)) => fetched.clone().map_err(|problem| problem.to_string()),
+            (None, None) => continue,
+        };
+        let file = content.and_then(|content| {
+            let path = artifact.path.parse::<RelativePath>().map_err(|why| why.to_string())?;
+            OutFile::below("artifacts", &path, content).ok_or_else(|| "its name is too long".to_owned())
+        });
+        match file {
+            Ok(file) => {
+                files.push(file);
+                good += 1;
+            }
+            Err(why) => checks.push(Check::of(format!("the artifact '{name}' is not kept: {why}"), false)),
+        }
+    }
+    if good > 0 {
+        checks.push(Check::of(format!("the hashes of {good} artifacts"), true));
+    }
+    (files, checks)
+}
+
+/// The bytes that stand in the result, when they are those it says.
+fn inline(artifact: &Artifact, data: &str) -> Option<Vec<u8>> {
+    BASE64_STANDARD.decode(data).ok().filter(|content| {
+        content.len() as u64 == artifact.size
+            && sha256::Hash::hash(content).to_string() == artifact.sha256.to_ascii_lowercase()
+    })
+}
+
+/// The code that the job itself ended with, as a process can have it.
+fn job_code(result: &RunResult) -> u8 {
+    let timed_out = result.command_results.last().is_some_and(|command| command.timed_out);
+    match u8::try_from(result.exit_code) {
+        _ if timed_out => TIMED_OUT,
+        Ok(code) => code,
+        Err(_) => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::sandbox_run::{CommandEnd, MissingArtifact, RunEnvironment, RunUsage};
+
+    fn command(stdout: &str, exit_code: i64) -> CommandResult {
+        let hash = |text: &str| sha256::Hash::hash(text.as_bytes()).to_string();
+        CommandResult {
+            command: "make test".into(),
+            exit_code,
+            stdout: stdout.into(),
+            stderr: String::new(),
+            stdout_sha256: hash(stdout),
+            stderr_sha256: hash(""),
+            duration_ms: 1_234,
+            timed_out: false,
+            ended: CommandEnd::Exited,
+        }
+    }
+
+    fn artifact(path: &str, content: &[u8]) -> Artifact {
+        Artifact {
+            path: path.into(),
+            sha256: sha256::Hash::hash(content).to_string(),
+            size: content.len() as u64,
+            url: None,
+            data: Some(BASE64_STANDARD.encode(content)),
+            why: None,
+        }
+    }
+
+    fn result(commands: Vec<CommandResult>, artifacts: Vec<Artifact>) -> RunResult {
+        RunResult {
+            exit_code: commands.last().map_or(0, |command| command.exit_code),
+            stdout: String::new(),
+            stderr: String::new(),
+            command_results: commands,
+            artifacts,
+            missing_artifacts: vec![MissingArtifact { path: "nowhere".into(), why: "there is no such file".into() }],
+            usage: RunUsage::default(),
+            env: RunEnvironment { image_digest: "sha256:0".into(), runtime: "runsc".into() },
+        }
+    }
+
+    fn delivered(result: &RunResult, passes_code: bool) -> Delivery {
+        deliver(&serde_json::to_string(result).unwrap(), result, &Fetched::new(), passes_code)
+    }
+
+    fn paths(delivery: &Delivery) -> Vec<&str> {
+        delivery.files.iter().map(|file| file.path.as_str()).collect()
+    }
+
+    #[test]
+    fn a_run_is_written_as_the_provider_reads_it() {
+        use clap::Parser as _;
+        #[derive(clap::Parser)]
+        struct Typed {
+            #[command(flatten)]
+            args: SandboxArgs,
+        }
+        let typed =
+            ["coinop", "--cmd", "make", "--cmd", "make test", "--no-repo", "--env", "Path=a=b", "--time", "90s"];
+        let more = ["--memory", "64", "--cpus", "0.5", "--artifact", "out/x", "--expect-exit", "3", "--workdir", "sub"];
+        let args = Typed::parse_from(typed.into_iter().chain(more)).args;
+        let mut wanted = Wanted::of(JobKind::SandboxRun);
+        args.put_params(&mut wanted);
+        let written: Vec<(&str, &str)> = wanted.params.iter().map(|(key, values)| (key, values[0].as_str())).collect();
+        let expected = [
+            ("cmd_0", "make"),
+            ("cmd_1", "make test"),
+            ("workdir", "sub"),
+            ("env", "Path=a=b"),
+            ("max_time_secs", "90"),
+            ("max_memory_mb", "64"),
+            ("max_cpu_cores", "0.5"),
+            ("artifact_0", "out/x"),
+            ("expect_exit", "3"),
+        ];
+        assert_eq!(written, expected);
+        assert_eq!(wanted.time_limit, Some(Duration::from_secs(90)));
+        let read = wanted
+            .read_with(|request| crate::job::sandbox_run::SandboxRun::parse(request, &SandboxRunLimits::default()));
+        assert_eq!(read.unwrap().env, [("Path".to_owned(), "a=b".to_owned())]);
+    }
+
+    #[test]
+    fn what_the_commands_wrote_is_shown_and_kept() {
+        let delivery =
+            delivered(&result(vec![command("one", 0), command("two\n", 2)], vec![artifact("a/b", b"x")]), false);
+        assert_eq!(delivery.shown, "one\ntwo\n");
+        assert!(delivery.told.contains("make test") && delivery.told.contains("1.2 s"), "{}", delivery.told);
+        assert!(delivery.told.contains("Not returned: nowhere: there is no such file"));
+        let files = ["result.json", "commands/0.stdout", "commands/0.stderr", "commands/1.stdout", "commands/1.stderr"];
+        assert_eq!(paths(&delivery), [&files[..], &["artifacts/a/b"]].concat());
+        assert_eq!(
+            delivery.checks,
+            [Check::of("the hashes of 2 outputs", true), Check::of("the hashes of 1 artifacts", true)]
+        );
+        assert_eq!(delivery.code, 0, "a command that failed is a result");
+    }
+
+    #[test]
+    fn an_artifact_that_leads_elsewhere_or_is_another_is_never_written() {
+        let mut other = artifact("kept", b"x");
+        other.data = Some(BASE64_STANDARD.encode(b"y"));
+        let mut broken = artifact("broken", b"x");
+        broken.data = Some("no base64".into());
+        let mut longer = artifact("longer", b"x");
+        longer.size = 2;
+        let hostile = ["../../.ssh/authorized_keys", "/etc/passwd", "a/../../b", "", "a\0b", "a\nb"];
+        let hostile = hostile.map(|path| artifact(path, b"x"));
+        let all: Vec<Artifact> = hostile.into_iter().chain([other, broken, longer]).collect();
+        let delivery = delivered(&result(vec![command("", 0)], all), false);
+        assert!(paths(&delivery).iter().all(|path| !path.starts_with("artifacts")), "{:?}", paths(&delivery));
+        assert_eq!(delivery.checks.iter().filter(|check| **check == Check::of(check.what(), false)).count(), 9);
+    }
+
+    #[test]
+    fn what_was_fetched_is_kept_like_what_came_in_the_result() {
+        let elsewhere =
+            |path: &str| Artifact { url: Some("https://example.com/0".into()), data: None, ..artifact(path, b"x") };
+        let result = result(vec![command("", 0)], vec![elsewhere("big"), elsewhere("../up"), elsewhere("gone")]);
+        let fetched: Fetched =
+            [(0, Ok(b"x".to_vec())), (1, Ok(b"x".to_vec())), (2, Err(BlossomError::OtherFile))].into();
+        let delivery = deliver("{}", &result, &fetched, false);
+        assert_eq!(paths(&delivery).last(), Some(&"artifacts/big"));
+        let failed: Vec<&Check> = delivery.checks.iter().filter(|check| check.what().contains("is not kept")).collect();
+        assert_eq!(failed.len(), 2, "{failed:?}");
+    }
+
+    #[test]
+    fn the_job_s_own_exit_code_is_passed_on_when_that_is_wanted() {
+        let coded = |code: i64| delivered(&result(vec![command("", code)], Vec::new()), true).code;
+        assert_eq!((coded(0), coded(7), coded(-1), coded(256)), (0, 7, 1, 1));
+        let mut late = command("", 137);
+        late.timed_out = true;
+        assert_eq!(delivered(&result(vec![late], Vec::new()), true).code, TIMED_OUT);
+    }
+}

@@ -1,0 +1,78 @@
+//! The engines: whether each answers, has the images, and runs cells as safely as its runtimes promise.
+
+use super::Finding;
+use crate::config::{Config, Paths};
+use crate::daemon::wiring::agents;
+use crate::sandbox::HostReport;
+
+/// Looks at every engine of the configuration, and runs a probe in a container of each runtime.
+pub(super) async fn engines(config: &Config, paths: &Paths) -> Vec<Finding> {
+    let hosts = match agents::engines(config, paths) {
+        Ok(hosts) => hosts,
+        Err(error) => {
+            return vec![Finding::failed("sandbox", format!("{error:#}"), "see to the data folder's owner and mode")];
+        }
+    };
+    let reports = hosts.report().await;
+    hosts.shut_down().await;
+    let mut found: Vec<Finding> = reports.iter().flat_map(of_engine).collect();
+    found.extend(config.agents.runtimes().into_iter().map(|wanted| {
+        let works = |report: &&HostReport| {
+            let runs = report.runtimes.iter().any(|(runtime, proof)| *runtime == wanted && proof.holds());
+            runs && report.images.iter().any(|(_, image)| image.is_ok())
+        };
+        let working = reports.iter().filter(works).count();
+        let check = "sandbox";
+        match working {
+            0 => Finding::failed(
+                check,
+                format!("no engine runs an image under {wanted}: what is sold with it is not offered"),
+                "mend what is said about the engines; docs/sandbox.md says how they are set up",
+            ),
+            engines => Finding::ok(check, format!("{engines} of {} engines run cells under {wanted}", reports.len())),
+        }
+    }));
+    found
+}
+
+fn of_engine(report: &HostReport) -> Vec<Finding> {
+    let check = "sandbox.engine";
+    let about = |finding: Finding| finding.about(&report.host);
+    let facts = match &report.engine {
+        Ok(facts) => facts,
+        Err(why) => {
+            let cure =
+                "start it (systemctl start docker), or correct sandbox.hosts.address; may this user use its socket?";
+            return vec![about(Finding::failed(check, format!("it can't be used: {why}"), cure))];
+        }
+    };
+    let told = format!("Docker {}, {} cores, {} MiB of memory", facts.version, facts.cpus, facts.memory_mib);
+    let mut found = vec![about(if facts.missing.is_empty() {
+        Finding::ok(check, told)
+    } else {
+        let cure = "its machine's kernel needs these cgroup controllers";
+        Finding::failed(check, format!("{told}; it can't hold to {}", facts.missing.join(", ")), cure)
+    })];
+    for (name, image) in &report.images {
+        found.push(about(match image {
+            Ok(digest) => Finding::ok("sandbox.image", format!("{name} is there ({digest})")),
+            Err(why) => Finding::failed(
+                "sandbox.image",
+                format!("{name}: {why}"),
+                "make it with 'coinop sandbox image build', or correct sandbox.images.reference",
+            ),
+        }));
+    }
+    for (runtime, proof) in &report.runtimes {
+        found.push(about(if proof.holds() {
+            Finding::ok("sandbox.runtime", format!("{runtime} keeps what it promises ({})", proof.kernel))
+        } else {
+            Finding::failed(
+                "sandbox.runtime",
+                format!("{runtime}: {}", proof.failures.join("; ")),
+                "install the runtime in the engine (docs/sandbox.md), or leave it out of sandbox.hosts.runtimes",
+            )
+        }));
+    }
+    found
+}

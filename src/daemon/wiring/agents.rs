@@ -1,0 +1,309 @@
+//! What agent jobs are made of, from the configuration: engines, repositories, files, workers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use jiff::{SignedDuration, Timestamp};
+use tokio_util::sync::CancellationToken;
+
+use super::offers::Sold;
+use crate::agent::external::{self, ExternalAgent, ExternalAgentSettings};
+use crate::agent::{ModelWorker, Transcripts, Worker};
+use crate::blossom::{Blossom, BlossomConfig};
+use crate::config::{AgentSettings, Config, ExternalSettings, KeyHeader, Paths};
+use crate::daemon::service::Background;
+use crate::executor::code_review::CodeReviewExecutor;
+use crate::executor::patch_gen::PatchGenExecutor;
+use crate::executor::repo_index::RepoIndexExecutor;
+use crate::executor::sandbox_run::SandboxRunExecutor;
+use crate::executor::sources::InputSource;
+use crate::executor::{Executor, Router};
+use crate::inference::Inference;
+use crate::job::JobKind;
+use crate::job::code_review::CodeReviewLimits;
+use crate::job::patch_gen::PatchGenLimits;
+use crate::job::reading::Bound;
+use crate::job::repo_index::RepoIndexLimits;
+use crate::job::sandbox_run::SandboxRunLimits;
+use crate::nip90::Codec;
+use crate::repository::{Repositories, RepositoryLimits};
+use crate::sandbox::{Hosts, Image, Runtime, Sandbox};
+
+/// The folder of fetched repositories, in the data folder.
+const REPOSITORIES_FOLDER: &str = "repositories";
+
+/// The folder of what agents did, in the data folder.
+const TRANSCRIPTS_FOLDER: &str = "transcripts";
+
+/// How often transcripts that are past their time are removed.
+const PRUNE_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// Thousandths of a core.
+const MILLI_CPUS: u32 = 1_000;
+
+/// Engines, repositories and files, opened.
+pub struct OpenAgents {
+    hosts: Option<Arc<Hosts>>,
+    /// What cells can be made from now, by runtime; none where the runtime was not proven to work.
+    images: BTreeMap<Runtime, Vec<Image>>,
+    repositories: Repositories,
+    transcripts: Transcripts,
+    keep_transcripts: Duration,
+    sweep_every: Duration,
+    /// Where results go that no event has room for.
+    pub files: Option<Blossom>,
+}
+
+impl std::fmt::Debug for OpenAgents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenAgents").field("images", &self.images).finish_non_exhaustive()
+    }
+}
+
+/// The engines of the configuration.
+///
+/// # Errors
+/// When the data folder can't be written.
+pub fn engines(config: &Config, paths: &Paths) -> Result<Hosts> {
+    Ok(Hosts::new(super::sandbox::settings(&config.agents.sandbox, paths)?))
+}
+
+impl OpenAgents {
+    /// Opens what the configuration sells. Engines that don't answer, and runtimes that a probe does not find as safe as they
+    /// should be, are no error here: what needs them is not offered.
+    ///
+    /// # Errors
+    /// When the file server's address can't be used, or the data folder can't be written.
+    pub async fn open(config: &Config, paths: &Paths, codec: &Codec) -> Result<Self> {
+        let agents = &config.agents;
+        let runtimes = agents.runtimes();
+        let hosts = (!runtimes.is_empty()).then(|| engines(config, paths).map(Arc::new)).transpose()?;
+        let mut images = BTreeMap::new();
+        if let Some(hosts) = &hosts {
+            for runtime in runtimes {
+                let found = hosts.images(runtime).await.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "No engine can be used with the runtime {runtime}");
+                    Vec::new()
+                });
+                images.insert(runtime, found);
+            }
+        }
+        let files = agents.files.as_ref().map(|files| {
+            let config = BlossomConfig { max_bytes: files.max_bytes, ..BlossomConfig::new(files.server.clone()) };
+            Blossom::new(config, codec.clone()).context("files.server")
+        });
+        let limits = RepositoryLimits {
+            max_bytes: agents.repositories.max_bytes,
+            max_files: agents.repositories.max_files,
+            time: agents.repositories.time_limit,
+            cache_bytes: agents.repositories.cache_bytes,
+            allow_private: agents.repositories.allow_private,
+        };
+        Ok(Self {
+            hosts,
+            images,
+            repositories: Repositories::new(paths.data_dir.join(REPOSITORIES_FOLDER), limits),
+            transcripts: Transcripts::new(paths.data_dir.join(TRANSCRIPTS_FOLDER)),
+            keep_transcripts: config.limits.retention,
+            sweep_every: agents.sandbox.sweep_every,
+            files: files.transpose()?,
+        })
+    }
+
+    /// Takes out what can't be done now: nobody is promised a sandbox that was not seen to work.
+    pub fn keep_what_works(&self, config: &Config, sold: &mut Vec<Sold>) {
+        sold.retain(|sold| {
+            let (runtime, image) = match sold.kind {
+                JobKind::SandboxRun => (config.agents.sandbox_run.runtime, None),
+                JobKind::PatchGen => (config.agents.patch_gen.runtime, config.agents.patch_gen.image.as_deref()),
+                JobKind::TextGeneration | JobKind::RepoIndex | JobKind::CodeReview => return true,
+            };
+            let images = self.images.get(&runtime).map(Vec::as_slice).unwrap_or_default();
+            let works = images.iter().any(|found| image.is_none_or(|wanted| found.name == wanted));
+            if !works {
+                tracing::error!(
+                    "{} is not offered: no engine has a usable image and the runtime {runtime} ('coinop doctor' says why)",
+                    sold.kind
+                );
+            }
+            works
+        });
+    }
+
+    /// The images customers may choose from.
+    pub fn images(&self, config: &Config) -> Vec<String> {
+        let images = self.images.get(&config.agents.sandbox_run.runtime);
+        images.into_iter().flatten().map(|image| image.name.clone()).collect()
+    }
+
+    /// What must run meanwhile.
+    pub fn background(&self) -> Vec<Background> {
+        let sweeper = self.hosts.clone().map(|hosts| {
+            let every = self.sweep_every;
+            Background {
+                name: "sandboxes",
+                run: Box::new(move |shutdown| Box::pin(hosts.run_sweeper(every, shutdown))),
+            }
+        });
+        let (transcripts, keep) = (self.transcripts.clone(), self.keep_transcripts);
+        let pruner = Background {
+            name: "transcripts",
+            run: Box::new(move |shutdown| Box::pin(prune(transcripts, keep, shutdown))),
+        };
+        sweeper.into_iter().chain([pruner]).collect()
+    }
+
+    /// What does the work of the kinds that are sold.
+    ///
+    /// # Errors
+    /// When a secret is missing, or a kind needs a model and there is none.
+    pub fn work(&self, config: &Config, sold: &[Sold], backend: Option<&Arc<dyn Inference>>) -> Result<AgentWork> {
+        let agents = &config.agents;
+        let is_sold = |kind| sold.iter().any(|sold| sold.kind == kind);
+        let mut executors: Vec<(JobKind, Arc<dyn Executor>)> = Vec::new();
+        let sandbox = self.hosts.clone().map(|hosts| -> Arc<dyn Sandbox> { hosts });
+        if let Some(sandbox) = sandbox.clone().filter(|_| is_sold(JobKind::SandboxRun)) {
+            let run = SandboxRunExecutor::new(
+                sandbox,
+                Some(self.repositories.clone()),
+                self.files.clone(),
+                agents.sandbox_run.runtime,
+                run_limits(agents),
+            );
+            executors.push((JobKind::SandboxRun, Arc::new(run)));
+        }
+        if is_sold(JobKind::RepoIndex) {
+            let limits = RepoIndexLimits {
+                time: agents.repo_index.sale.time_limit,
+                embeddings: agents.repo_index.embeddings,
+                ..RepoIndexLimits::default()
+            };
+            let index = RepoIndexExecutor::new(self.repositories.clone(), backend.cloned(), limits);
+            executors.push((JobKind::RepoIndex, Arc::new(index)));
+        }
+        if let Some(sandbox) = sandbox.filter(|_| is_sold(JobKind::PatchGen)) {
+            let worker: Arc<dyn Worker> = match &agents.patch_gen.agent {
+                Some(external) => Arc::new(external_agent(external)?),
+                None => Arc::new(ModelWorker::new(backend.context("patch_gen: there is no model")?.clone())),
+            };
+            let patch = PatchGenExecutor::new(
+                sandbox,
+                self.repositories.clone(),
+                worker,
+                agents.patch_gen.runtime,
+                patch_limits(agents),
+            );
+            executors.push((JobKind::PatchGen, Arc::new(patch.with_transcripts(self.transcripts.clone()))));
+        }
+        let review = is_sold(JobKind::CodeReview).then(|| -> Result<Review> {
+            Ok(Review {
+                backend: backend.context("code_review: there is no model")?.clone(),
+                repositories: self.repositories.clone(),
+                limits: review_limits(agents),
+            })
+        });
+        Ok(AgentWork { executors, review: review.transpose()? })
+    }
+}
+
+/// What does the work of agent jobs.
+#[allow(missing_debug_implementations)] // Made of traits.
+pub struct AgentWork {
+    executors: Vec<(JobKind, Arc<dyn Executor>)>,
+    review: Option<Review>,
+}
+
+/// A review reads addresses, and those are read through the relays' pool as other inputs are.
+struct Review {
+    backend: Arc<dyn Inference>,
+    repositories: Repositories,
+    limits: CodeReviewLimits,
+}
+
+impl AgentWork {
+    /// Adds it to a router.
+    pub fn route(self, router: Router, sources: &Arc<dyn InputSource>) -> Router {
+        let router = self.executors.into_iter().fold(router, |router, (kind, executor)| router.with(kind, executor));
+        match self.review {
+            None => router,
+            Some(Review { backend, repositories, limits }) => {
+                let review = CodeReviewExecutor::new(backend, Some(repositories), Arc::clone(sources), limits);
+                router.with(JobKind::CodeReview, Arc::new(review))
+            }
+        }
+    }
+}
+
+/// At most what the operator says, and what is usual when the customer says nothing.
+fn up_to<T: Ord + Copy>(usual: Bound<T>, max: T) -> Bound<T> {
+    Bound { default: usual.default.min(max), max }
+}
+
+fn run_limits(agents: &AgentSettings) -> SandboxRunLimits {
+    let (run, usual) = (&agents.sandbox_run, SandboxRunLimits::default());
+    SandboxRunLimits {
+        time: up_to(usual.time, run.sale.time_limit),
+        memory_mib: up_to(usual.memory_mib, run.max_memory_mib),
+        disk_mib: up_to(usual.disk_mib, run.max_disk_mib),
+        milli_cpus: up_to(usual.milli_cpus, run.max_cpus.saturating_mul(MILLI_CPUS)),
+        ..usual
+    }
+}
+
+fn patch_limits(agents: &AgentSettings) -> PatchGenLimits {
+    let (patch, usual) = (&agents.patch_gen, PatchGenLimits::default());
+    PatchGenLimits {
+        image: patch.image.clone(),
+        time: up_to(usual.time, patch.sale.time_limit),
+        steps: patch.max_steps,
+        prompt_tokens: patch.max_prompt_tokens,
+        generated_tokens: patch.max_generated_tokens,
+        memory_mib: patch.memory_mib,
+        disk_mib: patch.disk_mib,
+        milli_cpus: patch.cpus.saturating_mul(MILLI_CPUS),
+        ..usual
+    }
+}
+
+fn review_limits(agents: &AgentSettings) -> CodeReviewLimits {
+    let usual = CodeReviewLimits::default();
+    CodeReviewLimits {
+        time: up_to(usual.time, agents.code_review.sale.time_limit),
+        max_generated_tokens: agents.code_review.max_generated_tokens,
+        ..usual
+    }
+}
+
+fn external_agent(settings: &ExternalSettings) -> Result<ExternalAgent> {
+    let key = settings.key.as_ref().map(|key| key.reveal("patch_gen.agent.key")).transpose()?;
+    let usual = ExternalAgentSettings::new(settings.command.clone(), settings.endpoint.clone());
+    let agent = ExternalAgentSettings {
+        key,
+        key_header: match settings.key_header {
+            KeyHeader::Usual => usual.key_header,
+            KeyHeader::Bearer => external::KeyHeader::Bearer,
+            KeyHeader::XApiKey => external::KeyHeader::XApiKey,
+        },
+        model: settings.model.clone(),
+        parameters: settings.parameters,
+        env: settings.env.clone(),
+        ..usual
+    };
+    ExternalAgent::new(agent).context("patch_gen.agent")
+}
+
+async fn prune(transcripts: Transcripts, keep: Duration, shutdown: CancellationToken) {
+    let keep = SignedDuration::try_from(keep).unwrap_or(SignedDuration::MAX);
+    loop {
+        let before = Timestamp::now().checked_sub(keep).unwrap_or(Timestamp::UNIX_EPOCH);
+        if let Err(error) = transcripts.prune(before).await {
+            tracing::warn!(%error, "Old transcripts can't be removed");
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(PRUNE_EVERY) => {}
+        }
+    }
+}
