@@ -136,7 +136,7 @@ async fn what_can_not_be_indexed_is_refused_before_money_moves() {
         (git.git_url("missing"), &[][..], "input repo"),
         (git.http_url("private/project"), &[], "input repo"),
         (git.git_url("empty"), &[], "the repository is empty"),
-        ("ext::sh -c id".to_owned(), &[], "input repo"),
+        ("ext::sh -c id".to_owned(), &[], "is no address"),
         (project(), &[("git_ref", "nope")], "param git_ref"),
         (project(), &[("git_ref", "1234567890123456789012345678901234567890")], "param git_ref"),
         (project(), &[("index_type", "vectors")], "param index_type"),

@@ -393,7 +393,8 @@ async fn tricks_with_git_s_folder_modes_and_names_are_no_part_of_a_patch() {
     let Some((made, _)) = tries("tricks", &commands, &[("test_command", "sh test.sh")]).await else { return };
     let outcome = made.unwrap_or_else(|failure| panic!("{failure} {}", failure.log));
     let facts = PatchFacts::read(&outcome.facts);
-    assert_eq!((facts.files_changed, facts.lines_added, facts.lines_removed), (1, 1, 1));
+    let changed = (facts.files_changed, facts.lines_added, facts.lines_removed);
+    assert_eq!(changed, (1, 1, 1), "{}", outcome.content);
     assert!(
         outcome.content.starts_with("diff --git a/add.sh b/add.sh\nold mode 100644\nnew mode 100755\n"),
         "{}",
@@ -410,7 +411,8 @@ async fn a_slow_command_is_stopped_and_the_work_goes_on() {
     let outcome = shop.makes(&[("test_command", "sh test.sh")]).await;
     assert!(outcome.is_ok(), "{outcome:?}");
     let asked = shop.model.asked();
-    assert!(asked[1].messages.last().unwrap().content.starts_with("Command 1 of 12 was stopped after 20 s"));
+    let told = &asked[1].messages.last().unwrap().content;
+    assert!(told.starts_with("Command 1 of 12 was stopped after 20 s"), "{told}");
     shop.closes().await;
 }
 

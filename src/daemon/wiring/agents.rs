@@ -28,6 +28,7 @@ use crate::job::reading::Bound;
 use crate::job::repo_index::RepoIndexLimits;
 use crate::job::sandbox_run::SandboxRunLimits;
 use crate::nip90::Codec;
+use crate::provider::Clock;
 use crate::repository::{Repositories, RepositoryLimits};
 use crate::sandbox::{Hosts, Image, Runtime, Sandbox};
 
@@ -297,7 +298,7 @@ fn external_agent(settings: &ExternalSettings) -> Result<ExternalAgent> {
 async fn prune(transcripts: Transcripts, keep: Duration, shutdown: CancellationToken) {
     let keep = SignedDuration::try_from(keep).unwrap_or(SignedDuration::MAX);
     loop {
-        let before = Timestamp::now().checked_sub(keep).unwrap_or(Timestamp::UNIX_EPOCH);
+        let before = Clock::system().now().checked_sub(keep).unwrap_or(Timestamp::UNIX_EPOCH);
         if let Err(error) = transcripts.prune(before).await {
             tracing::warn!(%error, "Old transcripts can't be removed");
         }

@@ -38,6 +38,7 @@ struct Orders {
 async fn child() {
     let Ok(orders) = std::env::var(ORDERS) else { return };
     let orders: Orders = serde_json::from_str(&orders).unwrap();
+    let _ = tracing_subscriber::fmt().with_env_filter("coinop=debug").with_writer(std::io::stderr).try_init();
     let mut stop = signal(SignalKind::terminate()).unwrap();
     let uri: NwcUri = orders.wallet.parse().unwrap();
     let wallet = NwcWallet::connect(&uri, NwcOptions::default()).await.unwrap();
