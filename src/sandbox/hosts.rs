@@ -261,7 +261,7 @@ impl Hosts {
     }
 
     async fn prove(&self, up: &Up, runtime: Runtime) -> Proof {
-        let Up { engine, facts, images, .. } = up;
+        let Up { facts, images, .. } = up;
         let Some(image) = images.iter().find_map(|image| image.as_ref().ok()) else {
             return Proof::failed("there is no image to try it with: 'coinop sandbox image build' makes one");
         };

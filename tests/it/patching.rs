@@ -385,7 +385,7 @@ async fn what_a_patch_may_not_hold_is_refused_by_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tricks_with_git_s_folder_modes_and_names_are_no_part_of_a_patch() {
     let commands = [
-        "echo '#!/bin/sh' > .git/hooks/post-checkout; chmod +x .git/hooks/post-checkout; git config core.fsmonitor 'touch /tmp/x'",
+        "echo '#!/bin/sh' > .git/hooks/post-checkout; chmod +x .git/hooks/post-checkout; git config core.fsmonitor 'touch /tmp/x #'",
         "mkdir -p deep/.git && echo x > deep/.git/config; mkfifo pipe; chmod 4755 add.sh",
         FIX,
         "git add -A; git commit -q -m hidden; git update-index --assume-unchanged add.sh; echo > \"$(printf 'line\\nbreak')\"",

@@ -138,6 +138,7 @@ async fn what_is_no_diff_is_refused_before_money_moves() {
         ("https://example.com/r", InputKind::Url, "repo", "commit_0"),
         (large.as_str(), InputKind::Text, "diff", "answers of this model"),
     ] {
+        println!("{named}");
         let order = shop.order(data, kind, marker, &[]);
         let refusal = shop.customer.post(&order).await.refusal().await;
         assert!(refusal.text.contains(named), "{named}: {}", refusal.text);

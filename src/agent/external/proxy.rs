@@ -360,7 +360,7 @@ impl Exchange {
             return Err(Refused::new(status, "api_error", why));
         }
         let mut response = json_response(status, body.into());
-        if let Some(after) = retry_after.filter(|after| is_short_number(after)) {
+        if let Some(after) = retry_after.filter(is_short_number) {
             response.headers_mut().insert(RETRY_AFTER, after);
         }
         Ok(response)

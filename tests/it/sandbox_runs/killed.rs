@@ -7,7 +7,7 @@ use coinop::daemon::service::Service;
 use coinop::identity::Signer;
 use coinop::job::Terms;
 use coinop::money::Msat;
-use coinop::sandbox::Runtime;
+use coinop::sandbox::{Runtime, Sandbox};
 use coinop::testing::engine;
 use coinop::testing::market::{Customer, PATIENCE, POCKET_MONEY, within};
 use coinop::testing::nwc_service::{NwcService, NwcServiceOptions};
@@ -38,7 +38,6 @@ struct Orders {
 async fn child() {
     let Ok(orders) = std::env::var(ORDERS) else { return };
     let orders: Orders = serde_json::from_str(&orders).unwrap();
-    let _ = tracing_subscriber::fmt().with_env_filter("coinop=debug").with_writer(std::io::stderr).try_init();
     let mut stop = signal(SignalKind::terminate()).unwrap();
     let uri: NwcUri = orders.wallet.parse().unwrap();
     let wallet = NwcWallet::connect(&uri, NwcOptions::default()).await.unwrap();
@@ -46,6 +45,8 @@ async fn child() {
     // As at every start.
     let swept = hosts.sweep_all().await;
     println!("{MARK}swept {}", swept.removed);
+    // As at every start, too: until an engine was looked at it has no room.
+    assert!(!hosts.images(Runtime::Runc).await.unwrap().is_empty());
     let folder = tempfile::tempdir().unwrap();
     let executor = shop::executor(Arc::clone(&hosts), Runtime::Runc, &folder, None);
     let plan = shop::selling(executor, RATES, Terms::Prepay).plan(
