@@ -167,9 +167,11 @@ impl Outcome {
         Some(u64::try_from(exact).unwrap_or(u64::MAX))
     }
 
-    /// Tokens written a second; `None` for work that took no time worth measuring.
+    /// Tokens written a second; `None` for work without a model, or that took no time worth measuring.
     pub fn tokens_per_second(&self) -> Option<TokenRate> {
-        TokenRate::of(self.usage.generated_tokens, self.duration)
+        // Nobody wrote, nobody was fast or slow.
+        let wrote = self.usage.generated_tokens > 0;
+        wrote.then(|| TokenRate::of(self.usage.generated_tokens, self.duration))?
     }
 }
 

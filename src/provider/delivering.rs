@@ -12,7 +12,8 @@ impl Provider {
     /// that can't be, the output is cut as without a server: the job is done all the same. An encrypted answer is never put
     /// where others can read it. A process that dies before the result is stored puts the same file there once more.
     pub(super) async fn put_away(&self, job: &Job, live: &Live, outcome: &Outcome) -> Option<Blob> {
-        let files = self.parts.files.as_ref()?;
+        // Whoever knows the server could fetch it, and pay nothing: only once the money is ours.
+        let files = self.parts.files.as_ref().filter(|_| job.payment.allows_publishing())?;
         // The receipt is longest with the most credit there can be.
         let longest = result_of(job, Msat::MAX, outcome, None);
         if live.request.encryption.is_some() || self.parts.codec.has_room_for(&live.request, &longest) {

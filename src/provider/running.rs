@@ -132,7 +132,11 @@ impl Provider {
         // Output that is not paid for is not shown, not even in pieces. What is shown is charged, so only where there is
         // nothing to charge or the money is ours already.
         let streams = live.prepared.stream && job.payment.allows_publishing();
-        let running = executor.run(&live.prepared, streams.then_some(partial), &underway.cancel);
+        let mut prepared = live.prepared.clone();
+        if job.payment.allows_publishing() {
+            executor.may_publish(&mut prepared);
+        }
+        let running = executor.run(&prepared, streams.then_some(partial), &underway.cancel);
         let mut work = AssertUnwindSafe(running).catch_unwind();
         let outcome = tokio::select! {
             // A piece still waiting for its relays' word is on its way to them; the result does not wait for it.

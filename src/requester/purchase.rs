@@ -1,6 +1,6 @@
 //! The buying side's decisions. Pure: fed answers and the time, it says what to do next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -150,6 +150,8 @@ pub struct Purchase {
     paying: bool,
     /// The chosen provider has begun: it has the payment, whoever made it.
     begun: bool,
+    /// Who said that they are at work.
+    working: BTreeSet<ProviderId>,
     next_piece: u32,
     pieces: BTreeMap<u32, String>,
     over: bool,
@@ -175,6 +177,7 @@ impl Purchase {
             paid: false,
             paying: false,
             begun: false,
+            working: BTreeSet::new(),
             next_piece: 0,
             pieces: BTreeMap::new(),
             over: false,
@@ -242,8 +245,9 @@ impl Purchase {
         now: Timestamp,
         read: impl FnOnce(&str) -> Result<crate::wallet::PayableInvoice, String>,
     ) -> Vec<Step> {
-        if self.chosen.is_some() && matches!(feedback.status, Status::Processing | Status::Partial) {
-            self.begun = true;
+        if matches!(feedback.status, Status::Processing | Status::Partial) {
+            self.working.insert(provider);
+            self.begun |= self.chosen.is_some();
         }
         match feedback.status {
             Status::PaymentRequired if self.chosen.is_none() => match self.consider(provider, &feedback, read) {
@@ -276,7 +280,8 @@ impl Purchase {
                 let mut steps = vec![Step::Refused { provider, refusal: refusal.clone() }];
                 self.offers.remove(&provider);
                 self.refused.insert(provider, refusal.clone());
-                if self.chosen.is_some() {
+                // Without an invoice (free, or covered by credit) whoever began is who was chosen.
+                if self.chosen.is_some() || self.working.contains(&provider) && self.offers.is_empty() {
                     steps.push(self.end(Ending::Failed(refusal)));
                 } else if self.everybody_answered() {
                     if self.offers.is_empty() {

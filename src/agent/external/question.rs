@@ -30,6 +30,65 @@ const OWN_TOOLS_DATED: [&str; 3] = ["bash_", "text_editor_", "memory_"];
 /// Where conversations stand.
 const CONVERSATIONS: [&str; 3] = ["messages", "input", "system"];
 
+/// What a question may say besides, by its form: what shapes the answer of this one model. Whatever else endpoints know (other
+/// models to fall back on, plugins, searches, several answers at once) is taken out.
+const CHAT: [&str; 18] = [
+    "model",
+    "messages",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "stop",
+    "stream",
+    "stream_options",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "response_format",
+    "seed",
+    "frequency_penalty",
+    "presence_penalty",
+    "reasoning_effort",
+    "verbosity",
+];
+const RESPONSES: [&str; 15] = [
+    "model",
+    "input",
+    "instructions",
+    "max_output_tokens",
+    "temperature",
+    "top_p",
+    "stream",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "reasoning",
+    "text",
+    "include",
+    "store",
+    "truncation",
+];
+const MESSAGES: [&str; 13] = [
+    "model",
+    "messages",
+    "system",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "stop_sequences",
+    "stream",
+    "tools",
+    "tool_choice",
+    "thinking",
+    "output_config",
+];
+
+/// Names of what names something elsewhere, in a part of a conversation.
+const ADDRESSES: [&str; 8] =
+    ["url", "image_url", "video_url", "audio_url", "file_url", "input_audio_url", "uri", "server_url"];
+
 /// How deep contents may be put into contents.
 const DEEPEST: usize = 8;
 
@@ -68,6 +127,13 @@ impl Question {
         for key in TAKEN_OUT.into_iter().chain(OF_THE_ACCOUNT) {
             asked.remove(key);
         }
+        let allowed: &[&str] = match door {
+            Door::ChatCompletions => &CHAT,
+            Door::Responses => &RESPONSES,
+            Door::Messages => &MESSAGES,
+            Door::Models => &[],
+        };
+        asked.retain(|key, _| allowed.contains(&key.as_str()));
         only_own_tools(&mut asked);
         for key in CONVERSATIONS {
             check_content(asked.get(key).unwrap_or(&Value::Null), DEEPEST)?;
@@ -105,7 +171,7 @@ fn only_own_tools(asked: &mut Map<String, Value>) {
     }
 }
 
-/// Lets no more be written than is left. Where the form has one name for that limit it is set in any case.
+/// Lets no more be written than is left, whether the agent sets a limit or not.
 fn limit(door: Door, asked: &mut Map<String, Value>, most: u32) {
     let fields = door.limit_fields();
     for field in fields {
@@ -114,10 +180,11 @@ fn limit(door: Door, asked: &mut Map<String, Value>, most: u32) {
             *wanted = wanted_number.min(u64::from(most)).into();
         }
     }
-    if let [only] = fields
-        && asked.get(*only).is_none_or(Value::is_null)
+    // Where there are two names, the first is what every server of that form takes.
+    if let Some(first) = fields.first()
+        && fields.iter().all(|field| asked.get(*field).is_none_or(Value::is_null))
     {
-        asked.insert((*only).to_owned(), most.into());
+        asked.insert((*first).to_owned(), most.into());
     }
 }
 
@@ -143,6 +210,12 @@ fn check_part(part: &Map<String, Value>) -> Result<(), String> {
         |what: &str| Err(format!("{what} names something elsewhere, which is not fetched: put it into the request"));
     let embedded = |value: &Value| value.as_str().is_none_or(|text| text.starts_with("data:"));
     let kind = part.get("type").and_then(Value::as_str).unwrap_or_default();
+    for key in ADDRESSES {
+        let named = part.get(key).unwrap_or(&Value::Null);
+        if !embedded(named) || ADDRESSES.iter().any(|inner| !embedded(named.get(*inner).unwrap_or(&Value::Null))) {
+            return elsewhere(key);
+        }
+    }
     match kind {
         "image_url" | "input_image" => {
             let image = part.get("image_url").unwrap_or(&Value::Null);
@@ -220,8 +293,7 @@ mod tests {
         }
         assert_eq!(read(Door::Responses, json!({"model": "m"})).unwrap()["max_output_tokens"], 100);
         assert_eq!(read(Door::Messages, json!({"model": "m"})).unwrap()["max_tokens"], 100);
-        // Two names: nobody knows which one the endpoint takes.
-        assert_eq!(read(Door::ChatCompletions, json!({"model": "m"})).unwrap(), json!({"model": "fixed"}));
+        assert_eq!(read(Door::ChatCompletions, json!({"model": "m"})).unwrap()["max_tokens"], 100);
     }
 
     #[test]
@@ -257,7 +329,7 @@ mod tests {
         let kept = json!({"tools": own, "tool_choice": {"type": "function", "name": "run"}});
         assert_eq!(read(Door::Messages, kept.clone()).unwrap()["tool_choice"], kept["tool_choice"]);
         let none = json!({"tools": [{"type": "web_search"}], "tool_choice": "required"});
-        assert_eq!(read(Door::ChatCompletions, none).unwrap(), json!({"model": "fixed"}));
+        assert_eq!(read(Door::ChatCompletions, none).unwrap(), json!({"model": "fixed", "max_tokens": 100}));
         assert_eq!(read(Door::ChatCompletions, json!({"tools": {"type": "mcp"}})).unwrap(), json!({"model": "fixed"}));
     }
 

@@ -271,10 +271,15 @@ async fn interrupted(
 ) -> Result<CommandError> {
     let told = CommandError::failure("interrupted");
     let (Some(book), Some(payer)) = (book, wallet.and_then(Wallet::payer)) else {
-        return Ok(told.help("an invoice already paid is honoured by the provider"));
+        return Ok(told.help(
+            "the provider is not told: a job that has begun goes on, an invoice already paid is honoured, and credit it was \
+             covered by is used",
+        ));
     };
     let Some(spent) = book.purchases.of_job(job).await?.into_iter().next() else {
-        return Ok(told.help("nothing was paid"));
+        return Ok(told.help(
+            "no invoice was paid; but the provider is not told, and a job that is free or covered by your credit goes on",
+        ));
     };
     if spent.state == SpendingState::Paying {
         book.reconcile(payer, spent.spending.network, clock.now(), LAST_QUESTION).await?;

@@ -10,11 +10,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 
-use super::Globals;
 use super::exit::CommandError;
+use super::{Globals, agents};
 use crate::daemon::wiring;
 use crate::sandbox::{
-    Engine, EngineError, EngineFacts, HostAddress, HostSettings, ImageSettings, Runtime, SandboxSettings,
+    Engine, EngineError, EngineFacts, HostAddress, HostSettings, Hosts, ImageSettings, Runtime, SandboxSettings,
 };
 
 const BUILD_EXAMPLES: &str = "\
@@ -76,6 +76,14 @@ enum SandboxCommand {
         #[command(flatten)]
         engines: Engines,
     },
+    /// Look for agent programs in an image
+    #[command(after_help = agents::EXAMPLES)]
+    Agents {
+        #[command(flatten)]
+        args: agents::AgentsArgs,
+        #[command(flatten)]
+        engines: Engines,
+    },
     /// Remove containers and volumes that earlier jobs left
     #[command(after_help = SWEEP_EXAMPLES)]
     Sweep {
@@ -123,8 +131,20 @@ pub async fn run(args: SandboxArgs, globals: &Globals) -> Result<ExitCode> {
         SandboxCommand::Image { command: ImageCommand::Build(args) } => build::run(args, globals).await,
         SandboxCommand::Image { command: ImageCommand::List { engines } } => list::run(&engines, globals).await,
         SandboxCommand::Probe { engines } => probe::run(&engines, globals).await,
+        SandboxCommand::Agents { args, engines } => look_for_agents(&args, &engines, globals).await,
         SandboxCommand::Sweep { all, engines } => sweep::run(all, &engines, globals).await,
     }
+}
+
+/// Under the first runtime that the engines have.
+async fn look_for_agents(args: &agents::AgentsArgs, engines: &Engines, globals: &Globals) -> Result<ExitCode> {
+    let settings = engines.settings(globals)?;
+    let offered = |runtime: &Runtime| settings.hosts.iter().any(|host| host.runtimes.contains(runtime));
+    let runtime = Runtime::ALL.into_iter().find(offered).unwrap_or(Runtime::Runsc);
+    let hosts = Hosts::new(settings);
+    let done = agents::run(args, &hosts, runtime, globals).await;
+    hosts.shut_down().await;
+    done
 }
 
 impl Engines {

@@ -192,7 +192,7 @@ pub struct ExternalSettings {
     pub key: Option<SecretRef>,
     /// How the endpoint is shown the key.
     pub key_header: KeyHeader,
-    /// The model it may use; `None` for any.
+    /// The only model it may use.
     pub model: Option<String>,
     /// The model's parameters, exact, for receipts.
     pub parameters: Option<u64>,

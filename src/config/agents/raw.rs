@@ -179,7 +179,7 @@ section! {
         key: String = String::new(),
         /// auto, bearer, x-api-key.
         key_header: String = "auto".into(),
-        /// The model it may use; empty for any.
+        /// The only model it may use.
         model: String = String::new(),
         /// Parameters of that model; 0 for unknown.
         parameters: u64 = 0,

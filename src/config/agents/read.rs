@@ -283,6 +283,13 @@ fn external(values: &mut Values<'_>, raw: &RawAgent) -> Option<ExternalSettings>
             "write the address of its API, such as \"https://api.example.com/v1\"",
         );
     }
+    if model.is_none() && values.are_fine(&["patch_gen.agent.model"]) {
+        values.problem(
+            "patch_gen.agent.model",
+            "without it whatever runs in the sandbox chooses among all of the endpoint's models, the dearest too",
+            "name the one model it may ask",
+        );
+    }
     Some(ExternalSettings { command, endpoint: endpoint?, key, key_header, model, parameters, env })
 }
 

@@ -44,7 +44,8 @@ fn each_mistake_is_told_with_its_field() {
         ("[repo_index]\ntime_limit = 'soon'", "repo_index.time_limit"),
         ("[code_review]\nenabled = true\nbase = '0'\nper_1k_prompt = '0'\nper_1k_generated = '0'", "code_review.terms"),
         ("[patch_gen]\nimage = 'rust'", "patch_gen.image"),
-        ("[patch_gen.agent]\ncommand = 'codex'", "patch_gen.agent.endpoint"),
+        ("[patch_gen.agent]\ncommand = 'codex'\nmodel = 'm'", "patch_gen.agent.endpoint"),
+        ("[patch_gen.agent]\ncommand = 'codex'\nendpoint = 'https://x.example/v1'", "patch_gen.agent.model"),
         ("[patch_gen.agent]\nenv = ['A B=1']", "patch_gen.agent.env"),
         ("[files]\nserver = 'ftp://x'", "files.server"),
     ] {

@@ -59,11 +59,13 @@ fn of_engine(report: &HostReport) -> Vec<Finding> {
             Err(why) => Finding::failed(
                 "sandbox.image",
                 format!("{name}: {why}"),
-                "make it with 'coinop sandbox image build', or correct sandbox.images.reference",
+                "make it with 'coinop sandbox image build --name REFERENCE', or correct sandbox.images.reference",
             ),
         }));
     }
-    for (runtime, proof) in &report.runtimes {
+    // Without an image nothing can be tried, which is said of the image.
+    let has_image = report.images.iter().any(|(_, image)| image.is_ok());
+    for (runtime, proof) in report.runtimes.iter().filter(|(_, proof)| has_image || proof.holds()) {
         found.push(about(if proof.holds() {
             Finding::ok("sandbox.runtime", format!("{runtime} keeps what it promises ({})", proof.kernel))
         } else {

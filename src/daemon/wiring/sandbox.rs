@@ -24,11 +24,18 @@ pub fn settings(sandbox: &config::SandboxSettings, paths: &Paths) -> Result<Sand
     })
 }
 
+/// As everything of an installation: others on the machine have no business in it.
+fn private_folder(folder: &Path) -> std::io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
+    builder.create(folder)
+}
+
 /// This installation's id: made up once, and kept.
 fn instance(folder: &Path) -> Result<String> {
     let path = folder.join(INSTANCE_FILE);
     let shown = path.display();
-    fs::create_dir_all(folder).with_context(|| format!("{} can't be made", folder.display()))?;
+    private_folder(folder).with_context(|| format!("{} can't be made", folder.display()))?;
     let fresh = format!("{:016x}", rand::random::<u64>());
     // Whole or not at all, and the first to come decides: others may be at it beside us.
     let mut file = tempfile::NamedTempFile::new_in(folder).with_context(|| format!("{shown} can't be written"))?;

@@ -76,6 +76,10 @@ struct RunWork {
     time: Duration,
     /// The request was encrypted: nothing of it is put where others can read it.
     private: bool,
+    /// The money is ours: files may be put where they can be fetched. Before that, whoever calls the job off would have them
+    /// for nothing.
+    #[serde(default)]
+    may_publish: bool,
 }
 
 impl SandboxRunExecutor {
@@ -139,6 +143,7 @@ impl Executor for SandboxRunExecutor {
             commit,
             time,
             private: request.encryption.is_some(),
+            may_publish: false,
         };
         Ok(Prepared {
             estimate: Estimate { compute, ..Estimate::tokens(0, 0) },
@@ -164,6 +169,12 @@ impl Executor for SandboxRunExecutor {
                 Prepared { estimate: Estimate { compute, ..prepared.estimate }, work, ..prepared }
             }
             _ => prepared,
+        }
+    }
+
+    fn may_publish(&self, prepared: &mut Prepared) {
+        if let Some(work) = prepared.work.as_object_mut() {
+            work.insert("may_publish".to_owned(), true.into());
         }
     }
 

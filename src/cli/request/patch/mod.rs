@@ -7,6 +7,7 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -33,8 +34,9 @@ use super::whole::{self, Whole};
 use crate::cli::exit::CommandError;
 use crate::cli::prompt::{Ask, Terminal};
 use crate::cli::{Globals, table};
-use crate::job::JobKind;
+use crate::job::globs::Globs;
 use crate::job::patch_gen::{PatchFacts, PatchGenLimits};
+use crate::job::{JobKind, RelativePath};
 
 pub(super) const EXAMPLES: &str = "\
 Without --repo the repository in this folder is meant: its remote 'origin', at the commit that is checked out, which has to
@@ -110,8 +112,15 @@ pub(super) async fn run(args: PatchArgs, options: &OrderOptions, globals: &Globa
     let wanted = args.wanted(globals)?;
     flow::order(wanted, options, globals, async |bought, config| {
         let whole = whole::of(&bought, config).await;
-        let delivery = deliver(&bought.receipt.result.receipt.facts, &whole, here.as_ref());
+        let mut delivery = deliver(&bought.receipt.result.receipt.facts, &whole, here.as_ref());
+        let outside = outside(&whole.text, &args.include, &args.exclude);
+        delivery.checks.extend(outside.iter().map(|path| Check::of(format!("{path} was not to be changed"), false)));
         let code = hand_over(&bought, &whole, &delivery, options, globals)?;
+        if let Some(path) = outside.first().filter(|_| args.apply) {
+            let why =
+                format!("the patch was not applied: it changes {path}, which --include and --exclude do not allow");
+            return Err(CommandError::failure(why).help("nothing was changed; the diff stands above").into());
+        }
         if let Some(here) = here.as_ref().filter(|_| args.apply) {
             let mut ask = Terminal::open();
             apply(&whole.text, &WorkTree::at(here.root()), args.yes, &mut *ask, globals)?;
@@ -162,6 +171,19 @@ fn deliver(facts: &[(String, String)], whole: &Whole, here: Option<&Checkout>) -
         checks,
         ..Delivery::default()
     }
+}
+
+/// The files that a diff changes though they were not to be.
+fn outside(diff: &str, include: &[String], exclude: &[String]) -> Vec<String> {
+    let Ok(allowed) = Globs::new(include, exclude) else { return Vec::new() };
+    let named = diff.lines().filter_map(|line| {
+        let names = line.strip_prefix("--- a/").or_else(|| line.strip_prefix("+++ b/"));
+        let names = names.or_else(|| line.strip_prefix("rename from ")).or_else(|| line.strip_prefix("rename to "));
+        names.map(|name| name.trim_end_matches(['\t', '\r']))
+    });
+    let paths = named.filter_map(|name| name.parse::<RelativePath>().ok());
+    let wrong: BTreeSet<String> = paths.filter(|path| !allowed.allow(path)).map(|path| path.to_string()).collect();
+    wrong.into_iter().collect()
 }
 
 /// Which files change, and how.
