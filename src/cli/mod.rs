@@ -14,7 +14,6 @@ use crate::config::{Config, LogSettings};
 
 pub mod ad;
 pub mod agents;
-pub mod agents;
 pub mod completions;
 pub mod config;
 pub mod demo;

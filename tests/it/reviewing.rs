@@ -129,16 +129,13 @@ async fn prose_is_no_review_and_costs_nothing() {
 async fn what_is_no_diff_is_refused_before_money_moves() {
     let shop = shop(["unused"], Terms::Prepay).await;
     let truncated = &DIFF[..DIFF.len() - 25];
-    let large = format!("{DIFF}{}", "x".repeat(120_000));
     for (data, kind, marker, named) in [
         ("please review my code", InputKind::Text, "diff", "holds no diff"),
         (truncated, InputKind::Text, "diff", "the hunk ends before"),
         ("--- a//etc/passwd\n+++ b//etc/passwd\n", InputKind::Text, "diff", "begins with '/'"),
         ("https://example.com/r/pull/8", InputKind::Url, "pr", "was not found"),
         ("https://example.com/r", InputKind::Url, "repo", "commit_0"),
-        (large.as_str(), InputKind::Text, "diff", "answers of this model"),
     ] {
-        println!("{named}");
         let order = shop.order(data, kind, marker, &[]);
         let refusal = shop.customer.post(&order).await.refusal().await;
         assert!(refusal.text.contains(named), "{named}: {}", refusal.text);
