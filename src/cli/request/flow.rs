@@ -82,30 +82,8 @@ pub(super) async fn order(
     let opened = purse::wallet(&config, &paths, kind, network, open).await?;
     let wallet = opened.as_ref().map(|opened| Arc::clone(&opened.wallet));
     let (book, closing) = book(wallet.as_deref(), &config, &paths)?.unzip();
-    if let (Some(book), Some(wallet)) = (&book, &wallet) {
-        purse::settle_doubts(book, wallet.as_ref(), network, globals).await?;
-        check_budget(book, network, max_cost, &clock).await?;
-    }
     let shop = Shop { options, config: &config, globals, clock, signer, max_cost, network };
-    let ended = match shop.buy(wanted, wallet.clone(), book.clone()).await? {
-        Ended::Bought(receipt) => {
-            let kept = PrintedReceipt::of(&receipt, book.as_ref()).await?;
-            if kept.is_in_doubt() && !globals.quiet {
-                eprintln!("The wallet has not said yet whether the payment went through: 'coinop payments list' asks.");
-            }
-            // The result is handed over whatever becomes of the file.
-            let written = options.receipt.as_ref().map_or(Ok(()), |path| kept.write(path));
-            let delivered = deliver(Bought { receipt, kept }, &config).await;
-            delivered.and_then(|code| written.map(|()| code))
-        }
-        Ended::Failed(problem) => {
-            if let Some(log) = log_of(&problem) {
-                eprintln!("What the job wrote at the end:\n{}\n", plain(log).trim_end());
-            }
-            Err(failure(&problem).into())
-        }
-        Ended::Interrupted(job) => Err(interrupted(job, book.as_ref(), wallet.as_deref(), &shop.clock).await?.into()),
-    };
+    let ended = shop.order(wanted, wallet.as_ref(), book.as_ref(), deliver).await;
     // What was written down is on the disk when the command ends.
     drop((book, wallet));
     if let Some(opened) = opened {
@@ -137,6 +115,42 @@ struct Shop<'a> {
 }
 
 impl Shop<'_> {
+    async fn order(
+        &self,
+        wanted: Wanted,
+        wallet: Option<&Arc<dyn Wallet>>,
+        book: Option<&Book>,
+        deliver: impl AsyncFnOnce(Bought, &Config) -> Result<ExitCode>,
+    ) -> Result<ExitCode> {
+        if let (Some(book), Some(wallet)) = (book, wallet) {
+            purse::settle_doubts(book, wallet.as_ref(), self.network, self.globals).await?;
+            check_budget(book, self.network, self.max_cost, &self.clock).await?;
+        }
+        match self.buy(wanted, wallet.cloned(), book.cloned()).await? {
+            Ended::Bought(receipt) => {
+                let kept = PrintedReceipt::of(&receipt, book).await?;
+                if kept.is_in_doubt() && !self.globals.quiet {
+                    eprintln!(
+                        "The wallet has not said yet whether the payment went through: 'coinop payments list' asks again."
+                    );
+                }
+                // The result is handed over whatever becomes of the file.
+                let written = self.options.receipt.as_ref().map_or(Ok(()), |path| kept.write(path));
+                let delivered = deliver(Bought { receipt, kept }, self.config).await;
+                delivered.and_then(|code| written.map(|()| code))
+            }
+            Ended::Failed(problem) => {
+                if let Some(log) = log_of(&problem) {
+                    eprintln!("What the job wrote at the end:\n{}\n", plain(log).trim_end());
+                }
+                Err(failure(&problem).into())
+            }
+            Ended::Interrupted(job) => {
+                Err(interrupted(job, book, wallet.map(AsRef::as_ref), &self.clock).await?.into())
+            }
+        }
+    }
+
     async fn buy(&self, wanted: Wanted, wallet: Option<Arc<dyn Wallet>>, book: Option<Book>) -> Result<Ended> {
         let codec = Codec::new(self.signer.clone(), wiring::read_limits(self.config));
         let relays = if self.options.relay.is_empty() {
@@ -155,7 +169,7 @@ impl Shop<'_> {
         }
         let stream = wanted.stream;
         let timeout = self.timeout(&wanted);
-        let order = self.order(wanted, timeout, relays)?;
+        let order = self.to_order(wanted, timeout, relays)?;
         let request = codec.request(&order, self.clock.now())?;
         let job = JobId(request.id.0);
         let since = self.clock.now().checked_sub(ANSWER_CLOCK_SLACK).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
@@ -201,7 +215,7 @@ impl Shop<'_> {
         })
     }
 
-    fn order(&self, wanted: Wanted, timeout: Duration, relays: Vec<String>) -> Result<Order> {
+    fn to_order(&self, wanted: Wanted, timeout: Duration, relays: Vec<String>) -> Result<Order> {
         let mut params = wanted.params;
         for (key, value) in &self.options.param {
             params.push(key, vec![value.clone()]);

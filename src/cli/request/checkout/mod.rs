@@ -51,9 +51,9 @@ impl Checkout {
     /// # Errors
     /// When there is none, or it can't be used.
     pub fn around(folder: &Path) -> Result<Self, CheckoutError> {
-        let (found, _) = gix::discover::upwards(folder).map_err(|_| CheckoutError::None)?;
-        let (git_dir, _) = found.into_repository_and_work_tree_directories();
-        let repository = gix::open(git_dir)?;
+        // That there is none is told apart from one that can't be opened.
+        gix::discover::upwards(folder).map_err(|_| CheckoutError::None)?;
+        let repository = gix::discover(folder)?;
         let root = repository.workdir().ok_or(CheckoutError::Bare)?.to_owned();
         Ok(Self { repository, root })
     }

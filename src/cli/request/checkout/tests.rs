@@ -75,6 +75,21 @@ fn the_repository_is_found_from_below_and_its_remote_is_told_in_public_form() {
 }
 
 #[test]
+fn a_second_working_tree_has_its_own_commit_and_changes() {
+    let Some(made) = Made::new() else { return };
+    let begin = made.git(&["rev-parse", "HEAD"]);
+    made.git(&["commit", "--quiet", "--allow-empty", "--message", "more"]);
+    let place = tempfile::tempdir().unwrap();
+    let second = place.path().join("second");
+    made.git(&["worktree", "add", "--quiet", "--detach", second.to_str().unwrap(), begin.trim()]);
+    fs::write(second.join("kept"), "changed here\n").unwrap();
+    let here = Checkout::around(&second).unwrap();
+    assert_eq!((here.commit().unwrap().as_str(), here.root()), (begin.trim(), second.as_path()));
+    assert!(here.change(usize::MAX).unwrap().diff.contains("+changed here"));
+    assert!(!made.checkout().unshared().unwrap().changes);
+}
+
+#[test]
 fn a_folder_without_a_repository_and_a_repository_without_a_commit_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     assert!(matches!(Checkout::around(folder.path()), Err(CheckoutError::None)));
