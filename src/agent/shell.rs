@@ -10,8 +10,9 @@ const KILL_AFTER: Duration = Duration::from_secs(2);
 /// What the engine waits for a command beyond its time. Its own limit ends the cell, so the gentle one must come first.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What `timeout` exits with when it had to end something.
-const TIMED_OUT: i64 = 124;
+/// What `timeout` exits with when it had to end something: that of the GNU coreutils says 124, or 137 when it had to kill;
+/// busybox passes on what the signals come to.
+const TIMED_OUT: [i64; 3] = [124, 137, 143];
 
 /// A command with a time limit inside the cell: what takes too long is ended, and the work goes on. Whatever slips out of that
 /// meets the engine's limit a little later, which ends the cell.
@@ -33,10 +34,11 @@ pub(super) fn command(shell: &str, time: Duration, output_bytes: usize) -> Comma
 /// What the model is told of a command. What it printed stands between marks that hold a part of its hash, which no output
 /// can hold of itself: so nothing printed can pass for the words around it.
 pub(super) fn told(step: u32, steps: u32, time: Duration, ran: &Ran) -> String {
-    let mut text = if ran.exit_code == TIMED_OUT && ran.duration >= time {
-        format!("Command {step} of {steps} was stopped after {} s (exit code {TIMED_OUT}).", time.as_secs().max(1))
+    let code = ran.exit_code;
+    let mut text = if TIMED_OUT.contains(&code) && ran.duration >= time {
+        format!("Command {step} of {steps} was stopped after {} s (exit code {code}).", time.as_secs().max(1))
     } else {
-        format!("Command {step} of {steps} ended with exit code {}.", ran.exit_code)
+        format!("Command {step} of {steps} ended with exit code {code}.")
     };
     if ran.stdout.bytes == 0 && ran.stderr.bytes == 0 {
         text.push_str(" It printed nothing.");
@@ -108,8 +110,10 @@ mod tests {
         );
         assert_eq!(both, expected);
         assert_eq!(told_of(&ran("", "", 0)), "Command 3 of 40 ended with exit code 0. It printed nothing.");
-        let slow = Ran { duration: time, ..ran("", "", TIMED_OUT) };
-        assert!(told_of(&slow).starts_with("Command 3 of 40 was stopped after 60 s (exit code 124)."));
+        for code in TIMED_OUT {
+            let slow = told_of(&Ran { duration: time, ..ran("", "", code) });
+            assert!(slow.starts_with(&format!("Command 3 of 40 was stopped after 60 s (exit code {code}).")), "{slow}");
+        }
     }
 
     #[test]

@@ -12,9 +12,17 @@ use crate::config::{LogFormat, LogSettings};
 /// The variable that overrides what is logged.
 pub const LOG_VARIABLE: &str = "COINOP_LOG";
 
-/// Crates that log whole relay messages, prompts and results included: never heard, whatever the filter says.
-const NEVER_HEARD: [&str; 6] =
-    ["nostr_relay_pool", "nostr_sdk", "nostr_relay_builder", "async_wsocket", "tokio_tungstenite", "tungstenite"];
+/// Crates that log whole messages of relays and container engines, prompts, commands and results included: never heard,
+/// whatever the filter says.
+const NEVER_HEARD: [&str; 7] = [
+    "nostr_relay_pool",
+    "nostr_sdk",
+    "nostr_relay_builder",
+    "async_wsocket",
+    "tokio_tungstenite",
+    "tungstenite",
+    "bollard",
+];
 
 /// What commands other than the daemon log.
 pub fn quiet_settings() -> LogSettings {
@@ -54,6 +62,7 @@ mod tests {
         assert!(!is_heard("nostr_relay_pool"));
         assert!(!is_heard("nostr_relay_pool::relay::inner"));
         assert!(!is_heard("nostr_sdk::client"));
+        assert!(!is_heard("bollard::docker"));
         assert!(is_heard("coinop::relays"));
         assert!(is_heard("nostr_sdk_but_not_really"));
     }

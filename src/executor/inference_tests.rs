@@ -1,10 +1,10 @@
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::job::Code;
 use crate::executor::sources::TextOnly;
 use crate::inference::JsonSupport;
 use crate::inference::echo::Echo;
+use crate::job::Code;
 use crate::job::id::EventId;
 use crate::job::{CustomerId, FinishReason, Input, InputKind, JobId, JobKind, Params, Usage};
 use crate::testing::input_sources::FixedInputs;

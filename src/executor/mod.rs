@@ -109,9 +109,10 @@ impl Router {
 }
 
 pub mod code_review;
+mod free_failures;
 pub mod inference;
 pub mod patch_gen;
+pub mod repo_index;
 pub mod sandbox_run;
 pub mod sources;
-mod free_failures;
 mod told;

@@ -18,6 +18,9 @@ pub(super) fn not_fetched(error: &RepositoryError) -> Refusal {
         RepositoryError::NoSuchRef => {
             Refusal::new(Code::BadRequest, format!("param git_ref: {error}; name another or leave it out"))
         }
+        RepositoryError::CommitRefused | RepositoryError::Shortened => {
+            Refusal::new(Code::BadRequest, format!("param git_ref: {error}"))
+        }
         _ => Refusal::new(Code::BadRequest, format!("input repo: {error}")),
     }
 }
@@ -33,7 +36,6 @@ pub(super) fn sandbox_failed(error: &SandboxError) -> Refusal {
         SandboxError::UnknownImage { .. }
         | SandboxError::TooBig { .. }
         | SandboxError::NoRuntime(_)
-        | SandboxError::TooBig { .. }
         | SandboxError::Engine(_)
         | SandboxError::Gone(_) => {
             tracing::warn!(%error, "The sandbox failed");

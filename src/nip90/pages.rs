@@ -12,8 +12,9 @@ use super::test_parties::{customer, customer_keys, provider, provider_keys, rece
 use super::*;
 use crate::job::JobRequest;
 
-const PAGES: [(&str, &str); 7] = [
+const PAGES: [(&str, &str); 10] = [
     ("5050.md", include_str!("../../nips/5050.md")),
+    ("5931.md", include_str!("../../nips/5931.md")),
     ("5932.md", include_str!("../../nips/5932.md")),
     ("5933.md", include_str!("../../nips/5933.md")),
     ("7000.md", include_str!("../../nips/7000.md")),

@@ -48,6 +48,7 @@ impl Objects {
     }
 
     /// Bytes of all of them.
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> u64 {
         self.end
     }

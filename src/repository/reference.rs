@@ -1,6 +1,6 @@
 //! Which commit a customer means: the default branch, a branch, a tag or a commit.
 
-use gix::bstr::{BStr, ByteSlice};
+use gix::bstr::BStr;
 use gix::hash::ObjectId;
 use gix::protocol::handshake::Ref;
 

@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::docker::{
-    DockerCell, Engine, EngineError, EngineFacts, Identity, Removals, Scope, Swept, memory_mib, sweep,
+    DockerCell, Engine, EngineError, EngineFacts, Identity, Opening, Removals, STARTING, Scope, Swept, memory_mib,
+    sweep,
 };
 use super::probe::{self, Proof};
 use super::settings::{HostSettings, ImageSettings, SandboxSettings};
@@ -26,6 +27,8 @@ use super::{Cell, CellSpec, Image, Runtime, Sandbox, SandboxError};
 
 /// How long what an engine said is believed.
 const FRESH: Duration = Duration::from_secs(10);
+/// How long an engine that does not answer is not asked again: whoever asks has to wait for it.
+const DOWN: Duration = Duration::from_secs(30);
 /// How long a failed probe is believed: it may have been a moment's overload.
 const DOUBT: Duration = Duration::from_secs(60);
 /// How long stopping waits for cells to be gone.
@@ -39,6 +42,8 @@ pub struct Hosts {
     removals: Removals,
     identity: Identity,
     closing: CancellationToken,
+    /// How long a runtime may take to start a cell.
+    pub(super) starting: Duration,
 }
 
 impl fmt::Debug for Hosts {
@@ -100,6 +105,7 @@ impl Hosts {
             removals: Removals::default(),
             identity: Identity::of(&instance),
             closing: CancellationToken::new(),
+            starting: STARTING,
         }
     }
 
@@ -190,7 +196,8 @@ impl Hosts {
     async fn refresh(&self) {
         join_all((0..self.hosts.len()).map(|index| async move {
             let mut view = self.hosts[index].view.lock().await;
-            if view.looked.is_none_or(|looked| looked.elapsed() >= FRESH) {
+            let believed = if view.up.is_some() { FRESH } else { DOWN };
+            if view.looked.is_none_or(|looked| looked.elapsed() >= believed) {
                 self.look(index, &mut view).await;
             }
         }))
@@ -254,7 +261,7 @@ impl Hosts {
     }
 
     async fn prove(&self, up: &Up, runtime: Runtime) -> Proof {
-        let Up { engine, facts, images, .. } = up;
+        let Up { facts, images, .. } = up;
         let Some(image) = images.iter().find_map(|image| image.as_ref().ok()) else {
             return Proof::failed("there is no image to try it with: 'coinop sandbox image build' makes one");
         };
@@ -262,9 +269,7 @@ impl Hosts {
             return Proof::failed(format!("the engine knows no runtime {runtime}"));
         }
         let spec = probe::spec(&image.name, runtime);
-        let (identity, removals) = (self.identity.clone(), self.removals.clone());
-        let cell = DockerCell::open(engine.clone(), facts.cpus, identity, spec, image.clone(), None, removals);
-        match cell.await {
+        match self.opening(up, spec, image, None).open().await {
             Ok(cell) => {
                 let proof = probe::prove(&cell, facts).await;
                 cell.close().await;
@@ -272,11 +277,6 @@ impl Hosts {
             }
             Err(error) => Proof::failed(format!("no cell can be opened: {error}")),
         }
-    }
-
-    /// An engine failed in the middle of something: it is looked at before it is used again.
-    async fn doubt(&self, index: usize) {
-        self.hosts[index].view.lock().await.looked = None;
     }
 
     async fn place(&self, spec: &CellSpec) -> Result<Slot, SandboxError> {
@@ -293,30 +293,47 @@ impl Hosts {
         }
     }
 
+    fn opening(&self, up: &Up, spec: CellSpec, image: &Image, slot: Option<Slot>) -> Opening {
+        Opening {
+            engine: up.engine.clone(),
+            cpus: up.facts.cpus,
+            identity: self.identity.clone(),
+            spec,
+            image: image.clone(),
+            slot,
+            removals: self.removals.clone(),
+            starting: self.starting,
+        }
+    }
+
     async fn open_somewhere(&self, spec: &CellSpec) -> Result<DockerCell, SandboxError> {
+        if self.slots.offering(spec.runtime) == 0 {
+            self.refresh().await;
+        }
+        let mut failed = None;
         // Each engine may turn out to be down, and is then left out.
         for _ in &self.hosts {
-            self.refresh().await;
-            let slot = self.place(spec).await?;
-            let index = slot.host();
-            let Some(up) = self.hosts[index].view.lock().await.up.clone() else { continue };
+            let slot = match self.place(spec).await {
+                Ok(slot) => slot,
+                // What went wrong before says more than that nothing is left.
+                Err(error) => return Err(failed.unwrap_or(error)),
+            };
+            let host = &self.hosts[slot.host()];
+            let up = host.view.lock().await.up.clone();
             let position = self.images.iter().position(|image| image.name == spec.image);
-            let Some(Ok(image)) = position.and_then(|at| up.images.get(at)).cloned() else { continue };
-            let (identity, removals) = (self.identity.clone(), self.removals.clone());
-            let opened =
-                DockerCell::open(up.engine, up.facts.cpus, identity, spec.clone(), image, Some(slot), removals).await;
-            match opened {
+            let image = up.as_ref().zip(position).and_then(|(up, at)| up.images.get(at)?.as_ref().ok());
+            let Some((up, image)) = up.as_ref().zip(image) else { continue };
+            match self.opening(up, spec.clone(), image, Some(slot)).open().await {
                 Err(SandboxError::Engine(error)) => {
-                    warn!(host = self.hosts[index].settings.name, job.id = spec.job, %error, "No cell could be opened");
-                    self.doubt(index).await;
-                    if self.hosts.len() == 1 {
-                        return Err(SandboxError::Engine(error));
-                    }
+                    warn!(host = host.settings.name, job.id = spec.job, error, "No cell could be opened");
+                    failed = Some(SandboxError::Engine(error));
+                    host.view.lock().await.looked = None;
+                    self.refresh().await;
                 }
                 opened => return opened,
             }
         }
-        Err(SandboxError::NoRuntime(spec.runtime))
+        Err(failed.unwrap_or(SandboxError::NoRuntime(spec.runtime)))
     }
 }
 

@@ -18,8 +18,16 @@ use tokio_util::task::AbortOnDropHandle;
 use super::*;
 use crate::testing::engine;
 
-/// What a door does to what the engine says: texts of the same length.
-type Lie = Option<(&'static str, &'static str)>;
+/// What a door does to what is said behind it.
+#[derive(Debug, Clone, Copy)]
+enum Lie {
+    /// It repeats everything.
+    None,
+    /// It says one thing of the same length for another.
+    Swap(&'static str, &'static str),
+    /// It keeps a question with these words in it to itself.
+    Swallow(&'static str),
+}
 
 /// A port at loopback with the engine behind it, until it is dropped.
 struct Door {
@@ -69,14 +77,25 @@ async fn show_in(guest: impl AsyncRead + AsyncWrite, lie: Lie) {
     let (mut from_guest, mut to_guest) = tokio::io::split(guest);
     let (mut from_engine, mut to_engine) = engine.into_split();
     let asking = async {
-        let _ = tokio::io::copy(&mut from_guest, &mut to_engine).await;
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(read @ 1..) = from_guest.read(&mut buffer).await {
+            let asked = &buffer[..read];
+            if let Lie::Swallow(words) = lie
+                && asked.windows(words.len()).any(|bytes| bytes == words.as_bytes())
+            {
+                continue;
+            }
+            if to_engine.write_all(asked).await.is_err() {
+                return;
+            }
+        }
         let _ = to_engine.shutdown().await;
     };
     let answering = async {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(read @ 1..) = from_engine.read(&mut buffer).await {
             let mut said = buffer[..read].to_vec();
-            if let Some((truth, lie)) = lie {
+            if let Lie::Swap(truth, lie) = lie {
                 while let Some(at) = said.windows(truth.len()).position(|bytes| bytes == truth.as_bytes()) {
                     said[at..at + lie.len()].copy_from_slice(lie.as_bytes());
                 }
@@ -120,7 +139,7 @@ async fn cells_are_spread_over_the_engines_and_the_next_waits() {
     if engine::engine().await.is_none() {
         return;
     }
-    let doors = [Door::open(None, None).await, Door::open(None, None).await];
+    let doors = [Door::open(Lie::None, None).await, Door::open(Lie::None, None).await];
     let Some(hosts) = behind(&[&doors[0], &doors[1]], Runtime::Runc).await else { return };
     hosts.images(Runtime::Runc).await.unwrap();
     assert_eq!(hosts.room(Runtime::Runc), 2);
@@ -149,7 +168,7 @@ async fn an_engine_that_does_not_answer_is_left_out_until_it_does() {
     if engine::engine().await.is_none() {
         return;
     }
-    let (stays, goes) = (Door::open(None, None).await, Door::open(None, None).await);
+    let (stays, goes) = (Door::open(Lie::None, None).await, Door::open(Lie::None, None).await);
     let Some(hosts) = behind(&[&goes, &stays], Runtime::Runc).await else { return };
     assert!(works(&hosts, Runtime::Runc).await);
     let address = goes.address.clone();
@@ -158,7 +177,7 @@ async fn an_engine_that_does_not_answer_is_left_out_until_it_does() {
     assert!(works(&hosts, Runtime::Runc).await);
     hosts.report().await;
     assert_eq!(hosts.room(Runtime::Runc), 1);
-    let back = Door::open_at(&address, None, None).await;
+    let back = Door::open_at(&address, Lie::None, None).await;
     let report = hosts.report().await;
     assert!(report.iter().all(|host| host.runtimes.iter().all(|(_, proof)| proof.holds())), "{report:?}");
     assert_eq!(hosts.room(Runtime::Runc), 2);
@@ -197,7 +216,7 @@ async fn a_runtime_that_the_engine_does_not_have_is_not_offered() {
     if engine::engine().await.is_none() {
         return;
     }
-    let door = Door::open(Some(("\"runsc\"", "\"nosuc\"")), None).await;
+    let door = Door::open(Lie::Swap("\"runsc\"", "\"nosuc\""), None).await;
     let address = HostAddress::parse(&format!("tcp://{}", door.address), None).unwrap();
     let mut settings = engine::settings("no such runtime", Runtime::Runc).await.unwrap();
     settings.hosts[0].address = address;
@@ -211,6 +230,23 @@ async fn a_runtime_that_the_engine_does_not_have_is_not_offered() {
     let report = hosts.report().await;
     let proof = report[0].runtimes.iter().find(|(runtime, _)| *runtime == Runtime::Runsc).unwrap();
     assert_eq!(proof.1.failures, ["the engine knows no runtime runsc"]);
+}
+
+#[tokio::test]
+async fn a_start_that_hangs_is_given_up_and_leaves_nothing() {
+    let Some((_, real)) = engine::engine().await else { return };
+    let door = Door::open(Lie::Swallow("/start HTTP"), None).await;
+    let instance = format!("hangs-{:016x}", rand::random::<u64>());
+    let mut settings = engine::settings(&instance, Runtime::Runc).await.unwrap();
+    settings.hosts[0].address = HostAddress::parse(&format!("tcp://{}", door.address), None).unwrap();
+    let mut hosts = Hosts::new(settings);
+    hosts.starting = Duration::from_millis(300);
+    assert_eq!(hosts.images(Runtime::Runc).await.unwrap(), [], "what does not start is not offered");
+    let report = hosts.report().await;
+    let failures = &report[0].runtimes[0].1.failures;
+    assert!(failures[0].contains("starting a cell: no answer"), "{failures:?}");
+    hosts.shut_down().await;
+    assert_eq!(real.labelled(&format!("coinop.instance={instance}")).await.unwrap(), []);
 }
 
 const CA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/engine-ca.pem");
@@ -247,7 +283,7 @@ async fn an_engine_behind_tls_is_used_like_any_other() {
     if engine::engine().await.is_none() {
         return;
     }
-    let door = Door::open(None, Some(both_sides())).await;
+    let door = Door::open(Lie::None, Some(both_sides())).await;
     let Some(hosts) = at([tls(&door, CA)].into_iter(), Runtime::Runc).await else { return };
     assert!(works(&hosts, Runtime::Runc).await, "{:?}", hosts.report().await);
 }
@@ -257,7 +293,7 @@ async fn an_engine_that_another_authority_vouches_for_is_not_believed() {
     if engine::engine().await.is_none() {
         return;
     }
-    let door = Door::open(None, Some(both_sides())).await;
+    let door = Door::open(Lie::None, Some(both_sides())).await;
     let plain = HostAddress::parse(&format!("tcp://{}", door.address), None).unwrap();
     let missing = TlsFiles { ca: "/nowhere".into(), certificate: CLIENT.into(), key: CLIENT_KEY.into() };
     let swapped = TlsFiles { ca: CA.into(), certificate: CLIENT.into(), key: ENGINE_KEY.into() };

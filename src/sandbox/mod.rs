@@ -111,7 +111,7 @@ pub struct Image {
 /// A command for a cell's shell.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Command {
-    /// What `/bin/sh -c` gets.
+    /// What `/bin/sh -c` gets: less than 128 KiB, the most the kernel hands to a program at once. A longer one exits with 126.
     pub shell: String,
     /// Where, below the workspace.
     pub workdir: Option<RelativePath>,
@@ -278,7 +278,8 @@ pub trait Cell: Send + Sync {
     async fn pipe(&self, program: &[String]) -> Result<Pipe, SandboxError>;
 
     /// A file or folder of the workspace, or with `None` all of it; `Ok(None)` when there is no such path. In the archive
-    /// everything lies below its last name (`get("a/b")` has `b` and `b/c.txt`), or below `workspace`.
+    /// everything lies below its last name (`get("a/b")` has `b` and `b/c.txt`), or below `workspace`. What runs in the
+    /// background stands still meanwhile.
     async fn get(&self, path: Option<&RelativePath>, limits: ArchiveLimits) -> Result<Option<Archive>, SandboxError>;
 
     /// What it used so far.

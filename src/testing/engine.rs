@@ -20,6 +20,12 @@ pub const IMAGE: &str = "busybox";
 /// What the engine calls it. Made once; to be renamed when what it is made of changes.
 pub const REFERENCE: &str = "coinop-test-busybox:1";
 
+/// The image of `coinop sandbox image build`, as tests name it.
+pub const DEFAULT_IMAGE: &str = "default";
+
+/// What the engine calls that one. `.ci/run` has it built.
+pub const DEFAULT_REFERENCE: &str = "coinop-test-default:1";
+
 /// Where Debian's `busybox-static` puts it.
 const PROGRAM: &str = "/bin/busybox";
 
@@ -75,6 +81,19 @@ pub async fn settings(instance: &str, runtime: Runtime) -> Option<SandboxSetting
     host.runtimes = vec![runtime];
     let image = ImageSettings { name: IMAGE.into(), reference: REFERENCE.into() };
     Some(SandboxSettings { instance: instance.into(), hosts: vec![host], images: vec![image] })
+}
+
+/// Cells with git, Python and a C compiler, or nothing, which is said: the image takes minutes and is made beforehand.
+pub async fn sandbox_with_tools(runtime: Runtime) -> Option<Arc<Hosts>> {
+    let mut settings = settings(INSTANCE, runtime).await?;
+    let (_, engine) = engine().await?;
+    let found = engine.image(DEFAULT_IMAGE, DEFAULT_REFERENCE).await.expect("an engine that answers says what it has");
+    if found.is_err() {
+        require::skip("docker", &format!("coinop sandbox image build --name {DEFAULT_REFERENCE}"));
+        return None;
+    }
+    settings.images.insert(0, ImageSettings { name: DEFAULT_IMAGE.into(), reference: DEFAULT_REFERENCE.into() });
+    Some(Arc::new(Hosts::new(settings)))
 }
 
 /// A cell of the tests' image, for a job of that name.

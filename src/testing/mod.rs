@@ -5,6 +5,7 @@ pub mod embedding_contract;
 pub mod engine;
 pub mod faulty_server;
 pub mod gate;
+pub mod git_image;
 pub mod git_server;
 pub mod inference_contract;
 pub mod inference_faults;
@@ -15,9 +16,9 @@ pub mod market;
 pub mod nwc_service;
 pub mod ollama_server;
 pub mod openai_server;
+pub mod python_image;
 #[cfg(feature = "ldk")]
 pub mod regtest;
-pub mod python_image;
 pub mod relay;
 pub mod require;
 pub mod scripted_model;

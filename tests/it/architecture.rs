@@ -188,6 +188,7 @@ const CLOCKS: &[(&str, &str)] = &[
     ("wallet/cln/", "expiry of what a wallet on the other side of a wire has just sent"),
     ("wallet/phoenixd/", "expiry of what a wallet on the other side of a wire has just sent"),
     ("wallet/lnbits/", "expiry of what a wallet on the other side of a wire has just sent"),
+    ("sandbox/docker/labels.rs", "until when a cell lives, for other processes, which only have the clock in common"),
     ("testing/", "the other side of the wire"),
 ];
 

@@ -155,7 +155,7 @@ async fn a_good_installation_is_healthy_and_its_ad_is_followed_from_nowhere_to_t
     assert_eq!(kinds, [0, 10_002, 31_990]);
     assert_eq!(here.doctor().await.verdict("ad"), "ok");
 
-    here.set("base = \"2sat\"", "base = \"3sat\"");
+    here.set("base = \"2sat\"\nper_1k_prompt", "base = \"3sat\"\nper_1k_prompt");
     let dearer = here.doctor().await;
     assert_eq!(dearer.the("ad", None).0, "warning");
     assert!(dearer.the("ad", None).1.contains("another price"), "{:#}", dearer.report);
@@ -250,7 +250,8 @@ async fn a_configuration_that_is_wrong_or_not_complete_is_told_whole() {
     assert_eq!(incomplete.the("ready", Some("wallet.backend")).0, "failed");
 
     here.set("publish_timeout = \"1s\"", "publish_timeout = \"soon\"");
-    here.set("time_limit = \"5m\"", "time_limit = \"0s\"");
+    let before = "# The longest a job may run.\ntime_limit = ";
+    here.set(&format!("{before}\"5m\""), &format!("{before}\"0s\""));
     let unsound = here.doctor().await;
     assert_eq!(unsound.code, 1);
     let fields: Vec<_> = unsound.all("config", None).iter().map(|finding| &finding["subject"]).collect();

@@ -21,6 +21,7 @@ mod engines;
 mod files;
 mod fixtures;
 mod identity_cli;
+mod indexing;
 mod inputs;
 #[cfg(feature = "ldk")]
 mod lightning;
@@ -31,11 +32,14 @@ mod node_cli;
 #[cfg(feature = "ldk")]
 mod on_chain;
 mod ordering;
+mod patching;
 mod paying;
 mod queueing;
 mod refunds;
 mod refusing;
 mod relays;
+mod reviewing;
+mod sandbox_cli;
 mod sandbox_runs;
 mod stopping;
 mod streaming;

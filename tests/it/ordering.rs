@@ -20,8 +20,8 @@ use coinop::job::{Code, Estimate, Failure, FinishReason, JobKind, JobRequest, Ou
 use coinop::money::Msat;
 use coinop::nip90::{Codec, ReadLimits};
 use coinop::provider::Offer;
-use coinop::testing::blossom_server::BlossomServer;
-use coinop::testing::market::{PATIENCE, TestMarket};
+use coinop::testing::blossom_server::{BlossomServer, Manners};
+use coinop::testing::market::{MarketBuilder, PATIENCE, TestMarket};
 use coinop::testing::require;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -102,15 +102,19 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 
 /// A market that sells one kind of work, and somebody who buys there.
 async fn market(kind: JobKind, executor: &Arc<Canned>, terms: Terms) -> (TestMarket, Shopper) {
+    let market = selling(kind, executor, terms).start().await;
+    let shopper = Shopper::at(&market, "").await;
+    (market, shopper)
+}
+
+fn selling(kind: JobKind, executor: &Arc<Canned>, terms: Terms) -> MarketBuilder {
     let offer = Offer {
         rates: Rates { base: PRICE, ..Rates::default() },
         terms,
         free_per_day: 0,
         hold_for: Offer::hold_for(PATIENCE),
     };
-    let market = TestMarket::new().selling(kind, executor.clone(), offer).start().await;
-    let shopper = Shopper::at(&market, "").await;
-    (market, shopper)
+    TestMarket::new().selling(kind, executor.clone(), offer)
 }
 
 /// `coinop request …` in a folder.
@@ -235,11 +239,44 @@ async fn a_provider_s_paths_lead_nowhere_else_and_its_lies_are_found_out() {
     market.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_artifact_on_a_file_server_is_fetched_and_compared() {
+/// A server of files on this machine, and somebody who may upload there.
+async fn file_server() -> (BlossomServer, Blossom) {
     let server = BlossomServer::start().await.unwrap();
     let codec = Codec::new(Signer::random(), ReadLimits::default());
     let files = Blossom::new(BlossomConfig::new(server.url()), codec).unwrap();
+    (server, files)
+}
+
+/// Has files fetched from this machine, too.
+fn allow_private(shopper: &Shopper) {
+    let config = shopper.path().join("config.toml");
+    fs::write(&config, format!("{}[fetch]\nallow_private = true\n", read(config.clone()))).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_no_event_has_room_for_is_fetched_whole_and_compared() {
+    let (server, files) = file_server().await;
+    let long = "a line of the output\n".repeat(10_000);
+    let content = run_result(0, &long, "", &json!([]));
+    let executor = Canned::delivering(&content, &[]);
+    let market = selling(JobKind::SandboxRun, &executor, Terms::Free).files(files).start().await;
+    let shopper = Shopper::at(&market, "").await;
+    allow_private(&shopper);
+    let bought = order(&shopper, &["sandbox", "--no-repo", "--cmd", "make test"]).await;
+    assert!(bought.status.success(), "{}", err(&bought));
+    assert_eq!(out(&bought), long);
+    assert!(err(&bought).contains("the hash of the file that it came as"), "{}", err(&bought));
+
+    server.behave(Manners::KeepsAnother);
+    let other = order(&shopper, &["sandbox", "--no-repo", "--cmd", "make test"]).await;
+    assert_eq!(other.status.code(), Some(1), "{}", err(&other));
+    assert!(err(&other).contains("could not be fetched from there"), "{}", err(&other));
+    market.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_artifact_on_a_file_server_is_fetched_and_compared() {
+    let (_server, files) = file_server().await;
     let Blob { url, sha256, size } = files.upload(b"large".to_vec(), "application/octet-stream").await.unwrap();
     let artifacts = json!([
         {"path": "large", "sha256": sha256, "size": size, "url": url},
@@ -254,8 +291,7 @@ async fn an_artifact_on_a_file_server_is_fetched_and_compared() {
     assert_eq!(careful.status.code(), Some(1), "{}", err(&careful));
     assert!(!folder.join("artifacts/large").exists());
 
-    let config = shopper.path().join("config.toml");
-    fs::write(&config, format!("{}[fetch]\nallow_private = true\n", read(config.clone()))).unwrap();
+    allow_private(&shopper);
     let bought = order(&shopper, &args).await;
     assert_eq!(bought.status.code(), Some(1), "the other file is not what was promised: {}", err(&bought));
     assert_eq!(read(folder.join("artifacts/large")), "large");
@@ -515,4 +551,31 @@ async fn what_is_no_result_of_its_kind_is_shown_as_it_came() {
     let params = [("index_type_0", "symbols"), ("index_type_1", "digests"), ("include_0", "src/**")];
     assert_eq!(executor.params(), pairs(&params));
     market.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_is_counted_kept_and_its_tree_is_hashed_again() {
+    let line = format!("{}  src/lib.rs\n", "a".repeat(64));
+    let digests = json!([{"path": "src/lib.rs", "sha256": "a".repeat(64), "size": 10, "lines": 2}]);
+    let index = |tree_sha256: &str| {
+        json!({
+            "commit": "c".repeat(40), "tree_sha256": tree_sha256, "indexes": {"digests": digests},
+            "files_indexed": 1, "bytes_processed": 10, "tokens_processed": 0, "duration_ms": 3,
+            "errors": ["big.bin: larger than allowed"]
+        })
+        .to_string()
+    };
+    let args = ["index", "--repo", "https://example.com/owner/name", "--type", "digests", "--out"];
+    for (tree, code) in [(hash(line.as_bytes()), 0), (hash(b"another tree"), 1)] {
+        let content = index(&tree);
+        let executor = Canned::delivering(&content, &[]);
+        let (market, shopper) = market(JobKind::RepoIndex, &executor, Terms::Free).await;
+        let folder = shopper.path().join("out");
+        let bought = order(&shopper, &[&args[..], &[folder.to_str().unwrap()]].concat()).await;
+        assert_eq!(bought.status.code(), Some(code), "{}", err(&bought));
+        assert!(out(&bought).contains(&tree) && out(&bought).contains("digests"), "{}", out(&bought));
+        assert!(err(&bought).contains("Left out: big.bin: larger than allowed"), "{}", err(&bought));
+        assert_eq!(read(folder.join("result.json")), content);
+        market.finish().await;
+    }
 }

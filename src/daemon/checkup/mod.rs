@@ -254,11 +254,10 @@ impl Checkup {
         }
 
         checks.extend(work(&paths, &config, in_force, skip_model));
-        if let Some(identity) = identity.as_ref().filter(|_| !config.agents.runtimes().is_empty()) {
-            let (known, identity) = (config.clone(), identity.clone());
-            let check = Check::new("sandbox", "sandbox", SANDBOX_LIMIT, async move || {
-                sandbox::engines(&known, &identity).await
-            });
+        if !config.agents.runtimes().is_empty() {
+            let (known, there) = (config.clone(), paths.clone());
+            let check =
+                Check::new("sandbox", "sandbox", SANDBOX_LIMIT, async move || sandbox::engines(&known, &there).await);
             checks.push(check.cure("is the engine overloaded? 'docker ps' should answer at once"));
         }
 

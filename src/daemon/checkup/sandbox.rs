@@ -1,14 +1,18 @@
 //! The engines: whether each answers, has the images, and runs cells as safely as its runtimes promise.
 
 use super::Finding;
-use crate::config::Config;
+use crate::config::{Config, Paths};
 use crate::daemon::wiring::agents;
-use crate::identity::Identity;
 use crate::sandbox::HostReport;
 
 /// Looks at every engine of the configuration, and runs a probe in a container of each runtime.
-pub(super) async fn engines(config: &Config, identity: &Identity) -> Vec<Finding> {
-    let hosts = agents::engines(config, identity);
+pub(super) async fn engines(config: &Config, paths: &Paths) -> Vec<Finding> {
+    let hosts = match agents::engines(config, paths) {
+        Ok(hosts) => hosts,
+        Err(error) => {
+            return vec![Finding::failed("sandbox", format!("{error:#}"), "see to the data folder's owner and mode")];
+        }
+    };
     let reports = hosts.report().await;
     hosts.shut_down().await;
     let mut found: Vec<Finding> = reports.iter().flat_map(of_engine).collect();

@@ -16,19 +16,21 @@ use crate::config::{AgentSettings, Config, ExternalSettings, KeyHeader, Paths};
 use crate::daemon::service::Background;
 use crate::executor::code_review::CodeReviewExecutor;
 use crate::executor::patch_gen::PatchGenExecutor;
+use crate::executor::repo_index::RepoIndexExecutor;
 use crate::executor::sandbox_run::SandboxRunExecutor;
 use crate::executor::sources::InputSource;
 use crate::executor::{Executor, Router};
-use crate::identity::Identity;
 use crate::inference::Inference;
 use crate::job::JobKind;
 use crate::job::code_review::CodeReviewLimits;
 use crate::job::patch_gen::PatchGenLimits;
 use crate::job::reading::Bound;
+use crate::job::repo_index::RepoIndexLimits;
 use crate::job::sandbox_run::SandboxRunLimits;
 use crate::nip90::Codec;
+use crate::provider::Clock;
 use crate::repository::{Repositories, RepositoryLimits};
-use crate::sandbox::{Hosts, Image, Runtime, Sandbox, SandboxSettings};
+use crate::sandbox::{Hosts, Image, Runtime, Sandbox};
 
 /// The folder of fetched repositories, in the data folder.
 const REPOSITORIES_FOLDER: &str = "repositories";
@@ -61,13 +63,12 @@ impl std::fmt::Debug for OpenAgents {
     }
 }
 
-/// The engines of the configuration, as the sandbox takes them.
-pub fn engines(config: &Config, identity: &Identity) -> Hosts {
-    Hosts::new(sandbox_settings(&config.agents, identity.signer.provider_id().to_string()))
-}
-
-fn sandbox_settings(agents: &AgentSettings, instance: String) -> SandboxSettings {
-    SandboxSettings { instance, hosts: agents.sandbox.hosts.clone(), images: agents.sandbox.images.clone() }
+/// The engines of the configuration.
+///
+/// # Errors
+/// When the data folder can't be written.
+pub fn engines(config: &Config, paths: &Paths) -> Result<Hosts> {
+    Ok(Hosts::new(super::sandbox::settings(&config.agents.sandbox, paths)?))
 }
 
 impl OpenAgents {
@@ -75,11 +76,11 @@ impl OpenAgents {
     /// should be, are no error here: what needs them is not offered.
     ///
     /// # Errors
-    /// When the file server's address can't be used.
-    pub async fn open(config: &Config, paths: &Paths, identity: &Identity, codec: &Codec) -> Result<Self> {
+    /// When the file server's address can't be used, or the data folder can't be written.
+    pub async fn open(config: &Config, paths: &Paths, codec: &Codec) -> Result<Self> {
         let agents = &config.agents;
         let runtimes = agents.runtimes();
-        let hosts = (!runtimes.is_empty()).then(|| Arc::new(engines(config, identity)));
+        let hosts = (!runtimes.is_empty()).then(|| engines(config, paths).map(Arc::new)).transpose()?;
         let mut images = BTreeMap::new();
         if let Some(hosts) = &hosts {
             for runtime in runtimes {
@@ -174,7 +175,15 @@ impl OpenAgents {
             );
             executors.push((JobKind::SandboxRun, Arc::new(run)));
         }
-        //REPO_INDEX
+        if is_sold(JobKind::RepoIndex) {
+            let limits = RepoIndexLimits {
+                time: agents.repo_index.sale.time_limit,
+                embeddings: agents.repo_index.embeddings,
+                ..RepoIndexLimits::default()
+            };
+            let index = RepoIndexExecutor::new(self.repositories.clone(), backend.cloned(), limits);
+            executors.push((JobKind::RepoIndex, Arc::new(index)));
+        }
         if let Some(sandbox) = sandbox.filter(|_| is_sold(JobKind::PatchGen)) {
             let worker: Arc<dyn Worker> = match &agents.patch_gen.agent {
                 Some(external) => Arc::new(external_agent(external)?),
@@ -289,7 +298,7 @@ fn external_agent(settings: &ExternalSettings) -> Result<ExternalAgent> {
 async fn prune(transcripts: Transcripts, keep: Duration, shutdown: CancellationToken) {
     let keep = SignedDuration::try_from(keep).unwrap_or(SignedDuration::MAX);
     loop {
-        let before = Timestamp::now().checked_sub(keep).unwrap_or(Timestamp::UNIX_EPOCH);
+        let before = Clock::system().now().checked_sub(keep).unwrap_or(Timestamp::UNIX_EPOCH);
         if let Err(error) = transcripts.prune(before).await {
             tracing::warn!(%error, "Old transcripts can't be removed");
         }

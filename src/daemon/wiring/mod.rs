@@ -276,7 +276,7 @@ pub async fn plan(
     check_terms(&sold, wallet.as_deref())?;
     let read_limits = read_limits(config);
     let codec = Codec::new(identity.signer.clone(), read_limits);
-    let agents = OpenAgents::open(config, paths, identity, &codec).await?;
+    let agents = OpenAgents::open(config, paths, &codec).await?;
     agents.keep_what_works(config, &mut sold);
     anyhow::ensure!(!sold.is_empty(), "nothing that is sold can be done: 'coinop doctor' says what is missing");
     let terms = terms_in_force(&sold, wallet.as_deref());

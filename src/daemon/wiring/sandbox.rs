@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::config::{self, Paths};
-use crate::sandbox::{HostAddress, HostSettings, ImageSettings, SandboxSettings, TlsFiles};
+use crate::sandbox::SandboxSettings;
 
 /// The file that tells this installation's containers from others' on the same engine, in the data folder.
 pub const INSTANCE_FILE: &str = "sandbox-instance";
@@ -19,31 +19,9 @@ pub const INSTANCE_FILE: &str = "sandbox-instance";
 pub fn settings(sandbox: &config::SandboxSettings, paths: &Paths) -> Result<SandboxSettings> {
     Ok(SandboxSettings {
         instance: instance(&paths.data_dir)?,
-        hosts: sandbox.hosts.iter().map(host).collect(),
-        images: sandbox.images.iter().map(image).collect(),
+        hosts: sandbox.hosts.clone(),
+        images: sandbox.images.clone(),
     })
-}
-
-fn host(host: &config::HostSettings) -> HostSettings {
-    let address = match &host.address {
-        config::HostAddress::Unix(path) => HostAddress::Unix(path.clone()),
-        config::HostAddress::Tcp { address, tls: None } => HostAddress::Loopback(address.clone()),
-        config::HostAddress::Tcp { address, tls: Some(tls) } => HostAddress::Tls {
-            address: address.clone(),
-            files: TlsFiles { ca: tls.ca.clone(), certificate: tls.certificate.clone(), key: tls.key.clone() },
-        },
-    };
-    HostSettings {
-        name: host.name.clone(),
-        address,
-        runtimes: host.runtimes.clone(),
-        slots: host.slots,
-        memory_mib: None,
-    }
-}
-
-fn image(image: &config::ImageSettings) -> ImageSettings {
-    ImageSettings { name: image.name.clone(), reference: image.reference.clone() }
 }
 
 /// This installation's id: made up once, and kept.

@@ -57,7 +57,7 @@ pub(super) enum NoPatch {
 
 /// The change from the commit to the workspace. Waits for the disk.
 pub(super) fn between(snapshot: &Snapshot, workspace: &Archive, allowed: &Allowed<'_>) -> Result<Patch, NoPatch> {
-    let listing = workspace.list(None, allowed.workspace)?;
+    let listing = workspace.list(Some("workspace"), allowed.workspace)?;
     let is_folder = |entry: &&ArchiveEntry| entry.kind == EntryKind::Folder;
     let new: BTreeMap<&RelativePath, &ArchiveEntry> =
         listing.entries.iter().filter(|entry| !is_folder(entry)).map(|entry| (&entry.path, entry)).collect();

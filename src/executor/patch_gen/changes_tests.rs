@@ -13,12 +13,17 @@ fn snapshot(files: &[(&str, &[u8])]) -> Snapshot {
     Snapshot::of_files("0123456789012345678901234567890123456789".parse().unwrap(), files.collect())
 }
 
+/// Where a file lies in the archive of a workspace.
+fn inside(text: &str) -> RelativePath {
+    path(&format!("workspace/{text}"))
+}
+
 /// A workspace of files, made by hand where they are no plain files.
 fn workspace(files: &[(&str, &[u8])], more: impl FnOnce(&mut ArchiveBuilder)) -> Archive {
     let mut builder = ArchiveBuilder::new(WORKSPACE).unwrap();
-    builder.folder(&path("empty folder")).unwrap();
+    builder.folder(&inside("empty folder")).unwrap();
     for (name, content) in files {
-        builder.file(&path(name), content.starts_with(b"#!"), content).unwrap();
+        builder.file(&inside(name), content.starts_with(b"#!"), content).unwrap();
     }
     more(&mut builder);
     builder.finish().unwrap()
@@ -77,10 +82,10 @@ fn hostile_changes_are_refused() {
         compare(&before, &workspace(&files, more), &[], &[]).unwrap_err()
     };
     let nothing = |_: &mut ArchiveBuilder| {};
-    let link = |builder: &mut ArchiveBuilder| builder.link(&path("out"), "/etc/passwd").unwrap();
+    let link = |builder: &mut ArchiveBuilder| builder.link(&inside("out"), "/etc/passwd").unwrap();
     assert!(matches!(refused(&[], &link), NoPatch::Link(at) if at == path("out")));
-    let inside = |builder: &mut ArchiveBuilder| builder.link(&path("in"), "a").unwrap();
-    assert!(matches!(refused(&[], &inside), NoPatch::Link(_)));
+    let within = |builder: &mut ArchiveBuilder| builder.link(&inside("in"), "a").unwrap();
+    assert!(matches!(refused(&[], &within), NoPatch::Link(_)));
     for own in [".GIT/config", "sub/.gitmodules", "git~1/hooks/x"] {
         assert!(matches!(refused(&[(own, b"x")], &nothing), NoPatch::GitsOwn(at) if at == path(own)), "{own}");
     }
@@ -95,7 +100,7 @@ fn hostile_changes_are_refused() {
     );
     let many = |builder: &mut ArchiveBuilder| {
         for number in 0..11 {
-            builder.file(&path(&format!("n{number}")), false, b"").unwrap();
+            builder.file(&inside(&format!("n{number}")), false, b"").unwrap();
         }
     };
     assert!(matches!(refused(&[], &many), NoPatch::Patch(PatchError::TooManyFiles { limit: 10 })));
@@ -120,7 +125,7 @@ fn links_of_the_commit_stay_or_go_but_never_lead_elsewhere() {
         let files = [&[("file", &b"a"[..])], more].concat();
         let archive = workspace(&files, |builder| {
             if let Some(target) = target {
-                builder.link(&path("link"), target).unwrap();
+                builder.link(&inside("link"), target).unwrap();
             }
         });
         compare(&before, &archive, &[], &[])

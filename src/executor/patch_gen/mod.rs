@@ -202,7 +202,15 @@ impl Executor for PatchGenExecutor {
             generated_tokens: self.limits.generated_tokens,
         };
         let model = capacity.model;
-        let work = PatchWork { job: request.id, customer: request.customer, asked, image: image.name, commit, model: model.clone(), size };
+        let work = PatchWork {
+            job: request.id,
+            customer: request.customer,
+            asked,
+            image: image.name,
+            commit,
+            model: model.clone(),
+            size,
+        };
         Ok(Prepared {
             estimate: self.estimate(size),
             prompt_is_exact: false,

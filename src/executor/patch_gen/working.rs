@@ -52,9 +52,8 @@ impl PatchGenExecutor {
         drop(cell);
         let Made { worked, workspace } = made?;
         let transcript_sha256 = self.keep(work, &worked).await;
-        let workspace = workspace.ok_or_else(|| {
-            NoResult::in_vain(unfinished(worked.stopped).with_log(end_of(&worked.transcript)))
-        })?;
+        let workspace = workspace
+            .ok_or_else(|| NoResult::in_vain(unfinished(worked.stopped).with_log(end_of(&worked.transcript))))?;
         let patch = self.patch(work, snapshot, workspace).await?;
 
         // The second cell: nobody's yet.

@@ -27,7 +27,7 @@ use crate::sandbox::{Cell, CellLimits, CellSpec, CellUsage, Command, Ended, Imag
 /// How long the engine may take to make a container. It copies nothing.
 const MAKING: Duration = Duration::from_secs(30);
 /// How long a runtime may take to start one. Some hang instead of failing.
-const STARTING: Duration = Duration::from_secs(30);
+pub(in crate::sandbox) const STARTING: Duration = Duration::from_secs(30);
 /// How long [`Cell::close`] waits. The removal goes on afterwards.
 const CLOSING: Duration = Duration::from_secs(30);
 /// How long the engine may take for what is only told for the record.
@@ -59,30 +59,35 @@ pub(super) struct State {
     pub(super) wire: Option<Wire>,
 }
 
-impl DockerCell {
-    /// Makes a cell. What is begun and does not come to its end is removed again.
-    pub(in crate::sandbox) async fn open(
-        engine: Engine,
-        cpus: u32,
-        identity: Identity,
-        spec: CellSpec,
-        image: Image,
-        slot: Option<Slot>,
-        removals: Removals,
-    ) -> Result<Self, SandboxError> {
-        let making = Self::make(engine, cpus, identity, spec, image, slot, removals.clone());
-        removals.see_through(making).await.unwrap_or(Err(SandboxError::Cancelled))
+/// What it takes to open a cell.
+pub(in crate::sandbox) struct Opening {
+    /// Where.
+    pub(in crate::sandbox) engine: Engine,
+    /// How many processors there are.
+    pub(in crate::sandbox) cpus: u32,
+    /// Who opens it.
+    pub(in crate::sandbox) identity: Identity,
+    /// What is wanted.
+    pub(in crate::sandbox) spec: CellSpec,
+    /// What it is made from.
+    pub(in crate::sandbox) image: Image,
+    /// Its place, given back when it is gone.
+    pub(in crate::sandbox) slot: Option<Slot>,
+    /// Where it is known until then.
+    pub(in crate::sandbox) removals: Removals,
+    /// How long the runtime may take.
+    pub(in crate::sandbox) starting: Duration,
+}
+
+impl Opening {
+    /// Makes the cell. What is begun and does not come to its end is removed again.
+    pub(in crate::sandbox) async fn open(self) -> Result<DockerCell, SandboxError> {
+        let removals = self.removals.clone();
+        removals.see_through(self.make()).await.unwrap_or(Err(SandboxError::Cancelled))
     }
 
-    async fn make(
-        engine: Engine,
-        cpus: u32,
-        identity: Identity,
-        spec: CellSpec,
-        image: Image,
-        slot: Option<Slot>,
-        removals: Removals,
-    ) -> Result<Self, SandboxError> {
+    async fn make(self) -> Result<DockerCell, SandboxError> {
+        let Self { engine, cpus, identity, spec, image, slot, removals, starting } = self;
         let CellSpec { job, runtime, limits, .. } = spec;
         let owned = removals.register(engine.clone(), slot);
         let name = owned.0.name().to_owned();
@@ -98,13 +103,13 @@ impl DockerCell {
             warn!(cell = name, job.id = job, warning, "The engine warns of a cell");
         }
         let deadline = Instant::now() + limits.time;
-        timed("starting a cell", STARTING, docker.start_container(&name, None::<StartContainerOptions>)).await?;
+        timed("starting a cell", starting, docker.start_container(&name, None::<StartContainerOptions>)).await?;
         let started = engine.started(&name).await?.ok_or(SandboxError::Gone(Ended::Exited))?;
         if !owned.0.opened() {
             return Err(SandboxError::Cancelled);
         }
         debug!(cell = name, job.id = job, %runtime, "A cell is open");
-        Ok(Self {
+        Ok(DockerCell {
             engine,
             limits,
             deadline,
@@ -116,7 +121,9 @@ impl DockerCell {
             usage: Mutex::default(),
         })
     }
+}
 
+impl DockerCell {
     /// What the engine knows it by.
     pub(super) fn name(&self) -> &str {
         self.owned.0.name()

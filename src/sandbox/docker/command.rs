@@ -86,6 +86,10 @@ impl DockerCell {
             if let Some(ended) = state.ended {
                 return Err(SandboxError::Gone(ended));
             }
+            if Instant::now() >= self.deadline {
+                self.freeze(&mut state, Ended::TimedOut).await;
+                return Err(SandboxError::Gone(Ended::TimedOut));
+            }
             let mut abandoned = Abandoned(Some(&self.owned));
             let ran = self.attend(&mut state, command).await;
             // After an error of the engine nobody knows what runs.

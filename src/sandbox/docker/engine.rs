@@ -13,7 +13,7 @@ use crate::sandbox::{Image, Runtime};
 
 /// How long the engine may take for what costs it nothing.
 pub(super) const QUICK: Duration = Duration::from_secs(10);
-/// How long it may take to say that it is there.
+/// How long connecting may take.
 pub(super) const GREETING: Duration = Duration::from_secs(5);
 /// The library's own limit, which only bounds what has no limit of ours: none.
 pub(super) const LONGEST: Duration = Duration::from_secs(3600);
@@ -69,7 +69,7 @@ impl Engine {
     /// # Errors
     /// When it does not.
     pub async fn ping(&self) -> Result<(), EngineError> {
-        timed("a ping", GREETING, self.docker.ping()).await.map(drop)
+        timed("a ping", QUICK, self.docker.ping()).await.map(drop)
     }
 
     /// What it says of itself.

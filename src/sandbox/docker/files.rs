@@ -23,6 +23,9 @@ const MOVING: Duration = Duration::from_secs(120);
 /// What the kernel gives a file at least, and in steps of.
 const PAGE: u64 = 4096;
 
+/// A tar file is made of such blocks: one or a few before each file.
+const TAR_BLOCK: u64 = 512;
+
 impl DockerCell {
     /// Unpacks files into the workspace.
     pub(super) async fn unpack(&self, files: &Archive) -> Result<(), SandboxError> {
@@ -44,10 +47,10 @@ impl DockerCell {
         let unpacked = self.send(files, &listing).await;
         let unpacked = match unpacked {
             // What was there before may be what leaves no room. The engine only says that it failed.
-            Err(EngineError::Refused { status: 500, .. }) if state.used => {
-                let there = self.need().await?;
-                if need.fits(&there, self.limits.disk_mib) { unpacked.map_err(SandboxError::from) } else { Err(full) }
-            }
+            Err(EngineError::Refused { status: 500, .. }) if state.used => match self.need().await? {
+                Some(there) if need.fits(&there, self.limits.disk_mib) => unpacked.map_err(SandboxError::from),
+                _ => Err(full),
+            },
             unpacked => unpacked.map_err(SandboxError::from),
         };
         self.go_on(&mut state, paused).await?;
@@ -166,11 +169,22 @@ impl DockerCell {
         }
     }
 
-    /// What the workspace holds now.
-    async fn need(&self) -> Result<Need, SandboxError> {
-        let limits = ArchiveLimits { bytes: u64::MAX, entries: u64::MAX };
-        let Some(all) = self.receive(None, limits).await? else { return Ok(Need::default()) };
-        Ok(Need::of(&list(all, Some("workspace"), limits).await?))
+    /// What the workspace holds now; `None` when that looks like more than it can hold, as files with holes do.
+    async fn need(&self) -> Result<Option<Need>, SandboxError> {
+        let entries = spec::inodes(self.limits.disk_mib);
+        let headers = entries * 4 * TAR_BLOCK;
+        let limits = ArchiveLimits { bytes: (u64::from(self.limits.disk_mib) << 20) + headers, entries };
+        let listed = match self.receive(None, limits).await {
+            Ok(Some(all)) => list(all, Some("workspace"), limits).await,
+            Ok(None) => return Ok(None),
+            Err(SandboxError::Archive(error)) => Err(error),
+            Err(error) => return Err(error),
+        };
+        match listed {
+            Ok(listing) => Ok(Some(Need::of(&listing))),
+            Err(ArchiveError::TooLarge { .. } | ArchiveError::TooMany { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Stops what runs, so that nobody changes files while the engine follows paths. Says whether it has to be resumed.

@@ -25,7 +25,7 @@ pub use error::EngineError;
 pub use labels::JOB as JOB_LABEL;
 pub use sweep::Swept;
 
-pub(super) use cell::DockerCell;
+pub(super) use cell::{DockerCell, Opening, STARTING};
 pub(super) use labels::Identity;
 pub(super) use removal::Removals;
 pub(super) use spec::memory_mib;

@@ -255,6 +255,32 @@ async fn an_unknown_image_is_named_with_those_there_are() {
     assert_eq!(error.to_string(), "no image 'windows'; on offer: busybox");
 }
 
+#[tokio::test]
+async fn the_default_image_has_what_it_promises() {
+    for runtime in Runtime::ALL {
+        let Some(sandbox) = engine::sandbox_with_tools(runtime).await else { continue };
+        let cancel = CancellationToken::new();
+        let mut spec = engine::cell("tools", runtime);
+        spec.image = engine::DEFAULT_IMAGE.into();
+        spec.limits.memory_mib = 256;
+        let cell = sandbox.open(&spec, &cancel).await.unwrap();
+        let steps = [
+            "git init -q . && echo 'int main(void){return 0;}' > a.c && git add a.c && git -c user.name=a -c user.email=a@b \
+             commit -qm first",
+            "printf 'all: a\\n' > Makefile && make -s && ./a",
+            "printf 'def test_a():\\n    assert 1 + 1 == 2\\n' > test_a.py && python3 -m pytest -q test_a.py",
+            "printf -- '--- a/a.c\\n+++ b/a.c\\n@@ -1 +1 @@\\n-int main(void){return 0;}\\n+int main(void){return 7;}\\n' | patch -p1",
+            "[ -z \"$(find / -xdev -type f -perm /6000 2>/dev/null)\" ]",
+            "[ \"$(whoami)\" = cell ]",
+        ];
+        for step in steps {
+            let ran = cell.run(&command(step), &cancel).await.unwrap();
+            assert_eq!(ran.exit_code, 0, "{step}: {}{}", ran.stdout.text, ran.stderr.text);
+        }
+        cell.close().await;
+    }
+}
+
 fn command(shell: &str) -> Command {
     let timeout = Duration::from_secs(120);
     Command { shell: shell.into(), workdir: None, env: Vec::new(), timeout, keep_bytes: 16 * 1024 }

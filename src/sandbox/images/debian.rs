@@ -86,7 +86,8 @@ impl Debian {
         let said = child.stderr.take().expect("it is piped");
         for line in BufReader::new(said).split(b'\n') {
             let line = String::from_utf8_lossy(&line?).trim_end().to_owned();
-            if let Some(step) = line.strip_prefix("I: ") {
+            // Of its own steps; ours are no news.
+            if let Some(step) = line.strip_prefix("I: ").filter(|step| !step.starts_with("running --")) {
                 tell(step);
             }
             if !line.is_empty() {

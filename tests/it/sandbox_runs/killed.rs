@@ -7,7 +7,7 @@ use coinop::daemon::service::Service;
 use coinop::identity::Signer;
 use coinop::job::Terms;
 use coinop::money::Msat;
-use coinop::sandbox::Runtime;
+use coinop::sandbox::{Runtime, Sandbox};
 use coinop::testing::engine;
 use coinop::testing::market::{Customer, PATIENCE, POCKET_MONEY, within};
 use coinop::testing::nwc_service::{NwcService, NwcServiceOptions};
@@ -45,6 +45,8 @@ async fn child() {
     // As at every start.
     let swept = hosts.sweep_all().await;
     println!("{MARK}swept {}", swept.removed);
+    // As at every start, too: until an engine was looked at it has no room.
+    assert!(!hosts.images(Runtime::Runc).await.unwrap().is_empty());
     let folder = tempfile::tempdir().unwrap();
     let executor = shop::executor(Arc::clone(&hosts), Runtime::Runc, &folder, None);
     let plan = shop::selling(executor, RATES, Terms::Prepay).plan(
