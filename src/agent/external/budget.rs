@@ -57,8 +57,10 @@ impl From<Spent> for Stopped {
 pub(super) struct Came {
     /// As the endpoint told it.
     pub(super) told: Option<(u32, u32)>,
-    /// Tokens read, at a guess.
+    /// What was set aside for it when it began.
     pub(super) prompt_estimate: u32,
+    /// Whether the endpoint took it up. One that refuses has read nothing that it would want money for.
+    pub(super) was_read: bool,
     /// Pieces of text that came, each a token at least.
     pub(super) pieces: u32,
 }
@@ -69,6 +71,8 @@ struct Taken {
     told: Usage,
     prompt: u64,
     generated: u64,
+    /// Of questions that are being answered, at a guess.
+    reading: u64,
     /// Of answers that are being written.
     under_way: u64,
     bytes: u64,
@@ -103,7 +107,7 @@ impl Budget {
         let left = u64::from(generated_tokens).saturating_sub(taken.generated + taken.under_way);
         let spent = if taken.requests >= requests {
             Some(Spent::Requests(requests))
-        } else if taken.prompt + u64::from(prompt_estimate) > u64::from(prompt_tokens) {
+        } else if taken.prompt + taken.reading + u64::from(prompt_estimate) > u64::from(prompt_tokens) {
             Some(Spent::PromptTokens(prompt_tokens))
         } else if left == 0 {
             Some(Spent::GeneratedTokens(generated_tokens))
@@ -118,6 +122,7 @@ impl Budget {
         }
         taken.requests += 1;
         taken.bytes += bytes;
+        taken.reading += u64::from(prompt_estimate);
         Ok(u32::try_from(left).unwrap_or(u32::MAX))
     }
 
@@ -140,10 +145,12 @@ impl Budget {
 
     /// An exchange is over.
     pub(super) fn end(&self, came: Came) {
-        let Came { told, prompt_estimate, pieces } = came;
+        let Came { told, prompt_estimate, was_read, pieces } = came;
         let mut taken = self.taken();
+        taken.reading = taken.reading.saturating_sub(u64::from(prompt_estimate));
         taken.under_way = taken.under_way.saturating_sub(u64::from(pieces));
-        let (prompt, generated) = told.unwrap_or((prompt_estimate, pieces));
+        let guessed = if was_read { prompt_estimate } else { 0 };
+        let (prompt, generated) = told.unwrap_or((guessed, pieces));
         taken.prompt += u64::from(prompt);
         taken.generated += u64::from(generated);
         // Of what nobody told only that is paid for which was surely written.
@@ -182,16 +189,16 @@ mod tests {
     const ALLOWED: Allowed = Allowed { requests: 3, prompt_tokens: 100, generated_tokens: 50, bytes: 1_000 };
 
     fn told(prompt: u32, generated: u32) -> Came {
-        Came { told: Some((prompt, generated)), ..Came::default() }
+        Came { told: Some((prompt, generated)), was_read: true, ..Came::default() }
     }
 
     #[test]
     fn what_was_taken_is_no_longer_there() {
         let budget = Budget::new(ALLOWED);
         assert_eq!(budget.begin(10, 20), Ok(50));
-        budget.end(told(40, 20));
+        budget.end(Came { prompt_estimate: 20, ..told(40, 20) });
         assert_eq!(budget.begin(10, 20), Ok(30));
-        budget.end(told(40, 20));
+        budget.end(Came { prompt_estimate: 20, ..told(40, 20) });
         assert_eq!(budget.spent(), None);
         assert_eq!(budget.begin(10, 21), Err(Spent::PromptTokens(100)));
         assert_eq!(budget.spent(), Some(Spent::PromptTokens(100)));
@@ -205,7 +212,7 @@ mod tests {
             let budget = Budget::new(allowed);
             (0..9).find_map(|_| {
                 let begun = budget.begin(bytes, 1).err();
-                budget.end(told(1, 10));
+                budget.end(Came { prompt_estimate: 1, ..told(1, 10) });
                 begun
             })
         };
@@ -235,9 +242,19 @@ mod tests {
         let budget = Budget::new(ALLOWED);
         budget.begin(1, 60).unwrap();
         budget.came(1, 7).unwrap();
-        budget.end(Came { told: None, prompt_estimate: 60, pieces: 7 });
+        budget.end(Came { told: None, prompt_estimate: 60, was_read: true, pieces: 7 });
         assert_eq!(budget.usage(), Usage::tokens(0, 7));
         assert_eq!(budget.begin(1, 60), Err(Spent::PromptTokens(100)));
+    }
+
+    #[test]
+    fn questions_that_are_answered_at_once_are_counted_together() {
+        let budget = Budget::new(ALLOWED);
+        budget.begin(1, 60).unwrap();
+        assert_eq!(budget.begin(1, 60), Err(Spent::PromptTokens(100)));
+        // One that was refused has taken nothing.
+        budget.end(Came { prompt_estimate: 60, ..Came::default() });
+        budget.begin(1, 100).unwrap();
     }
 
     #[test]

@@ -142,7 +142,8 @@ impl Proxy {
             let question = Question::read(door, &body, self.model.as_deref(), left)
                 .map_err(|why| Refused::new(StatusCode::BAD_REQUEST, "invalid_request_error", why));
             // It took a request all the same, and no tokens.
-            let question = question.inspect_err(|_| self.budget.end(Came::default()))?;
+            let nothing = Came { prompt_estimate: estimate, ..Came::default() };
+            let question = question.inspect_err(|_| self.budget.end(nothing))?;
             self.chosen.get_or_init(|| question.model.clone());
             (Some(question), estimate)
         };
@@ -235,9 +236,8 @@ struct Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let told = self.reader.told();
-        // An endpoint that refuses has read nothing that it would want money for.
-        let prompt_estimate = if self.status.is_success() { self.estimate } else { 0 };
-        self.proxy.budget.end(Came { told, prompt_estimate, pieces: self.pieces });
+        let was_read = self.status.is_success();
+        self.proxy.budget.end(Came { told, prompt_estimate: self.estimate, was_read, pieces: self.pieces });
         self.proxy.journal.add(&Line::Asked {
             at_ms: millis(self.began.duration_since(self.proxy.began)),
             ms: millis(self.began.elapsed()),
