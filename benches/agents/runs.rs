@@ -51,9 +51,9 @@ pub(crate) async fn measure(size: Size) -> Result<()> {
         println!("\n## Runs in {runtime}\n");
         // Proves the runtime once, as a provider does at its start.
         hosts.images(runtime).await?;
+        memory(&hosts, runtime).await?;
         starts(&hosts, runtime, size).await?;
         throughput(&hosts, runtime, size).await?;
-        memory(&hosts, runtime).await?;
         hosts.shut_down().await;
     }
     Ok(())
@@ -197,7 +197,7 @@ async fn throughput(hosts: &Arc<Hosts>, runtime: Runtime, size: Size) -> Result<
             .start()
             .await;
         let customer = market.customer().await;
-        let job = |_| buy(&customer);
+        let job = |number| buy(&customer, number);
         report(&format!("jobs, {in_flight} in flight"), size.jobs, in_flight, job).await?;
         market.finish().await;
     }
@@ -225,9 +225,10 @@ async fn report<F: Future<Output = Result<()>>>(
     Ok(())
 }
 
-async fn buy(customer: &Customer) -> Result<()> {
+async fn buy(customer: &Customer, number: u64) -> Result<()> {
     let mut params = Params::default();
-    params.push("cmd", vec!["true".into()]);
+    // The same order within a second is the same event, and one job.
+    params.push("cmd", vec![format!("true {number}")]);
     let order = Order { kind: JobKind::SandboxRun, inputs: Vec::new(), params, ..customer.order("") };
     let mut posted = customer.post(&order).await;
     let invoice = posted.invoice().await;
@@ -237,29 +238,33 @@ async fn buy(customer: &Customer) -> Result<()> {
     Ok(())
 }
 
-/// What an open cell takes of this process; what the engine takes for it is the engine's.
+/// What open cells take of this process, and of the machine when the engine is on it and little else goes on.
 async fn memory(hosts: &Arc<Hosts>, runtime: Runtime) -> Result<()> {
     let never = CancellationToken::new();
-    let before = kib();
+    let before = (kib("self/status", "VmRSS:"), kib("meminfo", "MemAvailable:"));
     let mut cells = Vec::new();
     for number in 0..OPEN {
         let cell = hosts.open(&engine::cell(&format!("bench-open-{number}"), runtime), &never).await?;
         cell.run(&command("true"), &never).await?;
         cells.push(cell);
     }
-    let after = kib();
-    println!("\nMemory of this process: {before} KiB before, {after} KiB with {OPEN} cells open: {} KiB a cell.", {
-        after.saturating_sub(before) / OPEN
-    });
+    let after = (kib("self/status", "VmRSS:"), kib("meminfo", "MemAvailable:"));
+    println!("| {OPEN} cells open | before | after | a cell |\n|---|---|---|---|");
+    let row = |name: &str, (before, after): (u64, u64), taken: u64| {
+        println!("| {name} | {before} KiB | {after} KiB | {} KiB |", taken / OPEN);
+    };
+    row("memory of this process", (before.0, after.0), after.0.saturating_sub(before.0));
+    row("memory available on the machine", (before.1, after.1), before.1.saturating_sub(after.1));
+    println!();
     for cell in cells {
         cell.close().await;
     }
     Ok(())
 }
 
-/// This process's memory, as the system counts it; zero where it does not tell.
-fn kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB"));
+/// A number of kibibytes that the system tells; zero where it does not.
+fn kib(file: &str, name: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{file}")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB"));
     line.and_then(|kib| kib.trim().parse().ok()).unwrap_or(0)
 }
