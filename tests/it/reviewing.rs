@@ -132,7 +132,7 @@ async fn what_is_no_diff_is_refused_before_money_moves() {
     let large = format!("{DIFF}{}", "x".repeat(120_000));
     for (data, kind, marker, named) in [
         ("please review my code", InputKind::Text, "diff", "holds no diff"),
-        (truncated, InputKind::Text, "diff", "line 6: the hunk ends before"),
+        (truncated, InputKind::Text, "diff", "line 5: the hunk ends before"),
         ("--- a//etc/passwd\n+++ b//etc/passwd\n", InputKind::Text, "diff", "begins with '/'"),
         ("https://example.com/r/pull/8", InputKind::Url, "pr", "was not found"),
         ("https://example.com/r", InputKind::Url, "repo", "commit_0"),
