@@ -66,7 +66,8 @@ fn executor(files: Option<Blossom>) -> (SandboxRunExecutor, ScriptedSandbox) {
 }
 
 async fn outcome(executor: &SandboxRunExecutor, request: &JobRequest) -> Result<Outcome, Failure> {
-    let prepared = executor.prepare(request).await?;
+    let mut prepared = executor.prepare(request).await?;
+    executor.may_publish(&mut prepared);
     executor.run(&prepared, None, &CancellationToken::new()).await
 }
 
@@ -410,6 +411,15 @@ async fn a_server_that_refuses_does_not_fail_the_run() {
     let run = result(&executor, &request(&[("cmd", "write big 100000"), ("artifact", "big")])).await;
     let why = run.artifacts[0].why.as_deref().unwrap();
     assert_eq!(why, "it could not be uploaded, and the result has no room for it");
+}
+
+#[tokio::test]
+async fn nothing_is_put_on_a_server_before_the_money_is_ours() {
+    let (executor, server) = with_server().await;
+    let asked = request(&[("cmd", "write big 100000"), ("artifact", "big")]);
+    let prepared = executor.prepare(&asked).await.unwrap();
+    executor.run(&prepared, None, &CancellationToken::new()).await.unwrap();
+    assert_eq!(server.uploads(), 0);
 }
 
 #[tokio::test]
