@@ -69,6 +69,7 @@ fn a_request_says_where_what_and_how_it_is_tested() {
 }
 
 #[test]
+#[allow(clippy::type_complexity)] // A table.
 fn what_is_wrong_is_refused_by_name() {
     let long = "x".repeat(40_000);
     let cases: &[(&[(InputKind, &str, &str)], &[(&str, &[&str])], &str)] = &[

@@ -361,6 +361,7 @@ pub struct Answer {
 
 /// What an answer says.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // One at a time, read and dropped.
 pub enum AnswerBody {
     /// Feedback (7000).
     Feedback(Feedback),

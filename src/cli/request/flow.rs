@@ -97,7 +97,7 @@ pub(super) async fn order(
 
 /// How a purchase ended.
 enum Ended {
-    Bought(Receipt),
+    Bought(Box<Receipt>),
     Failed(BuyError),
     /// Somebody pressed Ctrl-C.
     Interrupted(JobId),
@@ -196,7 +196,7 @@ impl Shop<'_> {
             let mut ticks = tokio::time::interval(TICK);
             loop {
                 tokio::select! {
-                    bought = &mut buying => break bought.map_or_else(Ended::Failed, Ended::Bought),
+                    bought = &mut buying => break bought.map_or_else(Ended::Failed, |receipt| Ended::Bought(Box::new(receipt))),
                     _ = &mut interrupt => break Ended::Interrupted(job),
                     _ = ticks.tick(), if bar.is_some() => bar.iter().for_each(indicatif::ProgressBar::tick),
                 }

@@ -128,7 +128,7 @@ impl CodeReviewExecutor {
         let begun = tokio::time::Instant::now();
         let material = match work.diff() {
             Some(diff) => self.material_of(diff, "the diff")?,
-            None => self.from_repository(work, cancel).await?,
+            None => self.of_repository(work, cancel).await?,
         };
         let plan = self.plan(&work.asked, &work.model, &material, work.size.generated_tokens).await?;
         if work.diff().is_none() && plan.prompt_tokens > work.size.prompt_tokens {

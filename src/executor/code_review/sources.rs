@@ -63,7 +63,7 @@ impl CodeReviewExecutor {
     }
 
     /// The material of a repository, which is fetched now.
-    pub(super) async fn from_repository(
+    pub(super) async fn of_repository(
         &self,
         work: &ReviewWork,
         cancel: &CancellationToken,

@@ -152,6 +152,7 @@ async fn a_patch_is_made_in_one_cell_and_holds_good_in_another() {
     assert_eq!((sandbox.cells().len(), sandbox.open_cells()), (2, 0));
     assert!(outcome.usage.prompt_tokens > 0 && outcome.usage.compute.memory_mib == 1_024);
     // Without a test command verified means that it applies.
+    let executor = world.executor(&sandbox, ModelWorker::new(Arc::new(fixes())));
     let untested = super::tests::outcome(&executor, &world.request(&[])).await.unwrap();
     assert_eq!(PatchFacts::read(&untested.facts).test_exit_code, None);
 }
@@ -160,11 +161,11 @@ async fn a_patch_is_made_in_one_cell_and_holds_good_in_another() {
 async fn a_patch_that_fails_its_test_is_no_result() {
     let Some(world) = World::new().await else { return };
     let sandbox = ScriptedSandbox::new(does);
-    let executor = world.executor(&sandbox, ModelWorker::new(Arc::new(fixes())));
     for (test, code, said, log) in [
         ("make fail", Code::Backend, "it ended with exit code 2", "1 test failed"),
         ("make endless", Code::Timeout, "it took longer than", ""),
     ] {
+        let executor = world.executor(&sandbox, ModelWorker::new(Arc::new(fixes())));
         let failure = outcome(&executor, &world.request(&[("test_command", test)])).await.unwrap_err();
         assert_eq!((failure.code, failure.log.as_str()), (code, log));
         assert!(failure.text.contains(said) && failure.text.contains("nothing is charged"), "{}", failure.text);
@@ -311,7 +312,7 @@ async fn a_bid_makes_the_work_smaller_where_its_size_was_left_to_us() {
         assert!(price(&smaller) <= bid && price(&smaller) > Msat::from_msat(whole.as_msat() / 10 * 7).unwrap());
         assert!(smaller.estimate.prompt_tokens < prepared.estimate.prompt_tokens);
         let shrunk = smaller.estimate.compute.wall;
-        assert_eq!(time.map_or(shrunk < prepared.estimate.compute.wall, |time| shrunk.as_secs() == time), true);
+        assert!(time.map_or(shrunk < prepared.estimate.compute.wall, |time| shrunk.as_secs() == time));
         // Too little is too little.
         assert_eq!(executor.within(prepared.clone(), &rates, Msat::sat(2)), prepared);
         assert_eq!(executor.within(prepared.clone(), &rates, whole), prepared);

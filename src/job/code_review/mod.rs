@@ -202,7 +202,7 @@ fn reviewed(request: &JobRequest, read: &Reader<'_>, limits: &CodeReviewLimits) 
     }
     let of_repository = of_repository(read, limits)?;
     // An address that nothing is asked of like of a repository.
-    if of_repository.is_none() && !request.inputs.iter().any(|input| is_marked_repository(input)) {
+    if of_repository.is_none() && !request.inputs.iter().any(is_marked_repository) {
         pulls.append(&mut addresses);
     }
     match (&diffs[..], &pulls[..], addresses.is_empty(), of_repository) {
