@@ -128,6 +128,7 @@ impl Shop<'_> {
         }
         match self.buy(wanted, wallet.cloned(), book.cloned()).await? {
             Ended::Bought(receipt) => {
+                let receipt = *receipt;
                 let kept = PrintedReceipt::of(&receipt, book).await?;
                 if kept.is_in_doubt() && !self.globals.quiet {
                     eprintln!(
