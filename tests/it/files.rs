@@ -89,13 +89,12 @@ fn fetcher() -> Fetcher {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_no_event_has_room_for_comes_by_file() {
     let server = BlossomServer::start().await.unwrap();
-    let market = selling(false, Terms::Hold).files(uploads_to(&server)).start().await;
+    let market = selling(false, Terms::Prepay).files(uploads_to(&server)).start().await;
     let customer = market.customer().await;
     let mut posted = customer.post(&order(&customer, None)).await;
     let invoice = posted.invoice().await;
-    let paying = customer.begin_to_pay(&invoice);
+    customer.pay(&invoice).await.unwrap();
     let result = posted.result().await;
-    paying.await.unwrap().unwrap();
     let blob = result.file.unwrap();
     let hash = sha256::Hash::hash(novel().as_bytes()).to_string();
     assert_eq!((&blob.sha256, blob.size), (&hash, novel().len() as u64));
@@ -104,6 +103,21 @@ async fn a_result_no_event_has_room_for_comes_by_file() {
     assert_eq!(fetch(&fetcher(), &blob).await.unwrap(), novel().into_bytes());
     // A buyer asks nobody inside their own network because a provider says so.
     assert!(matches!(fetch(&Fetcher::default(), &blob).await, Err(BlossomError::TooLarge { .. })));
+    market.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_only_held_for_is_cut_and_put_on_no_server() {
+    let server = BlossomServer::start().await.unwrap();
+    let market = selling(false, Terms::Hold).files(uploads_to(&server)).start().await;
+    let customer = market.customer().await;
+    let mut posted = customer.post(&order(&customer, None)).await;
+    let invoice = posted.invoice().await;
+    let paying = customer.begin_to_pay(&invoice);
+    let result = posted.result().await;
+    paying.await.unwrap().unwrap();
+    assert_eq!((result.file, result.truncated.unwrap().0), (None, novel().len() as u64));
+    assert_eq!(server.uploads(), 0);
     market.finish().await;
 }
 
