@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bitcoin::hashes::{Hash, sha256};
-use comfy_table::{ContentArrangement, Table, presets};
 use coinop::executor::Executor;
 use coinop::executor::repo_index::RepoIndexExecutor;
 use coinop::job::repo_index::{RepoIndexLimits, RepoIndexResult};
 use coinop::job::{CustomerId, Input, InputKind, JobId, JobKind, JobRequest, Params};
 use coinop::repository::{CommitId, Repositories, RepositoryLimits};
 use coinop::testing::git_server::GitServer;
+use comfy_table::{ContentArrangement, Table, presets};
 use tokio_util::sync::CancellationToken;
 
 /// What is indexed, of this project.
