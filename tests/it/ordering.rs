@@ -403,7 +403,7 @@ async fn a_patch_is_ordered_for_the_commit_here_checked_and_applied() {
     let executor = Canned::delivering(DIFF, &facts);
     let (market, shopper) = market(JobKind::PatchGen, &executor, Terms::Prepay).await;
     let folder = shopper.path().join("out");
-    let args = ["patch", "the greeting has a typo", "--test", "make test", "--include", "*", "--apply"];
+    let args = ["patch", "the greeting has a typo", "--test", "make test", "--include", "**", "--apply"];
     let args = [&args[..], &["--out", folder.to_str().unwrap()]].concat();
     let bought = order_in(here.path(), &shopper, &args).await;
     assert!(bought.status.success(), "{}", err(&bought));
@@ -411,7 +411,7 @@ async fn a_patch_is_ordered_for_the_commit_here_checked_and_applied() {
     let address = "https://example.com/owner/name.git".to_owned();
     let inputs = [(Some("repo".to_owned()), address), (Some("issue".to_owned()), "the greeting has a typo".to_owned())];
     assert_eq!(executor.inputs(), inputs);
-    let params = [("git_ref", commit.as_str()), ("test_command", "make test"), ("include_0", "*")];
+    let params = [("git_ref", commit.as_str()), ("test_command", "make test"), ("include_0", "**")];
     assert_eq!(executor.params(), pairs(&params));
 
     assert_eq!(out(&bought), DIFF);

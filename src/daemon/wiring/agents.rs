@@ -21,12 +21,12 @@ use crate::executor::sandbox_run::SandboxRunExecutor;
 use crate::executor::sources::InputSource;
 use crate::executor::{Executor, Router};
 use crate::inference::Inference;
-use crate::job::JobKind;
 use crate::job::code_review::CodeReviewLimits;
 use crate::job::patch_gen::PatchGenLimits;
 use crate::job::reading::Bound;
 use crate::job::repo_index::RepoIndexLimits;
 use crate::job::sandbox_run::SandboxRunLimits;
+use crate::job::{JobKind, Terms};
 use crate::nip90::Codec;
 use crate::provider::Clock;
 use crate::repository::{Repositories, RepositoryLimits};
@@ -40,6 +40,9 @@ const TRANSCRIPTS_FOLDER: &str = "transcripts";
 
 /// How often transcripts that are past their time are removed.
 const PRUNE_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// Bytes of an index that has to fit into an event, JSON escapes included.
+const INDEX_IN_AN_EVENT_BYTES: usize = 36 * 1024;
 
 /// Thousandths of a core.
 const MILLI_CPUS: u32 = 1_000;
@@ -176,10 +179,15 @@ impl OpenAgents {
             executors.push((JobKind::SandboxRun, Arc::new(run)));
         }
         if is_sold(JobKind::RepoIndex) {
+            let sale = &agents.repo_index.sale;
+            let usual = RepoIndexLimits::default();
+            // Only what is paid or free goes to a server of files; any other index has to fit into an event, whole.
+            let by_file = self.files.is_some() && matches!(sale.terms, Terms::Prepay | Terms::Free);
             let limits = RepoIndexLimits {
-                time: agents.repo_index.sale.time_limit,
+                time: sale.time_limit,
                 embeddings: agents.repo_index.embeddings,
-                ..RepoIndexLimits::default()
+                max_result_bytes: if by_file { usual.max_result_bytes } else { INDEX_IN_AN_EVENT_BYTES },
+                ..usual
             };
             let index = RepoIndexExecutor::new(self.repositories.clone(), backend.cloned(), limits);
             executors.push((JobKind::RepoIndex, Arc::new(index)));

@@ -172,6 +172,7 @@ async fn a_patch_that_fails_its_test_is_no_result() {
         assert_eq!(sandbox.open_cells(), 0);
     }
     // Asked not to be run, it is not.
+    let executor = world.executor(&sandbox, ModelWorker::new(Arc::new(fixes())));
     let request = world.request(&[("test_command", "make fail"), ("run_tests", "false")]);
     assert!(outcome(&executor, &request).await.is_ok());
 }
