@@ -1,7 +1,7 @@
 //! A real container engine for tests that run commands, with an image of a static busybox.
 //!
 //! Tests ask for [`sandbox`] and are skipped where there is none; `docker` and `gvisor` are the names under which
-//! [`require`](super::require) can be told not to skip them.
+//! [`super::require`] can be told not to skip them.
 
 use std::fs::File;
 use std::path::Path;
