@@ -124,9 +124,15 @@ struct NoResult {
     ours: bool,
 }
 
-impl<E: Into<Failure>> From<E> for NoResult {
-    fn from(failure: E) -> Self {
-        Self { failure: failure.into(), ours: true }
+impl From<Failure> for NoResult {
+    fn from(failure: Failure) -> Self {
+        Self { failure, ours: true }
+    }
+}
+
+impl From<Refusal> for NoResult {
+    fn from(refusal: Refusal) -> Self {
+        Failure::from(refusal).into()
     }
 }
 
