@@ -16,6 +16,7 @@ use coinop::job::repo_index::{RepoIndexLimits, RepoIndexResult};
 use coinop::job::{CustomerId, Input, InputKind, JobId, JobKind, JobRequest, Params};
 use coinop::repository::{CommitId, Repositories, RepositoryLimits};
 use coinop::testing::git_server::GitServer;
+use coinop::testing::requests;
 use comfy_table::{ContentArrangement, Table, presets};
 use tokio_util::sync::CancellationToken;
 
@@ -199,19 +200,5 @@ fn request(url: &str, types: &str) -> JobRequest {
     let mut params = Params::default();
     params.push("index_types", vec![types.to_owned()]);
     let repository = Input { data: url.to_owned(), kind: InputKind::Url, relay: None, marker: Some("repo".to_owned()) };
-    JobRequest {
-        id: JobId([1; 32]),
-        customer: CustomerId([2; 32]),
-        kind: JobKind::RepoIndex,
-        created_at: jiff::Timestamp::UNIX_EPOCH,
-        expires_at: None,
-        inputs: vec![repository],
-        params,
-        output: None,
-        bid: None,
-        addressed: true,
-        relays: Vec::new(),
-        encryption: None,
-        event_json: String::new(),
-    }
+    JobRequest { inputs: vec![repository], params, ..requests::blank(JobKind::RepoIndex) }
 }

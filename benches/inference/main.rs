@@ -10,37 +10,17 @@ mod bare;
 mod figures;
 mod in_flight;
 mod layers;
+#[path = "../shared/mod.rs"]
+mod shared;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use clap::Parser;
 use coinop::inference::Inference;
 use coinop::inference::http::ServerOptions;
 use coinop::inference::llama_cpp::{LlamaCpp, LlamaCppConfig};
 use coinop::testing::llama_server::LlamaServer;
-
-/// Measures what coinop adds.
-#[derive(Debug, Parser)]
-#[command(name = "inference")]
-struct Args {
-    /// A smoke run: everything is exercised, the figures mean little.
-    #[arg(long)]
-    quick: bool,
-    /// Given by `cargo bench`; without it (`cargo test --benches`) the run is a quick one.
-    #[arg(long, hide = true)]
-    bench: bool,
-    /// Given by test runners that look for tests: there are none.
-    #[arg(long, hide = true)]
-    list: bool,
-    /// Given by test runners.
-    #[arg(long, hide = true)]
-    test: bool,
-    /// Ignored: given by test runners.
-    #[arg(hide = true)]
-    filter: Option<String>,
-}
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -52,25 +32,10 @@ struct Size {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    if args.list {
-        return ExitCode::SUCCESS;
-    }
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let quick = args.quick || args.test || !args.bench;
-    let size = if quick { Size { answers: 3, jobs: 8 } } else { Size { answers: 60, jobs: 64 } };
-    let ended = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("the system gave us no threads")
-        .and_then(|runtime| runtime.block_on(run(size)));
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("the bench could not be run: {problem:#}");
-            ExitCode::FAILURE
-        }
-    }
+    shared::main(async |quick| {
+        let size = if quick { Size { answers: 3, jobs: 8 } } else { Size { answers: 60, jobs: 64 } };
+        run(size).await
+    })
 }
 
 async fn run(size: Size) -> Result<()> {

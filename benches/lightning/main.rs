@@ -9,6 +9,8 @@
 
 mod invoices;
 mod payments;
+#[path = "../shared/mod.rs"]
+mod shared;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,7 +19,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bitcoin::Amount;
-use clap::Parser;
 use coinop::testing::regtest::{ChannelPlan, Regtest, free_address, own_node};
 use coinop::wallet::Wallet as _;
 use coinop::wallet::ldk::LdkWallet;
@@ -27,46 +28,8 @@ use tempfile::TempDir;
 const ON_CHAIN: Amount = Amount::from_sat(20_000_000);
 const CHANNEL: ChannelPlan = ChannelPlan { size: Amount::from_sat(15_000_000), gift: Amount::ZERO };
 
-/// Measures being paid.
-#[derive(Debug, Parser)]
-#[command(name = "lightning")]
-struct Args {
-    /// A smoke run: everything is exercised, the figures mean little.
-    #[arg(long)]
-    quick: bool,
-    /// Given by `cargo bench`; without it (`cargo test --benches`) the run is a quick one.
-    #[arg(long, hide = true)]
-    bench: bool,
-    /// Given by test runners that look for tests: there are none.
-    #[arg(long, hide = true)]
-    list: bool,
-    /// Given by test runners.
-    #[arg(long, hide = true)]
-    test: bool,
-    /// Ignored: given by test runners.
-    #[arg(hide = true)]
-    filter: Option<String>,
-}
-
 fn main() -> ExitCode {
-    let args = Args::parse();
-    if args.list {
-        return ExitCode::SUCCESS;
-    }
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let quick = args.quick || args.test || !args.bench;
-    let ended = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("the system gave us no threads")
-        .and_then(|runtime| runtime.block_on(run(if quick { 5 } else { 60 })));
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("the bench could not be run: {problem:#}");
-            ExitCode::FAILURE
-        }
-    }
+    shared::main(async |quick| run(if quick { 5 } else { 60 }).await)
 }
 
 /// Two nodes with a channel, and the chain they are on.

@@ -1,5 +1,6 @@
 use super::super::{CustomerId, Input, JobId, JobKind, Params};
 use super::*;
+use crate::testing::requests;
 
 fn request(inputs: &[(InputKind, &str, &str)], params: &[(&str, &[&str])]) -> JobRequest {
     let mut list = Params::default();
@@ -12,21 +13,7 @@ fn request(inputs: &[(InputKind, &str, &str)], params: &[(&str, &[&str])]) -> Jo
         relay: None,
         marker: (!marker.is_empty()).then(|| (*marker).to_owned()),
     };
-    JobRequest {
-        id: JobId([1; 32]),
-        customer: CustomerId([2; 32]),
-        kind: JobKind::PatchGen,
-        created_at: jiff::Timestamp::UNIX_EPOCH,
-        expires_at: None,
-        inputs: inputs.iter().map(input).collect(),
-        params: list,
-        output: None,
-        bid: None,
-        addressed: true,
-        relays: Vec::new(),
-        encryption: None,
-        event_json: String::new(),
-    }
+    JobRequest { inputs: inputs.iter().map(input).collect(), params: list, ..requests::blank(JobKind::PatchGen) }
 }
 
 const REPO: (InputKind, &str, &str) = (InputKind::Url, "https://example.com/r", "repo");

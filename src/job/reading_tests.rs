@@ -2,27 +2,14 @@ use proptest::prelude::*;
 
 use super::super::{Code, CustomerId, Input, JobId, JobKind, Params};
 use super::*;
+use crate::testing::requests;
 
 fn request(inputs: Vec<Input>, params: &[(&str, &[&str])]) -> JobRequest {
     let mut list = Params::default();
     for (key, values) in params {
         list.push(key, values.iter().map(|value| (*value).to_owned()).collect());
     }
-    JobRequest {
-        id: JobId([1; 32]),
-        customer: CustomerId([2; 32]),
-        kind: JobKind::SandboxRun,
-        created_at: jiff::Timestamp::UNIX_EPOCH,
-        expires_at: None,
-        inputs,
-        params: list,
-        output: None,
-        bid: None,
-        addressed: true,
-        relays: Vec::new(),
-        encryption: None,
-        event_json: String::new(),
-    }
+    JobRequest { inputs, params: list, ..requests::blank(JobKind::SandboxRun) }
 }
 
 fn url(data: &str, marker: Option<&str>) -> Input {

@@ -24,12 +24,14 @@ mod hosts;
 mod hosts_tests;
 pub mod images;
 mod probe;
+mod program;
 pub mod settings;
 mod slots;
 
 pub use docker::{Engine, EngineError, EngineFacts, Swept};
 pub use hosts::{HostReport, Hosts};
 pub use probe::Proof;
+pub use program::finds;
 pub use settings::{AddressError, HostAddress, HostSettings, ImageSettings, SandboxSettings, TlsFiles};
 
 /// What stands between a cell and the machine.

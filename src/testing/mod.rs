@@ -16,10 +16,12 @@ pub mod market;
 pub mod nwc_service;
 pub mod ollama_server;
 pub mod openai_server;
+pub mod own_image;
 pub mod python_image;
 #[cfg(feature = "ldk")]
 pub mod regtest;
 pub mod relay;
+pub mod requests;
 pub mod require;
 pub mod scripted_model;
 pub mod scripted_sandbox;

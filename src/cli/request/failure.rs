@@ -23,9 +23,10 @@ pub(super) fn failure(problem: &BuyError) -> CommandError {
                 _ => told.exit(3),
             },
             Ending::TooDear { .. } => told.exit(4).help("raise --max-cost, or ask for less work"),
-            Ending::NoOffer => {
-                told.exit(5).help("try other relays (--relay), a higher --max-cost, or wait longer (--timeout)")
-            }
+            Ending::NoOffer => told.exit(5).help(
+                "try other relays (--relay), a higher --max-cost, or wait longer (--timeout); whoever can't do what is \
+                     asked says nothing to a request that names nobody: with --provider they say why",
+            ),
             Ending::NoResult if *fate == Fate::Returned => told.exit(5),
             Ending::NoResult if *fate == Fate::InDoubt => told.exit(5).help(ASK_AGAIN),
             Ending::NoResult => {

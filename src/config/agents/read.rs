@@ -50,27 +50,30 @@ pub(in super::super) fn agents(values: &mut Values<'_>, raw: &RawConfig) -> Agen
 fn sandbox(values: &mut Values<'_>, raw: &RawSandbox) -> SandboxSettings {
     let own = [RawHost { name: "local".into(), ..RawHost::default() }];
     let hosts = if raw.hosts.is_empty() { &own[..] } else { &raw.hosts[..] };
-    let hosts: Vec<HostSettings> = hosts.iter().map(|host| self::host(values, host)).collect();
+    let hosts: Vec<HostSettings> = hosts.iter().enumerate().map(|(at, host)| self::host(values, host, at)).collect();
     let mut names = BTreeSet::new();
-    if let Some(twice) = hosts.iter().find(|host| !names.insert(&host.name)) {
-        values.problem("sandbox.hosts.name", format!("'{}' stands there twice", twice.name), "give each its own name");
+    if let Some((at, twice)) = hosts.iter().enumerate().find(|(_, host)| !names.insert(&host.name)) {
+        let what = format!("'{}' stands there twice", twice.name);
+        values.problem(&format!("sandbox.hosts[{at}].name"), what, "give each its own name");
     }
     let default_image = [super::raw::RawImage { name: "default".into(), reference: "coinop-default".into() }];
     let images = if raw.images.is_empty() { &default_image[..] } else { &raw.images[..] };
     let mut seen = BTreeSet::new();
     let images = images
         .iter()
-        .map(|image| {
-            let name = values.line("sandbox.images.name", &image.name, 60).unwrap_or_default();
+        .enumerate()
+        .map(|(at, image)| {
+            let field = |key: &str| format!("sandbox.images[{at}].{key}");
+            let name = values.line(&field("name"), &image.name, 60).unwrap_or_default();
             if name.is_empty() {
-                values.problem("sandbox.images.name", "an image without a name", "write what customers call it");
+                values.problem(&field("name"), "an image without a name", "write what customers call it");
             } else if !seen.insert(name.clone()) {
-                values.problem("sandbox.images.name", format!("'{name}' stands there twice"), "give each its own name");
+                values.problem(&field("name"), format!("'{name}' stands there twice"), "give each its own name");
             }
-            let reference = values.line("sandbox.images.reference", &image.reference, 300);
+            let reference = values.line(&field("reference"), &image.reference, 300);
             if reference.is_none() {
                 let cure = "write what 'docker images' calls it, such as \"coinop-default\"";
-                values.problem("sandbox.images.reference", "the image that is meant is not named", cure);
+                values.problem(&field("reference"), "the image that is meant is not named", cure);
             }
             ImageSettings { name, reference: reference.unwrap_or_default() }
         })
@@ -79,7 +82,8 @@ fn sandbox(values: &mut Values<'_>, raw: &RawSandbox) -> SandboxSettings {
     SandboxSettings { hosts, images, sweep_every }
 }
 
-fn host(values: &mut Values<'_>, raw: &RawHost) -> HostSettings {
+fn host(values: &mut Values<'_>, raw: &RawHost, at: usize) -> HostSettings {
+    let field = |key: &str| format!("sandbox.hosts[{at}].{key}");
     let address = raw.address.trim();
     let tls = match [&raw.ca, &raw.certificate, &raw.key].map(|path| values.path(path)) {
         [None, None, None] => Ok(None),
@@ -95,11 +99,11 @@ fn host(values: &mut Values<'_>, raw: &RawHost) -> HostSettings {
                      sandbox.hosts.key"
                 }
             };
-            values.problem("sandbox.hosts.address", error.to_string(), cure);
+            values.problem(&field("address"), error.to_string(), cure);
         }),
         Err(()) => {
             values.problem(
-                "sandbox.hosts.ca",
+                &field("ca"),
                 "TLS needs three files, and some are not named",
                 "name sandbox.hosts.ca, sandbox.hosts.certificate and sandbox.hosts.key, or none of them",
             );
@@ -107,20 +111,20 @@ fn host(values: &mut Values<'_>, raw: &RawHost) -> HostSettings {
         }
     };
     let mut runtimes: Vec<Runtime> =
-        raw.runtimes.iter().map(|word| runtime(values, "sandbox.hosts.runtimes", word)).collect();
+        raw.runtimes.iter().map(|word| runtime(values, &field("runtimes"), word)).collect();
     runtimes.sort_unstable();
     runtimes.dedup();
     if runtimes.is_empty() {
         let cure = "write [\"runsc\"], [\"runc\"] or both";
-        values.problem("sandbox.hosts.runtimes", "an engine without a runtime runs nothing", cure);
+        values.problem(&field("runtimes"), "an engine without a runtime runs nothing", cure);
     }
-    let name = values.line("sandbox.hosts.name", &raw.name, 60);
+    let name = values.line(&field("name"), &raw.name, 60);
     HostSettings {
         name: name.unwrap_or_else(|| address.to_owned()),
         address: read.unwrap_or_else(|()| HostAddress::Unix(HostAddress::DEFAULT_SOCKET.into())),
         runtimes,
-        slots: values.count("sandbox.hosts.slots", raw.slots, 1, 10_000),
-        memory_mib: match values.number("sandbox.hosts.memory_mib", raw.memory_mib, 0, MOST_MIB) {
+        slots: values.count(&field("slots"), raw.slots, 1, 10_000),
+        memory_mib: match values.number(&field("memory_mib"), raw.memory_mib, 0, MOST_MIB) {
             0 => None,
             some => Some(some.into()),
         },
@@ -348,7 +352,8 @@ pub(in super::super) fn together(values: &mut Values<'_>, agents: &AgentSettings
     ] {
         let field = format!("{section}.runtime");
         let offered = agents.sandbox.hosts.iter().any(|host| host.runtimes.contains(&wanted));
-        if enabled && !offered && values.are_fine(&[&field, "sandbox.hosts.runtimes"]) {
+        let hosts_are_fine = !values.problems.iter().any(|problem| problem.field.starts_with("sandbox.hosts["));
+        if enabled && !offered && hosts_are_fine && values.are_fine(&[&field]) {
             values.problem(
                 &field,
                 format!("no engine in sandbox.hosts has the runtime {wanted}"),

@@ -30,14 +30,14 @@ fn nothing_is_sold_that_was_not_asked_for_and_the_own_engine_is_the_default() {
 #[test]
 fn each_mistake_is_told_with_its_field() {
     for (text, field) in [
-        ("[[sandbox.hosts]]\naddress = 'tcp://10.0.0.1:2375'", "sandbox.hosts.address"),
-        ("[[sandbox.hosts]]\naddress = 'ssh://host'", "sandbox.hosts.address"),
-        ("[[sandbox.hosts]]\naddress = 'tcp://10.0.0.1:2376'\nca = 'x'", "sandbox.hosts.ca"),
-        ("[[sandbox.hosts]]\nruntimes = []", "sandbox.hosts.runtimes"),
-        ("[[sandbox.hosts]]\nruntimes = ['kata']", "sandbox.hosts.runtimes"),
-        ("[[sandbox.hosts]]\n[[sandbox.hosts]]", "sandbox.hosts.name"),
-        ("[[sandbox.images]]\nname = 'a'", "sandbox.images.reference"),
-        ("[[sandbox.images]]\nreference = 'a'", "sandbox.images.name"),
+        ("[[sandbox.hosts]]\naddress = 'tcp://10.0.0.1:2375'", "sandbox.hosts[0].address"),
+        ("[[sandbox.hosts]]\naddress = 'ssh://host'", "sandbox.hosts[0].address"),
+        ("[[sandbox.hosts]]\naddress = 'tcp://10.0.0.1:2376'\nca = 'x'", "sandbox.hosts[0].ca"),
+        ("[[sandbox.hosts]]\nruntimes = []", "sandbox.hosts[0].runtimes"),
+        ("[[sandbox.hosts]]\nruntimes = ['kata']", "sandbox.hosts[0].runtimes"),
+        ("[[sandbox.hosts]]\n[[sandbox.hosts]]", "sandbox.hosts[1].name"),
+        ("[[sandbox.images]]\nname = 'a'", "sandbox.images[0].reference"),
+        ("[[sandbox.images]]\nreference = 'a'", "sandbox.images[0].name"),
         ("[sandbox_run]\nenabled = true\nruntime = 'runc'", "sandbox_run.runtime"),
         ("[sandbox_run]\nmax_memory_mib = 1", "sandbox_run.max_memory_mib"),
         ("[sandbox_run]\nper_second = '5'", "sandbox_run.per_second"),

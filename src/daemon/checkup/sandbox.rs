@@ -14,6 +14,8 @@ pub(super) async fn engines(config: &Config, paths: &Paths) -> Vec<Finding> {
         }
     };
     let reports = hosts.report().await;
+    let sells_patches = config.agents.patch_gen.sale.enabled;
+    let patches = if sells_patches { Some(agents::has_git(&hosts, config).await) } else { None };
     hosts.shut_down().await;
     let mut found: Vec<Finding> = reports.iter().flat_map(of_engine).collect();
     found.extend(config.agents.runtimes().into_iter().map(|wanted| {
@@ -31,6 +33,14 @@ pub(super) async fn engines(config: &Config, paths: &Paths) -> Vec<Finding> {
             ),
             engines => Finding::ok(check, format!("{engines} of {} engines run cells under {wanted}", reports.len())),
         }
+    }));
+    found.extend(patches.map(|git| match git {
+        Ok(()) => Finding::ok("sandbox.git", "the image that patches are made in has git"),
+        Err(why) => Finding::failed(
+            "sandbox.git",
+            format!("{why}: patches can't be verified and are not offered"),
+            "name an image with git in patch_gen.image; the one of 'coinop sandbox image build' has it",
+        ),
     }));
     found
 }

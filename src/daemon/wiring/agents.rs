@@ -30,7 +30,7 @@ use crate::job::{JobKind, Terms};
 use crate::nip90::Codec;
 use crate::provider::Clock;
 use crate::repository::{Repositories, RepositoryLimits};
-use crate::sandbox::{Hosts, Image, Runtime, Sandbox};
+use crate::sandbox::{self, Hosts, Image, Runtime, Sandbox};
 
 /// The folder of fetched repositories, in the data folder.
 const REPOSITORIES_FOLDER: &str = "repositories";
@@ -52,6 +52,8 @@ pub struct OpenAgents {
     hosts: Option<Arc<Hosts>>,
     /// What cells can be made from now, by runtime; none where the runtime was not proven to work.
     images: BTreeMap<Runtime, Vec<Image>>,
+    /// Whether the image that patches are made in was seen to have git.
+    patches_with_git: bool,
     repositories: Repositories,
     transcripts: Transcripts,
     keep_transcripts: Duration,
@@ -74,6 +76,21 @@ pub fn engines(config: &Config, paths: &Paths) -> Result<Hosts> {
     Ok(Hosts::new(super::sandbox::settings(&config.agents.sandbox, paths)?))
 }
 
+/// Whether the image that patches are made in has git, without which none can be verified.
+///
+/// # Errors
+/// What is wrong with it.
+pub async fn has_git(sandbox: &dyn Sandbox, config: &Config) -> Result<(), String> {
+    let patch = &config.agents.patch_gen;
+    let first = || config.agents.sandbox.images.first().map(|image| image.name.clone());
+    let image = patch.image.clone().or_else(first).ok_or("there is no image")?;
+    match sandbox::finds(sandbox, patch.runtime, &image, "git").await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(format!("the image '{image}' has no git")),
+        Err(error) => Err(format!("the image '{image}' can't be tried: {error}")),
+    }
+}
+
 impl OpenAgents {
     /// Opens what the configuration sells. Engines that don't answer, and runtimes that a probe does not find as safe as they
     /// should be, are no error here: what needs them is not offered.
@@ -94,6 +111,10 @@ impl OpenAgents {
                 images.insert(runtime, found);
             }
         }
+        let patches_with_git = match &hosts {
+            Some(hosts) if agents.patch_gen.sale.enabled => has_git(hosts.as_ref(), config).await.is_ok(),
+            _ => false,
+        };
         let files = agents.files.as_ref().map(|files| {
             let config = BlossomConfig { max_bytes: files.max_bytes, ..BlossomConfig::new(files.server.clone()) };
             Blossom::new(config, codec.clone()).context("files.server")
@@ -108,6 +129,7 @@ impl OpenAgents {
         Ok(Self {
             hosts,
             images,
+            patches_with_git,
             repositories: Repositories::new(paths.data_dir.join(REPOSITORIES_FOLDER), limits),
             transcripts: Transcripts::new(paths.data_dir.join(TRANSCRIPTS_FOLDER)),
             keep_transcripts: config.limits.retention,
@@ -132,7 +154,11 @@ impl OpenAgents {
                     sold.kind
                 );
             }
-            works
+            let has_git = sold.kind != JobKind::PatchGen || self.patches_with_git;
+            if works && !has_git {
+                tracing::error!("{} is not offered: its image has no git ('coinop doctor' says more)", sold.kind);
+            }
+            works && has_git
         });
     }
 

@@ -9,6 +9,7 @@ use crate::job::{Code, CustomerId, Input, InputKind, JobKind, Params};
 use crate::repository::RepositoryLimits;
 use crate::testing::git_server::GitServer;
 use crate::testing::input_sources::FixedInputs;
+use crate::testing::requests;
 use crate::testing::scripted_model::{MODEL_NAME, Says, ScriptedModel};
 
 const DIFF: &str = "--- a/a.rs\n+++ b/a.rs\n@@ -1,2 +1,3 @@\n one\n-two\n+2\n+3\n";
@@ -34,21 +35,7 @@ fn request(inputs: &[(InputKind, &str, &str)], params: &[(&str, &str)]) -> JobRe
         relay: None,
         marker: Some((*marker).to_owned()),
     };
-    JobRequest {
-        id: JobId([1; 32]),
-        customer: CustomerId([2; 32]),
-        kind: JobKind::CodeReview,
-        created_at: jiff::Timestamp::UNIX_EPOCH,
-        expires_at: None,
-        inputs: inputs.iter().map(input).collect(),
-        params: list,
-        output: None,
-        bid: None,
-        addressed: true,
-        relays: Vec::new(),
-        encryption: None,
-        event_json: String::new(),
-    }
+    JobRequest { inputs: inputs.iter().map(input).collect(), params: list, ..requests::blank(JobKind::CodeReview) }
 }
 
 fn of_diff(diff: &str, params: &[(&str, &str)]) -> JobRequest {

@@ -8,6 +8,7 @@ use crate::job::repo_index::SymbolKind;
 use crate::job::{CustomerId, Input, InputKind, JobId, JobKind, Params};
 use crate::repository::RepositoryLimits;
 use crate::testing::git_server::{GitRepository, GitServer};
+use crate::testing::requests;
 
 const RATES: Rates =
     Rates { base: Msat::sat(5), per_second: Msat::msat(100), per_1k_prompt: Msat::msat(50), ..Rates::FREE };
@@ -33,21 +34,7 @@ fn request(url: &str, params: &[(&str, &str)]) -> JobRequest {
     let mut list = Params::default();
     params.iter().for_each(|(key, value)| list.push(key, vec![(*value).to_owned()]));
     let repository = Input { data: url.to_owned(), kind: InputKind::Url, relay: None, marker: Some("repo".to_owned()) };
-    JobRequest {
-        id: JobId([1; 32]),
-        customer: CustomerId([2; 32]),
-        kind: JobKind::RepoIndex,
-        created_at: jiff::Timestamp::UNIX_EPOCH,
-        expires_at: None,
-        inputs: vec![repository],
-        params: list,
-        output: None,
-        bid: None,
-        addressed: true,
-        relays: Vec::new(),
-        encryption: None,
-        event_json: String::new(),
-    }
+    JobRequest { inputs: vec![repository], params: list, ..requests::blank(JobKind::RepoIndex) }
 }
 
 async fn index(executor: &RepoIndexExecutor, url: &str, params: &[(&str, &str)]) -> (Outcome, RepoIndexResult) {

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::free_failures::FreeFailures;
+use super::told::{cancelled, not_fetched};
 use super::{Executor, Prepared};
 use crate::blossom::Blossom;
 use crate::inference::TextSink;
@@ -29,7 +30,7 @@ use crate::job::sandbox_run::{SandboxRun, SandboxRunLimits};
 use crate::job::text::excerpt;
 use crate::job::{Code, Compute, CustomerId, Estimate, Failure, JobId, JobRequest, Outcome, Rates, Refusal, Usage};
 use crate::money::Msat;
-use crate::repository::{CommitId, Repositories, RepositoryError};
+use crate::repository::{CommitId, Repositories};
 use crate::sandbox::{Image, Runtime, Sandbox, SandboxError};
 
 /// The shortest time a run is made to fit a bid: less is not enough for anything.
@@ -222,26 +223,6 @@ fn told(error: &SandboxError) -> Refusal {
     }
 }
 
-fn not_fetched(error: &RepositoryError) -> Refusal {
-    match error {
-        RepositoryError::Cancelled => cancelled(),
-        RepositoryError::Disk(_) => {
-            tracing::error!(%error, "A repository can't be kept");
-            Refusal::new(Code::Backend, "the provider could not keep the repository; please try again later")
-        }
-        RepositoryError::Unreachable | RepositoryError::Timeout { .. } => {
-            Refusal::new(Code::BadRequest, format!("input repo: {error}; try again or name another address"))
-        }
-        RepositoryError::NoSuchRef => {
-            Refusal::new(Code::BadRequest, format!("param git_ref: {error}; name another or leave it out"))
-        }
-        RepositoryError::CommitRefused | RepositoryError::Shortened => {
-            Refusal::new(Code::BadRequest, format!("param git_ref: {error}"))
-        }
-        _ => Refusal::new(Code::BadRequest, format!("input repo: {error}")),
-    }
-}
-
 fn does_not_fit(limit_mib: u32) -> Refusal {
     Refusal::new(
         Code::BadRequest,
@@ -249,8 +230,4 @@ fn does_not_fit(limit_mib: u32) -> Refusal {
             "param max_disk_mb: the repository does not fit into {limit_mib} MiB; ask for more or take a smaller one"
         ),
     )
-}
-
-fn cancelled() -> Refusal {
-    Refusal::new(Code::Cancelled, "the job was cancelled")
 }

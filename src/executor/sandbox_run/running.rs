@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::super::told::{cancelled, not_fetched};
 use super::artifacts::{Collected, collect};
 use super::fitting::{MOST_KEPT, end, end_in_words, fitted};
-use super::{RunWork, SandboxRunExecutor, cancelled, does_not_fit, not_fetched, told};
+use super::{RunWork, SandboxRunExecutor, does_not_fit, told};
 use crate::archive::{Archive, ArchiveLimits};
 use crate::job::sandbox_run::{Artifact, MissingArtifact};
 use crate::job::{Code, Compute, Failure, FinishReason, Outcome, Usage};

@@ -12,6 +12,7 @@ use crate::job::{Encryption, JobKind, Params};
 use crate::nip90::{Codec, ReadLimits};
 use crate::sandbox::{Command, Ended};
 use crate::testing::blossom_server::{BlossomServer, Manners};
+use crate::testing::requests;
 use crate::testing::scripted_sandbox::{Does, ScriptedSandbox, Workspace};
 
 const LIMITS: fn() -> SandboxRunLimits =
@@ -22,21 +23,7 @@ fn request(params: &[(&str, &str)]) -> JobRequest {
     for (key, value) in params {
         list.push(key, vec![(*value).to_owned()]);
     }
-    JobRequest {
-        id: JobId([1; 32]),
-        customer: CustomerId([2; 32]),
-        kind: JobKind::SandboxRun,
-        created_at: jiff::Timestamp::UNIX_EPOCH,
-        expires_at: None,
-        inputs: Vec::new(),
-        params: list,
-        output: None,
-        bid: None,
-        addressed: true,
-        relays: Vec::new(),
-        encryption: None,
-        event_json: String::new(),
-    }
+    JobRequest { params: list, ..requests::blank(JobKind::SandboxRun) }
 }
 
 /// What a small shell would do.

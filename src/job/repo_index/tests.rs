@@ -2,25 +2,12 @@ use serde_json::json;
 
 use super::super::{Code, CustomerId, Input, JobId, JobKind, Params};
 use super::*;
+use crate::testing::requests;
 
 fn request(inputs: Vec<Input>, params: &[(&str, &str)]) -> JobRequest {
     let mut list = Params::default();
     params.iter().for_each(|(key, value)| list.push(key, vec![(*value).to_owned()]));
-    JobRequest {
-        id: JobId([1; 32]),
-        customer: CustomerId([2; 32]),
-        kind: JobKind::RepoIndex,
-        created_at: jiff::Timestamp::UNIX_EPOCH,
-        expires_at: None,
-        inputs,
-        params: list,
-        output: None,
-        bid: None,
-        addressed: true,
-        relays: Vec::new(),
-        encryption: None,
-        event_json: String::new(),
-    }
+    JobRequest { inputs, params: list, ..requests::blank(JobKind::RepoIndex) }
 }
 
 fn input(data: &str, kind: InputKind, marker: Option<&str>) -> Input {

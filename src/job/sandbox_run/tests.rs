@@ -1,5 +1,6 @@
 use super::super::{Code, CustomerId, JobId, JobKind, Params};
 use super::*;
+use crate::testing::requests;
 
 const LIMITS: SandboxRunLimits = SandboxRunLimits {
     max_commands: 64,
@@ -24,21 +25,7 @@ fn request(inputs: Vec<Input>, params: &[(&str, &[&str])]) -> JobRequest {
     for (key, values) in params {
         list.push(key, values.iter().map(|value| (*value).to_owned()).collect());
     }
-    JobRequest {
-        id: JobId([1; 32]),
-        customer: CustomerId([2; 32]),
-        kind: JobKind::SandboxRun,
-        created_at: jiff::Timestamp::UNIX_EPOCH,
-        expires_at: None,
-        inputs,
-        params: list,
-        output: None,
-        bid: None,
-        addressed: true,
-        relays: Vec::new(),
-        encryption: None,
-        event_json: String::new(),
-    }
+    JobRequest { inputs, params: list, ..requests::blank(JobKind::SandboxRun) }
 }
 
 fn input(kind: InputKind, data: &str) -> Input {

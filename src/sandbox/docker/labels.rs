@@ -12,7 +12,7 @@ pub(super) const PROCESS: &str = "coinop.process";
 /// Which job, for people who look.
 pub const JOB: &str = "coinop.job";
 /// When nobody wants it any more, in seconds since 1970.
-const EXPIRES: &str = "coinop.expires";
+pub(super) const EXPIRES: &str = "coinop.expires";
 
 /// Who makes cells.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 use tokio_util::sync::CancellationToken;
 
-use super::labels::{Identity, labels};
+use super::labels::{EXPIRES, Identity, labels};
 use super::*;
 use crate::sandbox::{CellSpec, Command, Ended, Hosts, Runtime, Sandbox, SandboxError};
 use crate::testing::engine;
@@ -22,10 +22,14 @@ struct Wreck {
 }
 
 impl Wreck {
-    async fn of(instance: &str, life: Duration) -> Option<Self> {
+    /// `None` for one whose time has long been over.
+    async fn of(instance: &str, life: Option<Duration>) -> Option<Self> {
         let (_, engine) = engine::engine().await?;
         let names = [unique("wreck"), unique("wreck")];
-        let labels = labels(&Identity::of(instance), "its job", life);
+        let mut labels = labels(&Identity::of(instance), "its job", life.unwrap_or_default());
+        if life.is_none() {
+            labels.insert(EXPIRES.to_owned(), "1".to_owned());
+        }
         for name in &names {
             let volume = spec::volume(name, labels.clone(), &engine::LIMITS);
             engine.docker.create_volume(volume).await.expect("a volume can be made");
@@ -53,8 +57,8 @@ async fn hosts(instance: &str) -> Option<std::sync::Arc<Hosts>> {
     engine::hosts(instance, Runtime::Runc).await
 }
 
-const LONG: Duration = Duration::from_secs(3600);
-const OVER: Duration = Duration::ZERO;
+const LONG: Option<Duration> = Some(Duration::from_secs(3600));
+const OVER: Option<Duration> = None;
 
 #[tokio::test]
 async fn what_a_dead_process_left_is_swept_at_the_next_start() {
@@ -72,8 +76,6 @@ async fn what_is_past_its_time_is_swept_while_we_run() {
     let instance = unique("instance");
     let Some(wreck) = Wreck::of(&instance, OVER).await else { return };
     let hosts = hosts(&instance).await.unwrap();
-    // Its last second must be over.
-    tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(hosts.sweep_leftovers().await, Swept { removed: 2, ..Swept::default() });
     assert_eq!(wreck.left().await, 0);
 }
