@@ -13,7 +13,6 @@ use clap::{Parser, Subcommand};
 use crate::config::{Config, LogSettings};
 
 pub mod ad;
-pub mod agents;
 pub mod completions;
 pub mod config;
 pub mod demo;

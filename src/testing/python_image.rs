@@ -35,6 +35,18 @@ pub async fn sandbox(runtime: Runtime) -> Option<Arc<Hosts>> {
 /// The same with more images, by their names and the engine's.
 pub async fn sandbox_with(runtime: Runtime, more: &[(&str, &str)]) -> Option<Arc<Hosts>> {
     let mut settings = engine::settings(INSTANCE, runtime).await?;
+    let reference = reference().await?;
+    settings.images.insert(0, ImageSettings { name: IMAGE.into(), reference });
+    let more =
+        more.iter().map(|(name, reference)| ImageSettings { name: (*name).into(), reference: (*reference).into() });
+    settings.images.extend(more);
+    let hosts = Arc::new(Hosts::new(settings));
+    hosts.sweep_leftovers().await;
+    Some(hosts)
+}
+
+/// What the engine of this machine calls the image, which is made when it is not there; nothing where there is no engine.
+pub async fn reference() -> Option<String> {
     let (_, engine) = engine::engine().await?;
     let Some(version) = own_image::version(PYTHON, "Python ") else {
         require::skip("docker", "apt-get install python3: an image is made of it");
@@ -43,13 +55,7 @@ pub async fn sandbox_with(runtime: Runtime, more: &[(&str, &str)]) -> Option<Arc
     // To be renamed when what it is made of changes.
     let reference = format!("coinop-test-python:{version}-1");
     own_image::make(&engine, IMAGE, &reference, add).await;
-    settings.images.insert(0, ImageSettings { name: IMAGE.into(), reference });
-    let more =
-        more.iter().map(|(name, reference)| ImageSettings { name: (*name).into(), reference: (*reference).into() });
-    settings.images.extend(more);
-    let hosts = Arc::new(Hosts::new(settings));
-    hosts.sweep_leftovers().await;
-    Some(hosts)
+    Some(reference)
 }
 
 fn add(root: &mut Root) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use bollard::query_parameters::RemoveImageOptionsBuilder;
-use coinop::testing::engine;
+use coinop::testing::{engine, python_image};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -156,6 +156,33 @@ async fn the_default_image_is_what_mmdebstrap_makes() {
     let failed = home.at_host(&["image", "build", "--name", reference, "--quiet"]).await;
     assert_eq!(failed.code, 1);
     assert!(failed.err.contains("E: no such server") && failed.err.contains("--mirror"), "{}", failed.err);
+}
+
+#[tokio::test]
+async fn the_agents_of_an_image_are_shown_with_the_lines_that_set_them_up() {
+    let Some(home) = Home::new().await else { return };
+    let Some(reference) = python_image::reference().await else { return };
+    home.configure(&format!(
+        "[[sandbox.hosts]]\nname = 'here'\naddress = '{}'\nruntimes = ['runc']\n\
+         [[sandbox.images]]\nname = 'tools'\nreference = '{}'\n\
+         [[sandbox.images]]\nname = 'python'\nreference = '{reference}'\n\
+         [patch_gen]\nruntime = 'runc'",
+        home.host,
+        engine::REFERENCE
+    ));
+    let found = home.coinop(&["agents", "--image", "python"]).await;
+    assert_eq!(found.code, 0, "{}", found.err);
+    let (program, version) = python_image::AGENT;
+    assert!(found.out.contains(version) && found.out.contains("python3, which the relay needs, is there"));
+    assert!(found.out.contains("[patch_gen.agent]") && found.out.contains("image = \"python\""), "{}", found.out);
+    let json = home.coinop(&["agents", "--image", "python", "--json"]).await.json();
+    assert_eq!((&json["agents"][0]["program"], &json["runtime"]), (&Value::from(program), &Value::from("runc")));
+    let none = home.coinop(&["agents"]).await;
+    assert_eq!(none.code, 1, "the first image has no Python");
+    assert!(none.err.contains("no python3"), "{}", none.err);
+    let missing = home.coinop(&["agents", "--image", "missing"]).await;
+    assert_eq!(missing.code, 1);
+    assert!(missing.err.contains("no image 'missing'"), "{}", missing.err);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
-//! `coinop sandbox`: images for strangers' commands, what the engines can do, and leftovers.
+//! `coinop sandbox`: images for strangers' commands, what is in them, what the engines can do, and leftovers.
 
+mod agents;
 mod build;
 mod list;
 mod probe;
@@ -10,11 +11,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 
+use super::Globals;
 use super::exit::CommandError;
-use super::{Globals, agents};
 use crate::daemon::wiring;
 use crate::sandbox::{
-    Engine, EngineError, EngineFacts, HostAddress, HostSettings, Hosts, ImageSettings, Runtime, SandboxSettings,
+    Engine, EngineError, EngineFacts, HostAddress, HostSettings, ImageSettings, Runtime, SandboxSettings,
 };
 
 const BUILD_EXAMPLES: &str = "\
@@ -45,6 +46,17 @@ Exit codes: 0 all that is configured holds, 1 not.
 Examples:
   coinop sandbox probe
   coinop sandbox probe --host tcp://127.0.0.1:2375";
+
+const AGENTS_EXAMPLES: &str = "\
+Opens a cell from the image and looks for the agent programs that coinop knows how to start: codex, claude, aider, opencode,
+goose. Prints the lines that have one of them work on PatchGen jobs (kind 5932). docs/external-agents.md says how such an
+image is made, and how any other program is set up.
+
+Exit codes: 0 there is one, 1 there is none or the image can't be used, 2 a command line or configuration to correct.
+
+Examples:
+  coinop sandbox agents
+  coinop sandbox agents --image agents --json | jq .agents";
 
 const SWEEP_EXAMPLES: &str = "\
 'coinop serve' does it by itself, when it starts and now and then. With --all, running jobs of a 'coinop serve' are ended
@@ -77,13 +89,8 @@ enum SandboxCommand {
         engines: Engines,
     },
     /// Look for agent programs in an image
-    #[command(after_help = agents::EXAMPLES)]
-    Agents {
-        #[command(flatten)]
-        args: agents::AgentsArgs,
-        #[command(flatten)]
-        engines: Engines,
-    },
+    #[command(after_help = AGENTS_EXAMPLES)]
+    Agents(agents::AgentsArgs),
     /// Remove containers and volumes that earlier jobs left
     #[command(after_help = SWEEP_EXAMPLES)]
     Sweep {
@@ -131,20 +138,9 @@ pub async fn run(args: SandboxArgs, globals: &Globals) -> Result<ExitCode> {
         SandboxCommand::Image { command: ImageCommand::Build(args) } => build::run(args, globals).await,
         SandboxCommand::Image { command: ImageCommand::List { engines } } => list::run(&engines, globals).await,
         SandboxCommand::Probe { engines } => probe::run(&engines, globals).await,
-        SandboxCommand::Agents { args, engines } => look_for_agents(&args, &engines, globals).await,
+        SandboxCommand::Agents(args) => agents::run(args, globals).await,
         SandboxCommand::Sweep { all, engines } => sweep::run(all, &engines, globals).await,
     }
-}
-
-/// Under the first runtime that the engines have.
-async fn look_for_agents(args: &agents::AgentsArgs, engines: &Engines, globals: &Globals) -> Result<ExitCode> {
-    let settings = engines.settings(globals)?;
-    let offered = |runtime: &Runtime| settings.hosts.iter().any(|host| host.runtimes.contains(runtime));
-    let runtime = Runtime::ALL.into_iter().find(offered).unwrap_or(Runtime::Runsc);
-    let hosts = Hosts::new(settings);
-    let done = agents::run(args, &hosts, runtime, globals).await;
-    hosts.shut_down().await;
-    done
 }
 
 impl Engines {

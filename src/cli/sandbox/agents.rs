@@ -8,34 +8,24 @@ use anyhow::Result;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::exit::{CommandError, Exit};
-use super::{Globals, table};
+use super::Engines;
 use crate::agent::external::Door;
 use crate::agent::external::detect::{Found, FoundAgent, KnownAgent, detect};
-use crate::sandbox::{CellLimits, CellSpec, Image, Runtime, Sandbox};
+use crate::cli::exit::{CommandError, Exit};
+use crate::cli::{Globals, table};
+use crate::sandbox::{CellLimits, CellSpec, Hosts, Image, Runtime, Sandbox};
 
 /// A cell in which programs say their versions: some take a lot of memory for that.
 const LIMITS: CellLimits =
     CellLimits { memory_mib: 1024, disk_mib: 64, milli_cpus: 2000, pids: 256, time: Duration::from_secs(180) };
 
-/// What the help says below the options.
-pub const EXAMPLES: &str = "\
-Starts a cell from the image, without a network, and looks for the programs coinop knows how to start:
-codex, claude, aider, opencode, goose. Prints the lines that have one work on PatchGen jobs;
-docs/external-agents.md says how an image with one is made. Any other program will do as well.
-
-Exit codes: 0 there is one, 1 there is none or the image can't be used, 2 a configuration to correct.
-
-Examples:
-  coinop sandbox agents
-  coinop sandbox agents --image agents --json | jq .agents";
-
-/// Look for agent programs in an image
 #[derive(Debug, clap::Args)]
-pub struct AgentsArgs {
-    /// The image, by the name the configuration gives it; without it the default
+pub(super) struct AgentsArgs {
+    /// The image, by its name in sandbox.images [default: patch_gen.image, else the first]
     #[arg(long, value_name = "NAME")]
-    pub image: Option<String>,
+    image: Option<String>,
+    #[command(flatten)]
+    engines: Engines,
 }
 
 #[derive(Debug, Serialize)]
@@ -48,14 +38,32 @@ struct Report<'a> {
     settings: Vec<String>,
 }
 
-/// Looks into an image by starting a cell from it.
-///
-/// # Errors
-/// When no cell can be started, or there is nothing that could work on jobs.
-pub async fn run(args: &AgentsArgs, sandbox: &dyn Sandbox, runtime: Runtime, globals: &Globals) -> Result<ExitCode> {
+pub(super) async fn run(args: AgentsArgs, globals: &Globals) -> Result<ExitCode> {
+    let (_, config) = globals.load_config_or_default()?;
+    let (runtime, image) = (config.agents.patch_gen.runtime, args.image.or(config.agents.patch_gen.image));
+    let hosts = Hosts::new(args.engines.settings(globals)?);
+    let looked = look(&hosts, runtime, image).await;
+    hosts.shut_down().await;
+    let (image, found) = looked?;
+    let settings = found.agents.iter().map(|agent| settings(agent.known(), &image.name)).collect();
+    let report = Report { image: &image, runtime, found: &found, settings };
+    globals.print(&report, || text(&report))?;
+    match (found.python, found.agents.is_empty()) {
+        (true, false) => Ok(Exit::Ok.into()),
+        (false, _) => Err(CommandError::failure(format!("the image {} has no python3", image.name))
+            .help("put it in: the relay between an agent and its model is written in it")
+            .into()),
+        (true, true) => Err(CommandError::failure(format!("the image {} has no agent that is known", image.name))
+            .help("docs/external-agents.md says how one is put in, and how any other program is set up")
+            .into()),
+    }
+}
+
+/// Starts a cell from the image and looks.
+async fn look(sandbox: &dyn Sandbox, runtime: Runtime, image: Option<String>) -> Result<(Image, Found)> {
     let images = sandbox.images(runtime).await?;
-    let wanted = match &args.image {
-        Some(name) => name.clone(),
+    let wanted = match image {
+        Some(name) => name,
         None => match images.first() {
             Some(image) => image.name.clone(),
             None => {
@@ -73,19 +81,7 @@ pub async fn run(args: &AgentsArgs, sandbox: &dyn Sandbox, runtime: Runtime, glo
     let found = detect(&*cell, &cancel).await;
     let image = cell.image().clone();
     cell.close().await;
-    let found = found?;
-    let settings = found.agents.iter().map(|agent| settings(agent.known(), &image.name)).collect();
-    let report = Report { image: &image, runtime, found: &found, settings };
-    globals.print(&report, || text(&report))?;
-    match (found.python, found.agents.is_empty()) {
-        (true, false) => Ok(Exit::Ok.into()),
-        (false, _) => Err(CommandError::failure(format!("the image {} has no python3", image.name))
-            .help("put it in: the relay between an agent and its model is written in it")
-            .into()),
-        (true, true) => Err(CommandError::failure(format!("the image {} has no agent that is known", image.name))
-            .help("docs/external-agents.md says how one is put in, and how any other program is set up")
-            .into()),
-    }
+    Ok((image, found?))
 }
 
 fn text(report: &Report<'_>) -> String {
