@@ -13,7 +13,7 @@ use bitcoin::hashes::{Hash, sha256};
 use coinop::executor::Executor;
 use coinop::executor::repo_index::RepoIndexExecutor;
 use coinop::job::repo_index::{RepoIndexLimits, RepoIndexResult};
-use coinop::job::{CustomerId, Input, InputKind, JobId, JobKind, JobRequest, Params};
+use coinop::job::{Input, InputKind, JobKind, JobRequest, Params};
 use coinop::repository::{CommitId, Repositories, RepositoryLimits};
 use coinop::testing::git_server::GitServer;
 use coinop::testing::requests;

@@ -16,7 +16,7 @@ mod shared;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use coinop::inference::Inference;
 use coinop::inference::http::ServerOptions;
 use coinop::inference::llama_cpp::{LlamaCpp, LlamaCppConfig};

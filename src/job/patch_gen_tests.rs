@@ -1,4 +1,4 @@
-use super::super::{CustomerId, Input, JobId, JobKind, Params};
+use super::super::{Input, JobKind, Params};
 use super::*;
 use crate::testing::requests;
 

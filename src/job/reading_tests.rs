@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::{Code, CustomerId, Input, JobId, JobKind, Params};
+use super::super::{Code, Input, JobKind, Params};
 use super::*;
 use crate::testing::requests;
 

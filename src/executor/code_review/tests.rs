@@ -5,7 +5,7 @@ use crate::executor::sources::TextOnly;
 use crate::inference::{Format, JsonSupport};
 use crate::job::code_review::{Review, Verdict};
 use crate::job::reading::Bound;
-use crate::job::{Code, CustomerId, Input, InputKind, JobKind, Params};
+use crate::job::{Code, Input, InputKind, JobKind, Params};
 use crate::repository::RepositoryLimits;
 use crate::testing::git_server::GitServer;
 use crate::testing::input_sources::FixedInputs;

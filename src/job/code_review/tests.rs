@@ -1,4 +1,4 @@
-use super::super::{CustomerId, JobId, JobKind, Params};
+use super::super::{JobKind, Params};
 use super::*;
 use crate::testing::requests;
 

@@ -1,4 +1,4 @@
-use super::super::{Code, CustomerId, JobId, JobKind, Params};
+use super::super::{Code, JobKind, Params};
 use super::*;
 use crate::testing::requests;
 

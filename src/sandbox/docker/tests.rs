@@ -14,6 +14,15 @@ fn unique(what: &str) -> String {
     format!("{what}-{:016x}", rand::random::<u64>())
 }
 
+const LONG: Duration = Duration::from_secs(3600);
+
+/// Whether the time of something is over.
+#[derive(PartialEq, Eq)]
+enum Life {
+    Long,
+    Over,
+}
+
 /// What a process that died left: a container that was never started with its workspace, and one workspace more.
 struct Wreck {
     engine: Engine,
@@ -22,12 +31,11 @@ struct Wreck {
 }
 
 impl Wreck {
-    /// `None` for one whose time has long been over.
-    async fn of(instance: &str, life: Option<Duration>) -> Option<Self> {
+    async fn of(instance: &str, life: Life) -> Option<Self> {
         let (_, engine) = engine::engine().await?;
         let names = [unique("wreck"), unique("wreck")];
-        let mut labels = labels(&Identity::of(instance), "its job", life.unwrap_or_default());
-        if life.is_none() {
+        let mut labels = labels(&Identity::of(instance), "its job", LONG);
+        if life == Life::Over {
             labels.insert(EXPIRES.to_owned(), "1".to_owned());
         }
         for name in &names {
@@ -57,13 +65,10 @@ async fn hosts(instance: &str) -> Option<std::sync::Arc<Hosts>> {
     engine::hosts(instance, Runtime::Runc).await
 }
 
-const LONG: Option<Duration> = Some(Duration::from_secs(3600));
-const OVER: Option<Duration> = None;
-
 #[tokio::test]
 async fn what_a_dead_process_left_is_swept_at_the_next_start() {
     let instance = unique("instance");
-    let Some(wreck) = Wreck::of(&instance, LONG).await else { return };
+    let Some(wreck) = Wreck::of(&instance, Life::Long).await else { return };
     let hosts = hosts(&instance).await.unwrap();
     assert_eq!(hosts.sweep_leftovers().await, Swept::default(), "it may belong to a command that runs beside us");
     assert_eq!(wreck.left().await, 2);
@@ -74,7 +79,7 @@ async fn what_a_dead_process_left_is_swept_at_the_next_start() {
 #[tokio::test]
 async fn what_is_past_its_time_is_swept_while_we_run() {
     let instance = unique("instance");
-    let Some(wreck) = Wreck::of(&instance, OVER).await else { return };
+    let Some(wreck) = Wreck::of(&instance, Life::Over).await else { return };
     let hosts = hosts(&instance).await.unwrap();
     assert_eq!(hosts.sweep_leftovers().await, Swept { removed: 2, ..Swept::default() });
     assert_eq!(wreck.left().await, 0);
@@ -82,7 +87,7 @@ async fn what_is_past_its_time_is_swept_while_we_run() {
 
 #[tokio::test]
 async fn two_installations_on_one_engine_leave_each_other_alone() {
-    let Some(wreck) = Wreck::of(&unique("theirs"), OVER).await else { return };
+    let Some(wreck) = Wreck::of(&unique("theirs"), Life::Over).await else { return };
     let ours = hosts(&unique("ours")).await.unwrap();
     assert_eq!(ours.sweep_all().await, Swept::default());
     assert_eq!(wreck.left().await, 2);
