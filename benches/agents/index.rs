@@ -13,7 +13,7 @@ use bitcoin::hashes::{Hash, sha256};
 use coinop::executor::Executor;
 use coinop::executor::repo_index::RepoIndexExecutor;
 use coinop::job::repo_index::{RepoIndexLimits, RepoIndexResult};
-use coinop::job::{Input, InputKind, JobKind, JobRequest, Params};
+use coinop::job::{CustomerId, Input, InputKind, JobKind, JobRequest, Params};
 use coinop::repository::{CommitId, Repositories, RepositoryLimits};
 use coinop::testing::git_server::GitServer;
 use coinop::testing::requests;
@@ -31,6 +31,9 @@ const LIMITS: RepositoryLimits = RepositoryLimits {
     cache_bytes: 1024 * 1024 * 1024,
     allow_private: true,
 };
+
+/// For whom everything is fetched here.
+const CUSTOMER: CustomerId = CustomerId([1; 32]);
 
 /// A source tree in memory.
 struct Tree {
@@ -164,7 +167,7 @@ async fn fetching(url: &str, commit: &CommitId, rounds: usize, figures: &mut Fig
         let folder = tempfile::tempdir()?;
         let repositories = Repositories::new(folder.path().to_owned(), LIMITS);
         let begun = Instant::now();
-        repositories.snapshot(url, commit, &CancellationToken::new()).await?;
+        repositories.snapshot(url, commit, CUSTOMER, &CancellationToken::new()).await?;
         times.push(begun.elapsed());
     }
     figures.add("fetched", &mut times, None)

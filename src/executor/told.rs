@@ -12,6 +12,7 @@ pub(super) fn not_fetched(error: &RepositoryError) -> Refusal {
             tracing::error!(%error, "A repository can't be kept");
             Refusal::new(Code::Backend, "the provider could not keep the repository; please try again later")
         }
+        RepositoryError::Busy => Refusal::new(Code::RateLimited, format!("{error}; try again in a few minutes")),
         RepositoryError::Unreachable | RepositoryError::Timeout { .. } => {
             Refusal::new(Code::BadRequest, format!("input repo: {error}; try again or name another address"))
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::TryAcquireError;
+use futures::future::Either;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::{Provider, lock};
@@ -23,17 +23,16 @@ impl Provider {
             Ok(Incoming::Request(request)) => {
                 let place = if request.inputs.iter().all(|input| input.kind == InputKind::Text) {
                     let Ok(place) = Arc::clone(&self.preparing).acquire_owned().await else { return };
-                    place
+                    Either::Left(place)
+                } else if self.closing.is_cancelled() {
+                    return;
                 } else {
-                    match Arc::clone(&self.fetching).try_acquire_owned() {
-                        Ok(place) => place,
-                        Err(TryAcquireError::Closed) => return,
-                        Err(TryAcquireError::NoPermits) => {
+                    match self.fetching.take(request.customer) {
+                        Ok(place) => Either::Right(place),
+                        Err(refusal) => {
                             let to = ReplyTo::from(&*request);
                             if to.addressed && self.settings.rules.may_speak(to.customer) {
-                                let text =
-                                    "too many inputs are being fetched; try again in a minute, or send the text itself";
-                                self.refuse(&to, &Refusal::new(Code::RateLimited, text)).await;
+                                self.refuse(&to, &refusal).await;
                             }
                             return;
                         }

@@ -9,6 +9,7 @@ pub mod audit;
 mod census;
 mod clock;
 mod delivering;
+mod fetching;
 mod hold;
 mod intake;
 mod publishing;
@@ -58,6 +59,7 @@ use crate::relays::Publisher;
 use crate::store::{Advanced, Store, StoreError};
 use crate::wallet::Wallet;
 use census::Census;
+use fetching::Fetching;
 use queue::Turns;
 use running::Underway;
 
@@ -66,10 +68,6 @@ const LIVE_JOBS: NonZeroUsize = NonZeroUsize::new(2_048).expect("not zero");
 
 /// Bytes of a request's prepared work above which it is not kept in memory.
 const LIVE_JOB_BYTES: usize = 4 * 1024;
-
-/// Requests whose inputs are being fetched at once. Further ones are told to come back later: unlike those that only
-/// have to be read, they can take minutes, and must not keep anybody waiting.
-const FETCHING: usize = 32;
 
 /// Invoices the wallet is asked for at once: wallets limit their callers.
 const INVOICES_AT_ONCE: usize = 32;
@@ -119,8 +117,8 @@ pub struct Provider {
     /// Ends work under way.
     stop: CancellationToken,
     preparing: Arc<Semaphore>,
-    /// For requests whose inputs have to be fetched: strangers decide how long that takes.
-    fetching: Arc<Semaphore>,
+    /// For requests whose inputs have to be fetched.
+    fetching: Fetching,
     turns: Arc<Turns>,
     running: Mutex<HashMap<JobId, Underway>>,
     live: Mutex<LruCache<JobId, Arc<Live>>>,
@@ -167,7 +165,7 @@ impl Provider {
     pub fn new(parts: Parts, settings: Settings) -> Arc<Self> {
         Arc::new(Self {
             preparing: Arc::new(Semaphore::new(settings.preparing.max(1))),
-            fetching: Arc::new(Semaphore::new(FETCHING)),
+            fetching: Fetching::default(),
             turns: Turns::new(parts.clock.clone(), parts.router.clone(), settings.jobs_running),
             parts,
             settings,
@@ -214,7 +212,6 @@ impl Provider {
     pub fn stop_taking(&self) {
         self.closing.cancel();
         self.preparing.close();
-        self.fetching.close();
     }
 
     /// Ends: takes nothing new, lets runs finish for `grace`, then parks them (they run again after a restart), and leaves

@@ -60,6 +60,9 @@ pub enum RepositoryError {
         /// Time allowed.
         limit: Duration,
     },
+    /// Its turn never came: others, or the same customer's, were being fetched all the time.
+    #[error("too many repositories are being fetched")]
+    Busy,
     /// Stopped as asked.
     #[error("cancelled")]
     Cancelled,

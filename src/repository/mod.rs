@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 mod cache;
@@ -23,6 +22,7 @@ mod error;
 mod http;
 mod objects;
 mod pack;
+mod places;
 mod reference;
 mod remote;
 mod snapshot;
@@ -34,18 +34,17 @@ pub use self::error::RepositoryError;
 pub use self::snapshot::{Blobs, CommitId, Snapshot, TreeEntry};
 
 use self::cache::Cache;
+use self::places::Places;
 use self::remote::{Remote, Rules};
 use self::talk::Talk;
 use self::watch::{Time, Watch};
+use crate::job::CustomerId;
 
 /// How long finding a commit may take: the customer has not paid yet.
 const RESOLVE_TIME: Duration = Duration::from_secs(20);
 
 /// Bytes of a list of references at most: a hundred thousand of them.
 const RESOLVE_BYTES: u64 = 8 * 1024 * 1024;
-
-/// Repositories that are fetched at once: each takes memory while it is unpacked.
-const FETCHES_AT_ONCE: usize = 4;
 
 /// Bounds on a fetch, and where it may go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +72,7 @@ pub struct Repositories {
 /// Fetches that are under way.
 #[derive(Debug)]
 struct Fetching {
-    places: Semaphore,
+    places: Places,
     /// Who wants a commit that somebody is fetching waits for them.
     turns: Mutex<HashMap<String, Weak<Turn>>>,
 }
@@ -85,7 +84,7 @@ impl Repositories {
     /// With a cache in that folder. The process must have a default rustls provider (`main` installs it).
     pub fn new(folder: PathBuf, limits: RepositoryLimits) -> Self {
         let cache = Arc::new(Cache::new(folder, limits.cache_bytes));
-        let fetching = Fetching { places: Semaphore::new(FETCHES_AT_ONCE), turns: Mutex::default() };
+        let fetching = Fetching { places: Places::default(), turns: Mutex::default() };
         Self { limits, cache, fetching: Arc::new(fetching) }
     }
 
@@ -104,29 +103,33 @@ impl Repositories {
         .await
     }
 
-    /// The tree of a commit, from the cache or fetched.
+    /// The tree of a commit, from the cache or fetched. `customer` is for whom: nobody's fetches take all the places there are.
     pub async fn snapshot(
         &self,
         url: &str,
         commit: &CommitId,
+        customer: CustomerId,
         cancel: &CancellationToken,
     ) -> Result<Snapshot, RepositoryError> {
         let remote = Remote::parse(url, self.limits.allow_private)?;
         let (limits, time) = (self.limits.clone(), Time::from_now(self.limits.time));
         let key = remote.key(commit);
-        let turn = self.fetching.turn(&key);
-        let _ours = in_time(time, cancel, turn.lock()).await?;
-        let (cache, commit, bytes) = (Arc::clone(&self.cache), commit.clone(), limits.max_bytes);
-        let kept = {
-            let (cache, key, commit) = (Arc::clone(&cache), key.clone(), commit.clone());
-            on_a_thread(time, bytes, cancel, move |_| cache.find(&key, &commit)).await?
-        };
-        if let Some(kept) = kept {
+        if let Some(kept) = self.kept(&key, commit, time, cancel).await? {
             return Ok(kept);
         }
-        let place = in_time(time, cancel, self.fetching.places.acquire()).await?;
-        let _place = place.map_err(|_| RepositoryError::Cancelled)?;
-        on_a_thread(time, bytes, cancel, move |watch| {
+        // In this order: who waits for a share of their own keeps neither a commit from others nor a place.
+        let share = in_time(time, cancel, self.fetching.places.share_of(customer)).await;
+        let share = share.map_err(if_busy)?;
+        let turn = self.fetching.turn(&key);
+        let _ours = in_time(time, cancel, turn.lock()).await?;
+        // Somebody may just have fetched it.
+        if let Some(kept) = self.kept(&key, commit, time, cancel).await? {
+            return Ok(kept);
+        }
+        let place = in_time(time, cancel, self.fetching.places.place(share)).await;
+        let _place = place.map_err(if_busy)?;
+        let (cache, commit) = (Arc::clone(&self.cache), commit.clone());
+        on_a_thread(time, limits.max_bytes, cancel, move |watch| {
             let unfinished = cache.begin()?;
             let mut pack = unfinished.pack()?;
             let mut talk = Talk::begin(&remote, Rules::new(limits.allow_private), Arc::clone(watch))?;
@@ -136,6 +139,26 @@ impl Repositories {
             cache.keep(unfinished, &key, &commit, objects, found)
         })
         .await
+    }
+
+    /// The tree of a commit, if it is in the cache.
+    async fn kept(
+        &self,
+        key: &str,
+        commit: &CommitId,
+        time: Time,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Snapshot>, RepositoryError> {
+        let (cache, key, commit) = (Arc::clone(&self.cache), key.to_owned(), commit.clone());
+        on_a_thread(time, self.limits.max_bytes, cancel, move |_| cache.find(&key, &commit)).await
+    }
+}
+
+/// What it is when the time was over before a place was free: nobody's repository was too slow but others'.
+fn if_busy(error: RepositoryError) -> RepositoryError {
+    match error {
+        RepositoryError::Timeout { .. } => RepositoryError::Busy,
+        error => error,
     }
 }
 

@@ -29,7 +29,7 @@ use super::{Executor, Prepared};
 use crate::inference::{Inference, ModelInfo, TextSink, choose, refusal};
 use crate::job::code_review::{CodeReview, CodeReviewLimits, Reviewed, TokenCounts};
 use crate::job::text::BYTES_PER_TOKEN;
-use crate::job::{Estimate, Failure, FinishReason, JobId, JobRequest, Outcome, Rates, Refusal, Usage};
+use crate::job::{CustomerId, Estimate, Failure, FinishReason, JobId, JobRequest, Outcome, Rates, Refusal, Usage};
 use crate::money::Msat;
 use crate::repository::{CommitId, Repositories};
 
@@ -61,6 +61,7 @@ impl std::fmt::Debug for CodeReviewExecutor {
 #[derive(Serialize, Deserialize)]
 struct ReviewWork {
     job: JobId,
+    customer: CustomerId,
     asked: CodeReview,
     /// The diff that the pull request's page gave.
     pulled: Option<String>,
@@ -185,6 +186,7 @@ impl Executor for CodeReviewExecutor {
         let commits = self.commits_of(&asked.reviewed).await?;
         let mut work = ReviewWork {
             job: request.id,
+            customer: request.customer,
             pulled,
             commits,
             time: asked.time_limit.unwrap_or(self.limits.time.usual()),

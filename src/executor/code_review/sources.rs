@@ -72,21 +72,21 @@ impl CodeReviewExecutor {
         let repositories = repositories.ok_or_else(|| Failure::backend("repositories are no longer fetched here"))?;
         match (&work.asked.reviewed, &work.commits[..]) {
             (Reviewed::Files(repository, files), [commit]) => {
-                let snapshot = fetched(repositories, repository, commit, cancel).await?;
+                let snapshot = fetched(repositories, repository, commit, work, cancel).await?;
                 self.files_of(snapshot, files.clone()).await
             }
             (Reviewed::Between { repository, .. }, [base, head]) => {
-                let before = fetched(repositories, repository, base, cancel).await?;
-                let afterwards = fetched(repositories, repository, head, cancel).await?;
+                let before = fetched(repositories, repository, base, work, cancel).await?;
+                let afterwards = fetched(repositories, repository, head, work, cancel).await?;
                 let diff = self.diff_of(Some(before), afterwards).await?;
                 self.material_of(&diff, "the change").map_err(Failure::from)
             }
             (Reviewed::Commits(repository, _), commits) => {
                 let mut diff = String::new();
                 for commit in commits {
-                    let afterwards = fetched(repositories, repository, commit, cancel).await?;
+                    let afterwards = fetched(repositories, repository, commit, work, cancel).await?;
                     let before = match afterwards.parents().first() {
-                        Some(parent) => Some(fetched(repositories, repository, parent, cancel).await?),
+                        Some(parent) => Some(fetched(repositories, repository, parent, work, cancel).await?),
                         None => None,
                     };
                     diff.push_str(&self.diff_of(before, afterwards).await?);
@@ -137,9 +137,13 @@ async fn fetched(
     repositories: &Repositories,
     repository: &AskedRepository,
     commit: &CommitId,
+    work: &ReviewWork,
     cancel: &CancellationToken,
 ) -> Result<Snapshot, Failure> {
-    repositories.snapshot(&repository.url, commit, cancel).await.map_err(|error| not_fetched(&error).into())
+    repositories
+        .snapshot(&repository.url, commit, work.customer, cancel)
+        .await
+        .map_err(|error| not_fetched(&error).into())
 }
 
 /// Why there is no commit of that name, with the parameter that named it.

@@ -38,7 +38,7 @@ impl PatchGenExecutor {
     /// Does the work. Whatever comes of it, both cells are gone afterwards.
     pub(super) async fn make_patch(&self, work: &PatchWork, cancel: &CancellationToken) -> Result<Outcome, NoResult> {
         let repository = &work.asked.repository.url;
-        let fetched = self.repositories.snapshot(repository, &work.commit, cancel).await;
+        let fetched = self.repositories.snapshot(repository, &work.commit, work.customer, cancel).await;
         let snapshot = fetched.map_err(|error| not_fetched(&error))?;
         let files = self.packed(&snapshot).await?;
 

@@ -27,7 +27,9 @@ use super::{Executor, Prepared};
 use crate::inference::{Inference, InferenceError, MODELS_LISTED, ModelInfo, TextSink, meant, refusal};
 use crate::job::repo_index::{RepoIndex, RepoIndexLimits, RepoIndexResult, Wanted};
 use crate::job::text::excerpt;
-use crate::job::{Code, Compute, Estimate, Failure, FinishReason, JobRequest, Outcome, Rates, Refusal, Usage, schema};
+use crate::job::{
+    Code, Compute, CustomerId, Estimate, Failure, FinishReason, JobRequest, Outcome, Rates, Refusal, Usage, schema,
+};
 use crate::money::Msat;
 use crate::repository::{CommitId, Repositories, RepositoryError, Snapshot};
 
@@ -57,6 +59,7 @@ impl std::fmt::Debug for RepoIndexExecutor {
 /// What is kept between quote and run.
 #[derive(Serialize, Deserialize)]
 struct IndexWork {
+    customer: CustomerId,
     asked: RepoIndex,
     commit: CommitId,
     /// What makes embeddings, when there are to be any.
@@ -144,7 +147,7 @@ impl RepoIndexExecutor {
 
     async fn index(&self, work: &IndexWork, cancel: &CancellationToken) -> Result<(Outcome, Value), Stop> {
         let asked = &work.asked;
-        let fetched = self.repositories.snapshot(&asked.repository.url, &work.commit, cancel).await;
+        let fetched = self.repositories.snapshot(&asked.repository.url, &work.commit, work.customer, cancel).await;
         let snapshot = fetched.map_err(Stop::Repository)?;
         // What is fetched is not charged by the second: a slow host is not the customer's fault.
         let begun = Instant::now();
@@ -257,7 +260,7 @@ impl Executor for RepoIndexExecutor {
         let model = self.model(&asked).await?;
         let found = self.repositories.resolve(&asked.repository.url, asked.repository.reference.as_deref()).await;
         let commit = found.map_err(|error| not_fetched(&error))?;
-        Ok(IndexWork { asked, commit, model, time: self.limits.time }.prepared())
+        Ok(IndexWork { customer: request.customer, asked, commit, model, time: self.limits.time }.prepared())
     }
 
     fn within(&self, prepared: Prepared, rates: &Rates, bid: Msat) -> Prepared {

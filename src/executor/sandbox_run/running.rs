@@ -95,7 +95,7 @@ impl SandboxRunExecutor {
         let Some(repositories) = &self.repositories else {
             return Err(Failure::backend("repositories are no longer fetched here"));
         };
-        let fetched = repositories.snapshot(&repository.url, commit, cancel).await;
+        let fetched = repositories.snapshot(&repository.url, commit, work.customer, cancel).await;
         let snapshot = fetched.map_err(|error| not_fetched(&error))?;
         let disk_mib = work.asked.disk_mib;
         let packing = tokio::task::spawn_blocking(move || packed(&snapshot, disk_mib));

@@ -23,6 +23,9 @@ pub(super) const LIMITS: RepositoryLimits = RepositoryLimits {
     allow_private: true,
 };
 
+/// For whom everything is fetched here.
+pub(super) const CUSTOMER: CustomerId = CustomerId([1; 32]);
+
 /// A folder that is removed, and what fetches into it.
 struct Fetches {
     folder: TempDir,
@@ -47,7 +50,7 @@ impl Fetches {
     }
 
     async fn snapshot(&self, url: &str, commit: &CommitId) -> Result<Snapshot, RepositoryError> {
-        self.repositories.snapshot(url, commit, &CancellationToken::new()).await
+        self.repositories.snapshot(url, commit, CUSTOMER, &CancellationToken::new()).await
     }
 
     /// Names in the cache's folder.
@@ -166,7 +169,7 @@ async fn what_was_fetched_is_not_fetched_again_and_survives_a_restart() {
     let asked = server.asked();
     fetches.snapshot(&url, &first).await.unwrap();
     let again = Repositories::new(fetches.folder.path().join("cache"), LIMITS);
-    let snapshot = again.snapshot(&url, &first, &CancellationToken::new()).await.unwrap();
+    let snapshot = again.snapshot(&url, &first, CUSTOMER, &CancellationToken::new()).await.unwrap();
     assert_eq!(read(&snapshot, "README.md"), "first\n");
     assert_eq!(server.asked(), asked);
     // What is known under one address is not given out under another.

@@ -141,7 +141,7 @@ async fn who_cancels_does_not_wait_for_a_silent_server() {
     let fetches = Fetches::new();
     let cancel = CancellationToken::new();
     let (url, commit) = (silent.git_url(), COMMIT.parse().unwrap());
-    let fetching = fetches.repositories.snapshot(&url, &commit, &cancel);
+    let fetching = fetches.repositories.snapshot(&url, &commit, CUSTOMER, &cancel);
     let (fetched, ()) = tokio::join!(fetching, async {
         tokio::task::yield_now().await;
         cancel.cancel();
