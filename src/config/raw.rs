@@ -383,6 +383,8 @@ section! {
         per_customer_open: u32 = 20,
         /// Jobs.
         per_customer_per_minute: u32 = 30,
+        /// Jobs.
+        per_customer_given_away_per_hour: u32 = 10,
         /// Events.
         events_per_second: u32 = 2_000,
         /// Duration.

@@ -230,6 +230,12 @@ fn limits(values: &mut Values<'_>, raw: &RawLimits) -> Limits {
             1,
             PLENTY,
         ),
+        per_customer_given_away_per_hour: values.count(
+            "limits.per_customer_given_away_per_hour",
+            raw.per_customer_given_away_per_hour,
+            1,
+            PLENTY,
+        ),
         events_per_second: values.number("limits.events_per_second", raw.events_per_second, 1, PLENTY),
         payment_window: values.duration("limits.payment_window", &raw.payment_window, 10 * SECOND, 7 * DAY),
         late_payment_window: values.duration(

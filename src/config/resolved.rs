@@ -290,6 +290,8 @@ pub struct Limits {
     pub per_customer_open: usize,
     /// Requests of one customer a minute.
     pub per_customer_per_minute: u32,
+    /// Runs of one customer an hour that end uncharged by their own doing.
+    pub per_customer_given_away_per_hour: usize,
     /// Events from all relays a second.
     pub events_per_second: u32,
     /// How long an invoice can be paid.

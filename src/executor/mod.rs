@@ -113,7 +113,6 @@ impl Router {
 }
 
 pub mod code_review;
-mod free_failures;
 pub mod inference;
 pub mod patch_gen;
 pub mod repo_index;

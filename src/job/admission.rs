@@ -27,6 +27,9 @@ pub struct Rules {
     pub max_open_quotes: usize,
     /// Quotes and jobs of one customer at once.
     pub max_per_customer: usize,
+    /// Runs of one customer an hour that end uncharged by their own doing: called off while they ran, or failed for what was
+    /// asked. At least one.
+    pub max_given_away: usize,
     /// Leading zero bits of the request's id (NIP-13). Zero asks for none.
     pub min_pow_bits: u32,
     /// The least time a request must still be wanted for: shorter can't be paid and done.
@@ -42,6 +45,7 @@ impl Default for Rules {
             max_queued: 1_000,
             max_open_quotes: 5_000,
             max_per_customer: 20,
+            max_given_away: 10,
             min_pow_bits: 0,
             min_time_left: Duration::from_secs(1),
         }

@@ -189,12 +189,15 @@ pub struct Failure {
     /// What the customer needs to see why: the end of what their commands wrote. Empty for most.
     #[serde(default)]
     pub log: String,
+    /// Nothing of ours broke: the work was done as asked, and what was asked came to nothing. Said where the code does not.
+    #[serde(default)]
+    pub in_vain: bool,
 }
 
 impl Failure {
     /// A failure.
     pub fn new(code: Code, text: impl Into<String>) -> Self {
-        Self { code, text: text.into(), log: String::new() }
+        Self { code, text: text.into(), log: String::new(), in_vain: false }
     }
 
     /// A failure of our side.
@@ -212,6 +215,26 @@ impl Failure {
         self
     }
 
+    /// Nothing of ours broke: what was asked came to nothing.
+    #[must_use]
+    pub fn in_vain(mut self) -> Self {
+        self.in_vain = true;
+        self
+    }
+
+    /// Whether it lies with what the customer asked for, and not with us.
+    pub fn is_the_customers(&self) -> bool {
+        self.in_vain
+            || match self.code {
+                // What was asked for is wrong, or is more than fits into the time that was offered.
+                Code::BadRequest | Code::Timeout => true,
+                // What was checked before the quote and is gone since (a model, an image) is ours.
+                Code::Unsupported | Code::Backend => false,
+                // No work was done.
+                Code::Price | Code::RateLimited | Code::Expired | Code::Cancelled => false,
+            }
+    }
+
     /// The work took longer than allowed.
     pub fn timeout(limit: Duration) -> Self {
         Self::new(Code::Timeout, format!("the job took longer than its limit of {} s", limit.as_secs()))
@@ -226,7 +249,7 @@ impl From<Failure> for Refusal {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self { code: refusal.code, text: refusal.text, log: refusal.log }
+        Self { code: refusal.code, text: refusal.text, log: refusal.log, in_vain: false }
     }
 }
 
@@ -252,6 +275,14 @@ mod tests {
         assert_eq!(outcome.tokens_per_second(), None);
         outcome.duration = Duration::from_micros(412_999);
         assert_eq!(outcome.tokens_per_second().unwrap().to_string(), "12.13"); // 5 / 0.412 s
+    }
+
+    #[test]
+    fn a_failure_of_ours_is_not_the_customers() {
+        let theirs = |code| Failure::new(code, "").is_the_customers();
+        let found: Vec<Code> = Code::ALL.into_iter().filter(|code| theirs(*code)).collect();
+        assert_eq!(found, [Code::BadRequest, Code::Timeout]);
+        assert!(Failure::backend("the patch does not pass its test").in_vain().is_the_customers());
     }
 
     #[test]

@@ -61,8 +61,6 @@ pub struct PatchGenLimits {
     pub max_patch_files: usize,
     /// Files and folders of the workspace.
     pub max_workspace_files: u64,
-    /// Work a customer may have for nothing an hour because no patch came of it: each takes a model's time and a sandbox's.
-    pub free_failures_per_hour: u32,
 }
 
 impl Default for PatchGenLimits {
@@ -84,7 +82,6 @@ impl Default for PatchGenLimits {
             max_patch_bytes: 40 * 1024,
             max_patch_files: 200,
             max_workspace_files: 100_000,
-            free_failures_per_hour: 10,
         }
     }
 }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Canceller, Invoice};
 use super::outcome::{Failure, Usage};
-use super::quote::Quote;
+use super::quote::{Quote, Terms};
 use super::{CustomerId, JobId, JobKind};
 use crate::money::Msat;
 
@@ -197,4 +197,21 @@ pub struct Job {
     pub opened_at: Timestamp,
     /// When it last changed.
     pub changed_at: Timestamp,
+}
+
+impl Job {
+    /// Whether it is over without being charged, by its customer's doing: they called it off, or what they asked for failed. A
+    /// free job is given away in any case, and counted elsewhere.
+    pub fn was_given_away(&self) -> bool {
+        let theirs = match self.work {
+            WorkState::Cancelled => self.cancelled_by == Some(Canceller::Customer),
+            WorkState::Failed => self.failure.as_ref().is_some_and(Failure::is_the_customers),
+            WorkState::Waiting
+            | WorkState::Running
+            | WorkState::Finished
+            | WorkState::Delivered
+            | WorkState::Expired => false,
+        };
+        theirs && self.shown.is_none() && self.quote.terms != Terms::Free
+    }
 }

@@ -438,7 +438,7 @@ impl Move {
         let ours = failure.code != Code::Timeout;
         self.part(if ours { Usage::NONE } else { shown });
         let text = self.with_the_money(failure.text.clone());
-        self.fail(Failure { code: failure.code, text, log: failure.log.clone() });
+        self.fail(Failure { text, ..failure.clone() });
         true
     }
 

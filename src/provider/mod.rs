@@ -10,6 +10,7 @@ mod census;
 mod clock;
 mod delivering;
 mod fetching;
+mod given_away;
 mod hold;
 mod intake;
 mod publishing;
@@ -60,6 +61,7 @@ use crate::store::{Advanced, Store, StoreError};
 use crate::wallet::Wallet;
 use census::Census;
 use fetching::Fetching;
+use given_away::GivenAway;
 use queue::Turns;
 use running::Underway;
 
@@ -119,6 +121,7 @@ pub struct Provider {
     preparing: Arc<Semaphore>,
     /// For requests whose inputs have to be fetched.
     fetching: Fetching,
+    given_away: GivenAway,
     turns: Arc<Turns>,
     running: Mutex<HashMap<JobId, Underway>>,
     live: Mutex<LruCache<JobId, Arc<Live>>>,
@@ -166,6 +169,7 @@ impl Provider {
         Arc::new(Self {
             preparing: Arc::new(Semaphore::new(settings.preparing.max(1))),
             fetching: Fetching::default(),
+            given_away: GivenAway::new(settings.rules.max_given_away),
             turns: Turns::new(parts.clock.clone(), parts.router.clone(), settings.jobs_running),
             parts,
             settings,
@@ -244,6 +248,7 @@ impl Provider {
         if changed {
             self.census.note(&job);
             self.count_end(&job, before);
+            self.count_given_away(&job, before);
             info!(job.id = %job.id, work = job.work.word(), payment = job.payment.word(), "Job {}: {fact}", job.id);
         }
         self.act(&job, effects);
@@ -265,6 +270,13 @@ impl Provider {
         self.parts.metrics.job_ended(job.kind, end);
         if end == JobEnd::Delivered {
             self.parts.metrics.earned(job.kind, job.cost.unwrap_or(Msat::ZERO));
+        }
+    }
+
+    /// Counts a run that is over and was given away; only one that had begun, before which a job costs us nothing.
+    fn count_given_away(&self, job: &Job, before: WorkState) {
+        if before == WorkState::Running && job.was_given_away() && self.has_begun(job.id) {
+            self.given_away.note(job.customer, self.parts.clock.now());
         }
     }
 

@@ -45,7 +45,7 @@ impl Provider {
             self.census.leave(request.id);
             return Ok(());
         }
-        if let Some(refusal) = bad_refund_target(&request) {
+        if let Some(refusal) = bad_refund_target(&request).or_else(|| self.had_too_much_for_nothing(&request, now)) {
             self.census.leave(request.id);
             return self.turn_away(&request, Turned::away(&request, refusal)).await;
         }
@@ -127,6 +127,12 @@ impl Provider {
             }
         }
         Ok(())
+    }
+
+    /// Why nothing is sold for now to somebody for whom work was done in vain too often. Who never pays is not asked to.
+    fn had_too_much_for_nothing(&self, request: &JobRequest, now: Timestamp) -> Option<Refusal> {
+        let on_the_house = self.settings.rules.on_the_house.contains(&request.customer);
+        if on_the_house { None } else { self.given_away.check(request.customer, now).err() }
     }
 
     /// Why a job is not sold whose turn would come too late. Before it is paid, because afterwards the money would have to go

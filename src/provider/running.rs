@@ -1,6 +1,7 @@
 //! The work itself: a turn, the executor, the signed result.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ use crate::store::{FinishedWork, StoreError};
 pub(super) struct Underway {
     cancel: CancellationToken,
     shown: Shown,
+    /// Its turn has come: from here on it takes our time.
+    begun: Arc<AtomicBool>,
 }
 
 /// What the customer was shown of the output by now: what was sent to where they can read it. A run that ends with the
@@ -64,7 +67,7 @@ impl Unsent {
 impl Provider {
     /// Does a job's work when its turn comes. A process that dies in between does it again: nothing of it was promised.
     pub(super) async fn run(self: &Arc<Self>, job: &Job) -> Result<(), StoreError> {
-        let underway = Underway { cancel: self.stop.child_token(), shown: Shown::default() };
+        let underway = Underway { cancel: self.stop.child_token(), ..Underway::default() };
         lock(&self.running).insert(job.id, underway.clone());
         let done = self.run_until(job, &underway).await;
         lock(&self.running).remove(&job.id);
@@ -100,6 +103,13 @@ impl Provider {
             let failure = Failure::backend("this kind of job is no longer offered");
             return self.run_failed(job, failure, Usage::NONE).await;
         };
+        // Many may have been promised at once, before the first of them came to nothing.
+        if job.quote.terms != Terms::Free
+            && let Err(refusal) = self.given_away.check(job.customer, now)
+        {
+            return self.run_failed(job, refusal.into(), Usage::NONE).await;
+        }
+        underway.begun.store(true, Ordering::Relaxed);
         if turn.was_waited_for() {
             let text = Some("the work has begun".to_owned());
             self.answer(&live.reply_to, Feedback { text, ..Feedback::of(Status::Processing) });
@@ -178,6 +188,11 @@ impl Provider {
     /// What the customer of a running job was shown of it by now.
     pub(super) fn shown(&self, job: JobId) -> Usage {
         lock(&self.running).get(&job).map_or(Usage::NONE, |underway| underway.shown.so_far())
+    }
+
+    /// Whether a job's turn has come, and its run is not over yet.
+    pub(super) fn has_begun(&self, job: JobId) -> bool {
+        lock(&self.running).get(&job).is_some_and(|underway| underway.begun.load(Ordering::Relaxed))
     }
 
     async fn run_failed(self: &Arc<Self>, job: &Job, failure: Failure, shown: Usage) -> Result<(), StoreError> {

@@ -20,6 +20,7 @@ mod encrypted;
 mod engines;
 mod files;
 mod fixtures;
+mod given_away;
 mod identity_cli;
 mod indexing;
 mod inputs;

@@ -97,6 +97,7 @@ pub(super) fn settings(config: &Config, sold: &[Sold]) -> Settings {
             max_queued: config.limits.jobs_queued,
             max_open_quotes: config.limits.open_quotes,
             max_per_customer: config.limits.per_customer_open,
+            max_given_away: config.limits.per_customer_given_away_per_hour,
             min_pow_bits: config.access.proof_of_work,
             ..Rules::default()
         },

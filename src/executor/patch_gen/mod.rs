@@ -16,13 +16,12 @@ mod verifying;
 mod working;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::free_failures::FreeFailures;
 use super::told::{not_fetched, sandbox_failed};
 use super::{Executor, Prepared};
 use crate::agent::{Transcripts, WorkLimits, Worker};
@@ -39,10 +38,6 @@ const LEAST_SIZE: u32 = 250;
 /// The usual size of work, in thousandths.
 const WHOLE: u32 = 1_000;
 
-/// What a customer is told for whom too much came to nothing, behind its number.
-const RATE_LIMITED: &str = "jobs of yours in the last hour came to no patch and cost you nothing; try again later, with a clearer issue, a test \
-     command that can succeed, or more files that may change";
-
 /// Makes patches.
 #[derive(Clone)]
 pub struct PatchGenExecutor {
@@ -52,7 +47,6 @@ pub struct PatchGenExecutor {
     runtime: Runtime,
     limits: PatchGenLimits,
     transcripts: Option<Transcripts>,
-    failures: Arc<FreeFailures>,
 }
 
 impl std::fmt::Debug for PatchGenExecutor {
@@ -117,32 +111,6 @@ impl Size {
     }
 }
 
-/// Work that came to nothing.
-struct NoResult {
-    failure: Failure,
-    /// Whether that has nothing to do with what was asked: the sandbox failed, the model's server was down, somebody cancelled.
-    ours: bool,
-}
-
-impl From<Failure> for NoResult {
-    fn from(failure: Failure) -> Self {
-        Self { failure, ours: true }
-    }
-}
-
-impl From<Refusal> for NoResult {
-    fn from(refusal: Refusal) -> Self {
-        Failure::from(refusal).into()
-    }
-}
-
-impl NoResult {
-    /// No patch came of what was asked.
-    fn in_vain(failure: Failure) -> Self {
-        Self { failure, ours: false }
-    }
-}
-
 impl PatchGenExecutor {
     /// Patches repositories with what `worker` does in cells of that runtime.
     pub fn new(
@@ -152,8 +120,7 @@ impl PatchGenExecutor {
         runtime: Runtime,
         limits: PatchGenLimits,
     ) -> Self {
-        let failures = Arc::new(FreeFailures::new(limits.free_failures_per_hour, RATE_LIMITED));
-        Self { sandbox, repositories, worker, runtime, limits, transcripts: None, failures }
+        Self { sandbox, repositories, worker, runtime, limits, transcripts: None }
     }
 
     /// Keeps what workers did there.
@@ -195,7 +162,6 @@ impl PatchGenExecutor {
 impl Executor for PatchGenExecutor {
     async fn prepare(&self, request: &JobRequest) -> Result<Prepared, Refusal> {
         let asked = PatchGen::parse(request, &self.limits)?;
-        self.failures.check(request.customer, Instant::now())?;
         // A wrong name costs nobody a connection.
         let capacity = self.worker.capacity(asked.model.as_deref()).await?;
         let image = self.image().await?;
@@ -261,14 +227,6 @@ impl Executor for PatchGenExecutor {
             tracing::error!(%error, "Prepared work on a patch can't be read: was it made by another version?");
             Failure::backend("the job can't be run any more; please ask again")
         })?;
-        // Many may have been promised at once.
-        self.failures.check(work.customer, Instant::now())?;
-        let done = self.make_patch(&work, cancel).await;
-        done.map_err(|NoResult { failure, ours }| {
-            if !ours {
-                self.failures.note(work.customer, Instant::now());
-            }
-            failure
-        })
+        self.make_patch(&work, cancel).await
     }
 }

@@ -208,20 +208,18 @@ async fn an_agent_that_brings_nothing_to_an_end_costs_nothing_and_tells_its_last
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn work_in_vain_can_be_had_so_often_an_hour_and_no_more() {
+async fn work_in_vain_is_the_customers_and_a_model_that_fails_is_ours() {
     let Some(world) = World::new().await else { return };
-    let sandbox = ScriptedSandbox::new(does);
-    let mut executor = world.executor(&sandbox, ModelWorker::new(Arc::new(fixes())));
-    executor.failures = Arc::new(FreeFailures::new(2, RATE_LIMITED));
-    let request = world.request(&[("test_command", "make fail")]);
-    for _ in 0..2 {
-        assert_eq!(outcome(&executor, &request).await.unwrap_err().code, Code::Backend);
+    let down = ScriptedModel::saying([Says::Fails(crate::inference::InferenceError::Unusable("x".into()))]);
+    let nothing_done = ScriptedModel::saying(["SUBMIT"]);
+    for (model, test, theirs) in
+        [(fixes(), "make fail", true), (nothing_done, "make test", true), (down, "make test", false)]
+    {
+        let sandbox = ScriptedSandbox::new(does);
+        let executor = world.executor(&sandbox, ModelWorker::new(Arc::new(model)));
+        let failure = outcome(&executor, &world.request(&[("test_command", test)])).await.unwrap_err();
+        assert_eq!((failure.code, failure.is_the_customers()), (Code::Backend, theirs), "{failure}");
     }
-    let refusal = executor.prepare(&request).await.unwrap_err();
-    assert_eq!(refusal.code, Code::RateLimited);
-    assert!(refusal.text.starts_with("2 jobs of yours"), "{}", refusal.text);
-    let somebody_else = JobRequest { customer: CustomerId([3; 32]), ..request };
-    assert!(executor.prepare(&somebody_else).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::told::{cancelled, sandbox_failed};
 use super::log::{LOG_BYTES, end};
-use super::{NoResult, PatchGenExecutor, PatchWork};
+use super::{PatchGenExecutor, PatchWork};
 use crate::archive::{Archive, ArchiveBuilder, ArchiveLimits};
 use crate::job::{Code, Failure, RelativePath};
 use crate::sandbox::{Cell, Command, Ended, Ran, SandboxError};
@@ -34,7 +34,7 @@ impl PatchGenExecutor {
         patch: &NamedPatch<'_>,
         time: Duration,
         cancel: &CancellationToken,
-    ) -> Result<Verified, NoResult> {
+    ) -> Result<Verified, Failure> {
         cell.put(files).await.map_err(|error| sandbox_failed(&error))?;
         cell.put(&patch.archive()?).await.map_err(|error| sandbox_failed(&error))?;
         let begun = tokio::time::Instant::now();
@@ -43,21 +43,24 @@ impl PatchGenExecutor {
             tracing::error!(image = %work.image, "There is no git in the image that patches are made in");
             return Err(Failure::backend(
                 "the provider's sandbox lacks what patches are verified with; please try elsewhere",
-            )
-            .into());
+            ));
         }
         if applied.ended != Ended::Exited || applied.exit_code != 0 {
             let text = "the patch does not apply to a fresh checkout of the commit; nothing is charged";
-            return Err(NoResult::in_vain(Failure::backend(text).with_log(log_of(&applied))));
+            return Err(Failure::backend(text).in_vain().with_log(log_of(&applied)));
         }
         let Some(test) = work.asked.verified_with() else { return Ok(Verified { test_exit_code: None }) };
         let left = time.saturating_sub(begun.elapsed());
         let command =
             Command { shell: test.to_owned(), workdir: None, env: Vec::new(), timeout: left, keep_bytes: LOG_BYTES };
-        let tested = cell.run(&command, cancel).await.map_err(|error| sandbox_failed(&error))?;
+        let tested = cell.run(&command, cancel).await.map_err(|error| match error {
+            // It took the cell down with it.
+            error @ SandboxError::Gone(_) => Failure::from(sandbox_failed(&error)).in_vain(),
+            error => sandbox_failed(&error).into(),
+        })?;
         match (tested.ended, tested.exit_code) {
             (Ended::Exited, 0) => Ok(Verified { test_exit_code: Some(0) }),
-            (ended, code) => Err(NoResult::in_vain(failed(ended, code, left).with_log(log_of(&tested)))),
+            (ended, code) => Err(failed(ended, code, left).in_vain().with_log(log_of(&tested))),
         }
     }
 }

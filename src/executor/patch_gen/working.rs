@@ -9,7 +9,7 @@ use super::super::told::{cancelled, not_fetched, sandbox_failed};
 use super::changes::{Allowed, NoPatch, between};
 use super::log::end_of;
 use super::verifying::{NamedPatch, Verified};
-use super::{NoResult, PatchGenExecutor, PatchWork, instructions};
+use super::{PatchGenExecutor, PatchWork, instructions};
 use crate::agent::{Stopped, Task, WorkError, Worked};
 use crate::archive::{Archive, ArchiveLimits};
 use crate::code::diff::{Patch, PatchLimits};
@@ -36,7 +36,7 @@ struct Made {
 
 impl PatchGenExecutor {
     /// Does the work. Whatever comes of it, both cells are gone afterwards.
-    pub(super) async fn make_patch(&self, work: &PatchWork, cancel: &CancellationToken) -> Result<Outcome, NoResult> {
+    pub(super) async fn make_patch(&self, work: &PatchWork, cancel: &CancellationToken) -> Result<Outcome, Failure> {
         let repository = &work.asked.repository.url;
         let fetched = self.repositories.snapshot(repository, &work.commit, work.customer, cancel).await;
         let snapshot = fetched.map_err(|error| not_fetched(&error))?;
@@ -52,8 +52,8 @@ impl PatchGenExecutor {
         drop(cell);
         let Made { worked, workspace } = made?;
         let transcript_sha256 = self.keep(work, &worked).await;
-        let workspace = workspace
-            .ok_or_else(|| NoResult::in_vain(unfinished(worked.stopped).with_log(end_of(&worked.transcript))))?;
+        let workspace =
+            workspace.ok_or_else(|| unfinished(worked.stopped).in_vain().with_log(end_of(&worked.transcript)))?;
         let patch = self.patch(work, snapshot, workspace).await?;
 
         // The second cell: nobody's yet.
@@ -119,7 +119,7 @@ impl PatchGenExecutor {
         work: &PatchWork,
         files: &Archive,
         cancel: &CancellationToken,
-    ) -> Result<Made, NoResult> {
+    ) -> Result<Made, Failure> {
         cell.put(files).await.map_err(|error| sandbox_failed(&error))?;
         let begun = Instant::now();
         let with_git = remember(cell, cancel).await?;
@@ -134,13 +134,11 @@ impl PatchGenExecutor {
         Ok(Made { worked, workspace })
     }
 
-    async fn workspace_of(&self, cell: &dyn Cell) -> Result<Archive, NoResult> {
+    async fn workspace_of(&self, cell: &dyn Cell) -> Result<Archive, Failure> {
         match cell.get(None, self.workspace_limits()).await {
             Ok(Some(archive)) => Ok(archive),
             Err(SandboxError::Archive(error)) => Err(no_patch(&NoPatch::Workspace(error))),
-            Ok(None) => {
-                Err(NoResult::in_vain(Failure::backend("the agent removed its own workspace; nothing is charged")))
-            }
+            Ok(None) => Err(Failure::backend("the agent removed its own workspace; nothing is charged").in_vain()),
             Err(error) => Err(sandbox_failed(&error).into()),
         }
     }
@@ -167,7 +165,7 @@ impl PatchGenExecutor {
     }
 
     /// The diff between commit and workspace, made and judged here.
-    async fn patch(&self, work: &PatchWork, snapshot: Snapshot, workspace: Archive) -> Result<Patch, NoResult> {
+    async fn patch(&self, work: &PatchWork, snapshot: Snapshot, workspace: Archive) -> Result<Patch, Failure> {
         let paths = work.asked.paths()?;
         let size = PatchLimits { bytes: self.limits.max_patch_bytes, files: self.limits.max_patch_files };
         let workspace_limits = self.workspace_limits();
@@ -194,14 +192,14 @@ impl PatchGenExecutor {
 /// Ends what takes much longer than it may, and what is cancelled. The cell is the caller's to close.
 async fn in_time<T>(
     time: Duration,
-    work: impl Future<Output = Result<T, NoResult>>,
+    work: impl Future<Output = Result<T, Failure>>,
     cancel: &CancellationToken,
-) -> Result<T, NoResult> {
+) -> Result<T, Failure> {
     tokio::select! {
         biased;
         () = cancel.cancelled() => Err(cancelled().into()),
         done = tokio::time::timeout(time.saturating_add(LAST_WORD), work) => {
-            done.unwrap_or_else(|_| Err(Failure::backend("the sandbox does not answer; please try again").into()))
+            done.unwrap_or_else(|_| Err(Failure::backend("the sandbox does not answer; please try again")))
         }
     }
 }
@@ -241,16 +239,17 @@ fn unfinished(stopped: Stopped) -> Failure {
     )
 }
 
-fn no_patch(why: &NoPatch) -> NoResult {
+fn no_patch(why: &NoPatch) -> Failure {
     match why {
         NoPatch::Repository(error) => not_fetched(error).into(),
         NoPatch::Workspace(_) => {
             tracing::warn!(%why, "A workspace could not be read");
-            NoResult::in_vain(Failure::backend(
+            Failure::backend(
                 "the agent left more files behind than can be looked at, or none that can be read; nothing is charged",
-            ))
+            )
+            .in_vain()
         }
-        why => NoResult::in_vain(Failure::backend(format!("{why}; nothing is charged"))),
+        why => Failure::backend(format!("{why}; nothing is charged")).in_vain(),
     }
 }
 

@@ -28,7 +28,7 @@ use crate::inference::{Inference, InferenceError, MODELS_LISTED, ModelInfo, Text
 use crate::job::repo_index::{RepoIndex, RepoIndexLimits, RepoIndexResult, Wanted};
 use crate::job::text::excerpt;
 use crate::job::{
-    Code, Compute, CustomerId, Estimate, Failure, FinishReason, JobRequest, Outcome, Rates, Refusal, Usage, schema,
+    Compute, CustomerId, Estimate, Failure, FinishReason, JobRequest, Outcome, Rates, Refusal, Usage, schema,
 };
 use crate::money::Msat;
 use crate::repository::{CommitId, Repositories, RepositoryError, Snapshot};
@@ -314,8 +314,6 @@ fn told(stop: Stop) -> Failure {
         Stop::Cancelled => cancelled().into(),
         Stop::Repository(error) => not_fetched(&error).into(),
         Stop::Inference(error) => refusal(error).into(),
-        Stop::Broken => {
-            Failure::new(Code::Backend, "a file of the repository can't be read; leave it out with exclude")
-        }
+        Stop::Broken => Failure::backend("a file of the repository can't be read; leave it out with exclude").in_vain(),
     }
 }

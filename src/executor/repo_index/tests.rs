@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::inference::echo::{EMBEDDING_MODEL_NAME, Echo};
 use crate::job::repo_index::SymbolKind;
-use crate::job::{Input, InputKind, JobKind, Params};
+use crate::job::{Code, Input, InputKind, JobKind, Params};
 use crate::repository::RepositoryLimits;
 use crate::testing::git_server::{GitRepository, GitServer};
 use crate::testing::requests;

@@ -3,10 +3,7 @@
 //! What costs little is checked before a quote: the parameters, the image, the repository's commit. The files are fetched
 //! once it is paid, the cell is opened when there is room for it, and what is charged is its time. Commands run in order; after
 //! one that fails, or that is ended at a limit, no other is run. That is a result. Only where the customer asked for an
-//! exit code (`expect_exit`) and the run ended with another is it a failure, which costs nothing and brings the log; since that
-//! gives work away, it can be had a few times an hour only ([`free_failures`]).
-//!
-//! [`free_failures`]: super::free_failures
+//! exit code (`expect_exit`) and the run ended with another is it a failure, which costs nothing and brings the log.
 
 mod artifacts;
 mod fitting;
@@ -15,13 +12,12 @@ mod running;
 mod tests;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::free_failures::FreeFailures;
 use super::told::{cancelled, not_fetched};
 use super::{Executor, Prepared};
 use crate::blossom::Blossom;
@@ -36,10 +32,6 @@ use crate::sandbox::{Image, Runtime, Sandbox, SandboxError};
 /// The shortest time a run is made to fit a bid: less is not enough for anything.
 const LEAST_TIME: Duration = Duration::from_secs(10);
 
-/// What a customer is told who had too many runs for nothing, behind their number.
-const RATE_LIMITED: &str = "runs in the last hour did not end as param expect_exit asked and cost you nothing; try again later, or leave it \
-     out: a run is then charged however it ends";
-
 /// Most image names an error lists.
 const IMAGES_LISTED: usize = 20;
 
@@ -51,7 +43,6 @@ pub struct SandboxRunExecutor {
     files: Option<Blossom>,
     runtime: Runtime,
     limits: SandboxRunLimits,
-    failures: Arc<FreeFailures>,
 }
 
 impl std::fmt::Debug for SandboxRunExecutor {
@@ -93,8 +84,7 @@ impl SandboxRunExecutor {
         runtime: Runtime,
         limits: SandboxRunLimits,
     ) -> Self {
-        let failures = Arc::new(FreeFailures::new(limits.free_failures_per_hour, RATE_LIMITED));
-        Self { sandbox, repositories, files, runtime, limits, failures }
+        Self { sandbox, repositories, files, runtime, limits }
     }
 
     async fn image(&self, wanted: Option<&str>) -> Result<Image, Refusal> {
@@ -128,9 +118,6 @@ impl SandboxRunExecutor {
 impl Executor for SandboxRunExecutor {
     async fn prepare(&self, request: &JobRequest) -> Result<Prepared, Refusal> {
         let asked = SandboxRun::parse(request, &self.limits)?;
-        if asked.expect_exit.is_some() {
-            self.failures.check(request.customer, Instant::now())?;
-        }
         // A wrong name costs nobody a connection.
         let image = self.image(asked.image.as_deref()).await?;
         let commit = self.commit(&asked).await?;

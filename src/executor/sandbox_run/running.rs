@@ -54,10 +54,6 @@ struct Done {
 impl SandboxRunExecutor {
     /// Does a run. Whatever comes of it, its cell is gone afterwards.
     pub(super) async fn run_in_cell(&self, work: &RunWork, cancel: &CancellationToken) -> Result<Outcome, Failure> {
-        if work.asked.expect_exit.is_some() {
-            // Many may have been promised at once.
-            self.failures.check(work.customer, Instant::now())?;
-        }
         let files = self.files_of(work, cancel).await?;
         // Waits for room; the clock starts when there is some.
         let cell = self.sandbox.open(&spec(work, self), cancel).await.map_err(|error| told(&error))?;
@@ -77,7 +73,6 @@ impl SandboxRunExecutor {
         let Done { ran, collected, usage } = done?;
         let mut report = Report { ran, artifacts: Vec::new(), missing: Vec::new(), usage, image_digest, runtime };
         if let Some(failure) = unmet(work, &report) {
-            self.failures.note(work.customer, Instant::now());
             return Err(failure);
         }
         let files = self.files.as_ref().filter(|_| !work.private && work.may_publish);
@@ -202,6 +197,8 @@ async fn run(
         Ok(ran) => Ok(ran),
         // What an earlier command left running used it up.
         Err(SandboxError::Gone(ended)) if ended != Ended::Exited => Ok(never_begun(ended)),
+        // Or took the cell down with it.
+        Err(error @ SandboxError::Gone(_)) => Err(Failure::from(told(&error)).in_vain()),
         Err(error) => Err(told(&error).into()),
     }
 }

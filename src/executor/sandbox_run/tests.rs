@@ -15,9 +15,6 @@ use crate::testing::blossom_server::{BlossomServer, Manners};
 use crate::testing::requests;
 use crate::testing::scripted_sandbox::{Does, ScriptedSandbox, Workspace};
 
-const LIMITS: fn() -> SandboxRunLimits =
-    || SandboxRunLimits { free_failures_per_hour: 2, ..SandboxRunLimits::default() };
-
 fn request(params: &[(&str, &str)]) -> JobRequest {
     let mut list = Params::default();
     for (key, value) in params {
@@ -48,7 +45,8 @@ fn shell(files: &mut Workspace, command: &Command) -> Does {
 
 fn executor(files: Option<Blossom>) -> (SandboxRunExecutor, ScriptedSandbox) {
     let sandbox = ScriptedSandbox::new(shell);
-    let executor = SandboxRunExecutor::new(Arc::new(sandbox.clone()), None, files, Runtime::Runsc, LIMITS());
+    let executor =
+        SandboxRunExecutor::new(Arc::new(sandbox.clone()), None, files, Runtime::Runsc, SandboxRunLimits::default());
     (executor, sandbox)
 }
 
@@ -136,7 +134,7 @@ async fn a_flood_is_cut_to_an_event_and_known_by_its_hash() {
     let (executor, _) = executor(None);
     let asked = request(&[("cmd_0", "flood 500000"), ("cmd_1", "flood 700000")]);
     let whole = outcome(&executor, &asked).await.unwrap().content;
-    assert!(whole.len() <= LIMITS().result_bytes, "{} bytes", whole.len());
+    assert!(whole.len() <= SandboxRunLimits::default().result_bytes, "{} bytes", whole.len());
     let run = result(&executor, &asked).await;
     let second = &run.command_results[1];
     assert!(second.stdout.starts_with("BEGIN") && second.stdout.ends_with("END"));
@@ -155,15 +153,12 @@ async fn a_run_that_does_not_end_as_asked_costs_nothing_and_brings_its_log() {
     assert_eq!(failure.log, "$ fail 2\nit does not work\n");
     let late = outcome(&executor, &request(&[("cmd", "sleep"), ("expect_exit", "0")])).await.unwrap_err();
     assert_eq!(late.code, Code::Timeout);
+    assert!(failure.is_the_customers() && late.is_the_customers());
     assert!(late.text.contains("the run was ended because the time was over"), "{}", late.text);
     assert_eq!(sandbox.open_cells(), 0);
     // A run that fails as it was told to is as good as any.
     let met = request(&[("cmd", "fail 4"), ("expect_exit", "4")]);
-    let third = outcome(&executor, &met).await.unwrap_err();
-    assert_eq!(third.code, Code::RateLimited);
-    let mut other = met;
-    other.customer = CustomerId([9; 32]);
-    assert_eq!(result(&executor, &other).await.exit_code, 4);
+    assert_eq!(result(&executor, &met).await.exit_code, 4);
 }
 
 #[tokio::test]
@@ -172,23 +167,6 @@ async fn the_log_of_a_failure_is_its_end_and_no_result_in_disguise() {
     let asked = request(&[("cmd", "flood 300000"), ("expect_exit", "1")]);
     let log = outcome(&executor, &asked).await.unwrap_err().log;
     assert!(log.len() <= 4 * 1024 + 10 && log.ends_with("END"), "{} bytes", log.len());
-}
-
-#[tokio::test]
-async fn failures_for_nothing_end_where_the_operator_says() {
-    let (executor, sandbox) = executor(None);
-    let asked = request(&[("cmd", "fail 1"), ("expect_exit", "0")]);
-    let promised = executor.prepare(&asked).await.unwrap();
-    for _ in 0..2 {
-        assert_eq!(outcome(&executor, &asked).await.unwrap_err().code, Code::BadRequest);
-    }
-    let refusal = executor.prepare(&asked).await.unwrap_err();
-    assert_eq!(refusal.code, Code::RateLimited);
-    assert!(refusal.text.contains("leave it out"), "{}", refusal.text);
-    // Neither is a promise of before kept that would cost us a run.
-    let failure = executor.run(&promised, None, &CancellationToken::new()).await.unwrap_err();
-    assert_eq!((failure.code, sandbox.commands().len()), (Code::RateLimited, 2));
-    assert_eq!(result(&executor, &request(&[("cmd", "fail 1")])).await.exit_code, 1);
 }
 
 #[tokio::test]
@@ -289,7 +267,7 @@ async fn a_repository_where_none_are_fetched_is_refused() {
 #[test]
 fn as_many_runs_as_there_are_places() {
     let sandbox = ScriptedSandbox::with_room(3, |_, _| Does::nothing());
-    let executor = SandboxRunExecutor::new(Arc::new(sandbox), None, None, Runtime::Runsc, LIMITS());
+    let executor = SandboxRunExecutor::new(Arc::new(sandbox), None, None, Runtime::Runsc, SandboxRunLimits::default());
     assert_eq!(executor.room(None), 3);
 }
 
@@ -346,7 +324,7 @@ async fn a_file_the_result_has_no_room_for_is_named_with_its_hash() {
 #[tokio::test]
 async fn more_than_is_returned_is_said_and_nothing_is_lost_silently() {
     let sandbox = ScriptedSandbox::new(shell);
-    let limits = SandboxRunLimits { max_artifact_bytes: 50, max_artifact_files: 2, ..LIMITS() };
+    let limits = SandboxRunLimits { max_artifact_bytes: 50, max_artifact_files: 2, ..SandboxRunLimits::default() };
     let executor = SandboxRunExecutor::new(Arc::new(sandbox), None, None, Runtime::Runc, limits);
     let run = result(
         &executor,

@@ -80,9 +80,6 @@ pub struct SandboxRunLimits {
     pub milli_cpus: Bound<u32>,
     /// Processes and threads at once. Not the customer's to choose.
     pub pids: u32,
-    /// Runs a customer may have for nothing an hour because they did not end as `expect_exit` says: each costs time and gives
-    /// its log away.
-    pub free_failures_per_hour: u32,
     /// Bytes of a result that is to fit into an event.
     pub result_bytes: usize,
 }
@@ -105,7 +102,6 @@ impl Default for SandboxRunLimits {
             disk_mib: Bound { default: 512, max: 2_048 },
             milli_cpus: Bound { default: 1_000, max: 2_000 },
             pids: 256,
-            free_failures_per_hour: 10,
             result_bytes: 36 * 1024,
         }
     }

@@ -16,7 +16,6 @@ const LIMITS: SandboxRunLimits = SandboxRunLimits {
     disk_mib: Bound { default: 512, max: 512 },
     milli_cpus: Bound { default: 1_000, max: 1_500 },
     pids: 64,
-    free_failures_per_hour: 1,
     result_bytes: 10_000,
 };
 

@@ -359,6 +359,32 @@ fn what_was_shown_is_charged_at_the_time_limit_and_not_when_the_failure_is_ours(
 }
 
 #[test]
+fn what_ends_uncharged_by_the_customers_doing_was_given_away() {
+    let given_away = |job: &Job, fact: JobEvent| after(job, &[fact]).job.was_given_away();
+    let cancelled = |by, tokens| JobEvent::Cancelled { by, shown: shown(tokens) };
+    let failed = |failure| JobEvent::RunFailed { failure, shown: shown(3) };
+    let broken = || Failure::backend("x");
+    let (prepaid, held) = (running(Terms::Prepay), running(Terms::Hold));
+    for (fact, from_prepaid, from_held) in [
+        (cancelled(Canceller::Customer, 0), true, true),
+        // Shown before it was paid it can't be, so nothing is charged for it.
+        (cancelled(Canceller::Customer, 3), false, true),
+        (cancelled(Canceller::Operator, 0), false, false),
+        (failed(Failure::new(Code::BadRequest, "the tests fail")), true, true),
+        (failed(Failure::timeout(Duration::from_secs(1))), false, true),
+        (failed(broken()), false, false),
+        (failed(broken().in_vain()), true, true),
+        (used(10), false, false),
+    ] {
+        let found = (given_away(&prepaid, fact.clone()), given_away(&held, fact.clone()));
+        assert_eq!(found, (from_prepaid, from_held), "{fact:?}");
+    }
+    // Free jobs are given away in any case.
+    let free = open(Terms::Free, Msat::ZERO).job;
+    assert!(!given_away(&free, cancelled(Canceller::Customer, 0)));
+}
+
+#[test]
 fn a_failure_is_told_with_its_log() {
     let failure = Failure::new(Code::BadRequest, "the tests fail").with_log("$ make test");
     let failed = after(&running(Terms::Hold), &[JobEvent::RunFailed { failure: failure.clone(), shown: Usage::NONE }]);

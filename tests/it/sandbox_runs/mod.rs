@@ -305,7 +305,7 @@ async fn a_flood_of_output_is_cut_and_the_job_is_delivered() {
 async fn runs_that_keep_failing_for_nothing_are_refused() {
     let Some(shop) = Shop::open(Runtime::Runc, Terms::Hold).await else { return };
     let order = shop.order(&[("cmd", "false"), ("expect_exit", "0")]);
-    for _ in 0..shop::FREE_FAILURES {
+    for _ in 0..shop::GIVEN_AWAY {
         let mut posted = shop.customer.post(&order).await;
         let invoice = posted.invoice().await;
         let paying = shop.customer.begin_to_pay(&invoice);

@@ -29,7 +29,7 @@ use tempfile::TempDir;
 use super::RATES;
 
 /// Runs a customer may have for nothing an hour.
-pub const FREE_FAILURES: u32 = 2;
+pub const GIVEN_AWAY: usize = 2;
 
 /// The label that says whose a container is.
 const INSTANCE: &str = "coinop.instance";
@@ -45,11 +45,6 @@ pub struct Shop {
     _folder: TempDir,
 }
 
-/// What the operator of these tests allows.
-fn limits() -> SandboxRunLimits {
-    SandboxRunLimits { free_failures_per_hour: FREE_FAILURES, ..SandboxRunLimits::default() }
-}
-
 /// The executor of these tests.
 pub fn executor(hosts: Arc<Hosts>, runtime: Runtime, folder: &TempDir, files: Option<Blossom>) -> SandboxRunExecutor {
     let bounds = RepositoryLimits {
@@ -60,14 +55,15 @@ pub fn executor(hosts: Arc<Hosts>, runtime: Runtime, folder: &TempDir, files: Op
         allow_private: true,
     };
     let repositories = Repositories::new(folder.path().to_owned(), bounds);
-    SandboxRunExecutor::new(hosts, Some(repositories), files, runtime, limits())
+    SandboxRunExecutor::new(hosts, Some(repositories), files, runtime, SandboxRunLimits::default())
 }
 
 /// A market that sells with this executor.
 pub fn selling(executor: SandboxRunExecutor, rates: Rates, terms: Terms) -> MarketBuilder {
     let hold_for = Offer::hold_for(SandboxRunLimits::default().time.max);
     let offer = Offer { rates, terms, free_per_day: 0, hold_for };
-    TestMarket::new().selling(JobKind::SandboxRun, Arc::new(executor), offer)
+    let market = TestMarket::new().selling(JobKind::SandboxRun, Arc::new(executor), offer);
+    market.rules(|rules| rules.max_given_away = GIVEN_AWAY)
 }
 
 /// The input that names a repository.
