@@ -277,10 +277,17 @@ async fn a_result_that_no_event_has_room_for_is_fetched_whole_and_compared() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_artifact_on_a_file_server_is_fetched_and_compared() {
     let (_server, files) = file_server().await;
-    let Blob { url, sha256, size } = files.upload(b"large".to_vec(), "application/octet-stream").await.unwrap();
+    let Blob { url, sha256, size, .. } = files.upload(b"large".to_vec(), "application/octet-stream").await.unwrap();
+    let sealed = files.upload_sealed(b"secret".to_vec()).await.unwrap();
+    let seal = sealed.seal.unwrap();
+    let opened_by = json!({
+        "encryption_algorithm": "aes-gcm", "decryption_key": seal.key, "decryption_nonce": seal.nonce,
+        "sha256": sealed.sha256, "size": sealed.size,
+    });
     let artifacts = json!([
         {"path": "large", "sha256": sha256, "size": size, "url": url},
         {"path": "another", "sha256": hash(b"another"), "size": 7, "url": url},
+        {"path": "sealed", "sha256": hash(b"secret"), "size": 6, "url": sealed.url, "sealed": opened_by},
     ]);
     let executor = Canned::delivering(&run_result(0, "", "", &artifacts), &[]);
     let (market, shopper) = market(JobKind::SandboxRun, &executor, Terms::Free).await;
@@ -295,6 +302,7 @@ async fn an_artifact_on_a_file_server_is_fetched_and_compared() {
     let bought = order(&shopper, &args).await;
     assert_eq!(bought.status.code(), Some(1), "the other file is not what was promised: {}", err(&bought));
     assert_eq!(read(folder.join("artifacts/large")), "large");
+    assert_eq!(read(folder.join("artifacts/sealed")), "secret");
     assert!(!folder.join("artifacts/another").exists());
     market.finish().await;
 }

@@ -21,12 +21,12 @@ use crate::executor::sandbox_run::SandboxRunExecutor;
 use crate::executor::sources::InputSource;
 use crate::executor::{Executor, Router};
 use crate::inference::Inference;
+use crate::job::JobKind;
 use crate::job::code_review::CodeReviewLimits;
 use crate::job::patch_gen::PatchGenLimits;
 use crate::job::reading::Bound;
 use crate::job::repo_index::RepoIndexLimits;
 use crate::job::sandbox_run::SandboxRunLimits;
-use crate::job::{JobKind, Terms};
 use crate::nip90::Codec;
 use crate::provider::Clock;
 use crate::repository::{Repositories, RepositoryLimits};
@@ -43,6 +43,9 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// Bytes of an index that has to fit into an event, JSON escapes included.
 const INDEX_IN_AN_EVENT_BYTES: usize = 36 * 1024;
+
+/// Bytes of the largest patch when there is a server of files to put it on: nobody reads more.
+const MAX_PATCH_BYTES: usize = 1024 * 1024;
 
 /// Thousandths of a core.
 const MILLI_CPUS: u32 = 1_000;
@@ -207,8 +210,8 @@ impl OpenAgents {
         if is_sold(JobKind::RepoIndex) {
             let sale = &agents.repo_index.sale;
             let usual = RepoIndexLimits::default();
-            // Only what is paid or free goes to a server of files; any other index has to fit into an event, whole.
-            let by_file = self.files.is_some() && matches!(sale.terms, Terms::Prepay | Terms::Free);
+            // An index that is cut is none: without a server of files it has to fit into an event.
+            let by_file = self.files.is_some();
             let limits = RepoIndexLimits {
                 time: sale.time_limit,
                 embeddings: agents.repo_index.embeddings,
@@ -228,7 +231,7 @@ impl OpenAgents {
                 self.repositories.clone(),
                 worker,
                 agents.patch_gen.runtime,
-                patch_limits(agents),
+                patch_limits(agents, self.files.as_ref()),
             );
             executors.push((JobKind::PatchGen, Arc::new(patch.with_transcripts(self.transcripts.clone()))));
         }
@@ -287,9 +290,11 @@ fn run_limits(agents: &AgentSettings) -> SandboxRunLimits {
     }
 }
 
-fn patch_limits(agents: &AgentSettings) -> PatchGenLimits {
+fn patch_limits(agents: &AgentSettings, files: Option<&Blossom>) -> PatchGenLimits {
     let (patch, usual) = (&agents.patch_gen, PatchGenLimits::default());
+    let on_a_server = files.map_or(0, |files| usize::try_from(files.max_bytes()).unwrap_or(usize::MAX));
     PatchGenLimits {
+        max_patch_bytes: usual.max_patch_bytes.max(on_a_server.min(MAX_PATCH_BYTES)),
         image: patch.image.clone(),
         time: up_to(usual.time, patch.sale.time_limit),
         steps: patch.max_steps,

@@ -80,8 +80,7 @@ impl SandboxRunExecutor {
             self.failures.note(work.customer, Instant::now());
             return Err(failure);
         }
-        let files = self.files.as_ref().filter(|_| !work.private && work.may_publish);
-        let delivering = collected.deliver(files, work.private);
+        let delivering = collected.deliver(self.files.as_ref(), work.may_publish && !work.private);
         (report.artifacts, report.missing) = tokio::select! {
             delivered = delivering => delivered?,
             () = cancel.cancelled() => return Err(cancelled().into()),
