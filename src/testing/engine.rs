@@ -85,7 +85,12 @@ pub async fn settings(instance: &str, runtime: Runtime) -> Option<SandboxSetting
 
 /// Cells with git, Python and a C compiler, or nothing, which is said: the image takes minutes and is made beforehand.
 pub async fn sandbox_with_tools(runtime: Runtime) -> Option<Arc<Hosts>> {
-    let mut settings = settings(INSTANCE, runtime).await?;
+    hosts_with_tools(INSTANCE, runtime).await
+}
+
+/// The same as an installation of its own.
+pub async fn hosts_with_tools(instance: &str, runtime: Runtime) -> Option<Arc<Hosts>> {
+    let mut settings = settings(instance, runtime).await?;
     let (_, engine) = engine().await?;
     let found = engine.image(DEFAULT_IMAGE, DEFAULT_REFERENCE).await.expect("an engine that answers says what it has");
     if found.is_err() {
