@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::require;
 use crate::sandbox::docker::Engine;
 use crate::sandbox::{
@@ -119,8 +121,12 @@ async fn make_image(engine: &Engine) {
     if found.is_ok() {
         return;
     }
-    let tools = images::tools(Path::new(PROGRAM)).expect("busybox runs");
-    let root = images::busybox(Path::new(PROGRAM), &tools).expect("Debian's busybox-static is static");
-    let root = futures::stream::iter([Ok(root)]);
+    let root = futures::stream::iter([Ok(root())]);
     images::import(engine, REFERENCE, "for tests of coinop", root).await.expect("the engine takes an image");
+}
+
+/// What the image is made of, for a test that makes one of its own.
+pub fn root() -> Bytes {
+    let tools = images::tools(Path::new(PROGRAM)).expect("busybox runs");
+    images::busybox(Path::new(PROGRAM), &tools).expect("Debian's busybox-static is static")
 }
