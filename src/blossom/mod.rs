@@ -2,7 +2,7 @@
 //!
 //! Whoever uploads knows the hash before, so a server can neither change a file nor mix two up: what it says of a file is
 //! compared with what was sent, and what is fetched with what was promised. A server sees what it keeps, and anybody who knows
-//! the hash can have it: nothing that was asked for in confidence is put there.
+//! the hash can have it: what nobody may read yet, or only one, is put there [`sealed`].
 
 use std::fmt;
 use std::time::Duration;
@@ -21,8 +21,10 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::fetch::{FetchError, Fetcher};
-pub use crate::nip90::Blob;
 use crate::nip90::Codec;
+pub use crate::nip90::{Blob, SEALED_WITH, Seal};
+
+mod sealed;
 
 /// How long a permit to upload is good for: a slow upload, and clocks that differ.
 const PERMIT_LIFE: SignedDuration = SignedDuration::from_mins(10);
@@ -85,6 +87,9 @@ pub enum BlossomError {
     /// The permit could not be signed.
     #[error("the permit to upload could not be signed")]
     Unsigned,
+    /// The file could not be sealed, or not be looked at.
+    #[error("the file could not be encrypted or checked")]
+    Cipher,
     /// The file could not be fetched.
     #[error(transparent)]
     NotFetched(#[from] FetchError),
@@ -183,7 +188,11 @@ impl Blossom {
         if bytes > self.config.max_bytes {
             return Err(BlossomError::TooLarge { bytes, limit: self.config.max_bytes });
         }
-        let sha256 = sha256::Hash::hash(&content).to_string();
+        let sha256 = blocking({
+            let content = content.clone();
+            move || sha256::Hash::hash(&content).to_string()
+        })
+        .await?;
         let limit = self.config.timeout;
         let attempt = || async {
             let uploading = self.upload_once(content.clone(), &sha256, media_type);
@@ -194,6 +203,16 @@ impl Blossom {
             .sleep(tokio::time::sleep)
             .when(BlossomError::is_passing)
             .await
+    }
+
+    /// Puts a file there that nobody can read who is not told the seal in the answer. Each time is another file.
+    ///
+    /// # Errors
+    /// As [`Blossom::upload`], and when it can't be sealed.
+    pub async fn upload_sealed(&self, content: Vec<u8>) -> Result<Blob, BlossomError> {
+        let (sealed, seal) = blocking(move || sealed::seal(content)).await??;
+        let blob = self.upload(sealed, "application/octet-stream").await?;
+        Ok(Blob { seal: Some(seal), ..blob })
     }
 
     async fn upload_once(&self, content: Bytes, sha256: &str, media_type: &str) -> Result<Blob, BlossomError> {
@@ -226,7 +245,8 @@ impl Blossom {
     }
 }
 
-/// Fetches a file that somebody told of: under the rules for strangers' addresses, and only when it is what was promised.
+/// Fetches a file that somebody told of, and opens it when it is sealed: under the rules for strangers' addresses, and only
+/// when it is what was promised.
 ///
 /// # Errors
 /// When it is larger than the fetcher takes, can't be had, or is another one.
@@ -236,8 +256,21 @@ pub async fn fetch(fetcher: &Fetcher, blob: &Blob) -> Result<Vec<u8>, BlossomErr
         return Err(BlossomError::TooLarge { bytes: blob.size, limit });
     }
     let content = fetcher.fetch_bytes(&blob.url).await?;
-    let is_it = content.len() as u64 == blob.size && sha256::Hash::hash(&content).to_string() == blob.sha256;
-    if is_it { Ok(content) } else { Err(BlossomError::OtherFile) }
+    let blob = blob.clone();
+    let checked = move || {
+        let is_it = content.len() as u64 == blob.size && sha256::Hash::hash(&content).to_string() == blob.sha256;
+        match &blob.seal {
+            _ if !is_it => Err(BlossomError::OtherFile),
+            Some(seal) => sealed::open(&content, seal),
+            None => Ok(content),
+        }
+    };
+    blocking(checked).await?
+}
+
+/// Hashes and ciphers of large files take longer than other tasks may wait.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, BlossomError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| BlossomError::Cipher)
 }
 
 /// The server's own words are for the operator's log: cut, and without what can't be printed.

@@ -27,6 +27,20 @@ async fn what_is_put_there_can_be_fetched_and_is_the_same() {
 }
 
 #[tokio::test]
+async fn what_is_sealed_says_nothing_to_its_server_and_all_to_who_has_the_seal() {
+    let server = BlossomServer::start().await.unwrap();
+    let blob = client(&server).upload_sealed(b"the result".to_vec()).await.unwrap();
+    assert_eq!(blob.size, 10 + 16);
+    let kept = server.files()[&blob.sha256].clone();
+    assert!(!kept.windows(6).any(|bytes| bytes == b"result"));
+    assert_eq!(fetch(&fetcher(26), &blob).await.unwrap(), b"the result");
+    let other = client(&server).upload_sealed(b"the result".to_vec()).await.unwrap();
+    assert_ne!(other.sha256, blob.sha256, "nobody sees that two files are the same");
+    let mixed_up = Blob { seal: other.seal, ..blob };
+    assert_eq!(fetch(&fetcher(26), &mixed_up).await, Err(BlossomError::OtherFile));
+}
+
+#[tokio::test]
 async fn a_server_with_a_path_is_asked_below_it() {
     let server = BlossomServer::start().await.unwrap();
     for (address, asked) in [("/", "/upload"), ("/files", "/files/upload"), ("/files/", "/files/upload")] {

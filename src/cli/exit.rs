@@ -11,6 +11,8 @@ pub enum Exit {
     Failure = 1,
     /// A command line or configuration that has to be corrected first. (clap's own code too.)
     Usage = 2,
+    /// Interrupted by Ctrl-C or SIGTERM. (What a shell says of a program that SIGINT ended.)
+    Interrupted = 130,
 }
 
 impl From<Exit> for ExitCode {
@@ -37,6 +39,11 @@ impl CommandError {
     /// Something to be typed or configured otherwise.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { message: message.into(), help: None, exit: Exit::Usage as u8 }
+    }
+
+    /// Something that somebody stopped.
+    pub fn interrupted(message: impl Into<String>) -> Self {
+        Self { message: message.into(), help: None, exit: Exit::Interrupted as u8 }
     }
 
     /// With what to do about it, in a sentence.

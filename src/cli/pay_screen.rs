@@ -19,7 +19,7 @@ fn text(offer: &Offer) -> String {
         super::table::time(offer.expires_at)
     );
     text.push_str(&picture(&offer.bolt11));
-    let _ = writeln!(text, "lightning:{}\n\nWaiting for the payment… (Ctrl-C to give up)", offer.bolt11);
+    let _ = writeln!(text, "lightning:{}\n\nWaiting for the payment… (Ctrl-C calls it off)", offer.bolt11);
     text
 }
 

@@ -56,7 +56,7 @@ pub trait Executor: Send + Sync + 'static {
     }
 
     /// Told before a run whose result may go out as soon as it is done: the money is ours already, or there is none to pay.
-    /// Only then may anything of it be put where others could find it. Until told, nothing may.
+    /// Only then may anything of it be put where others could read it. Until told, nothing may.
     fn may_publish(&self, _prepared: &mut Prepared) {}
 
     /// How many jobs of a lane can be under way at once, or with `None` of all lanes together, as far as is known now: lanes

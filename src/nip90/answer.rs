@@ -4,6 +4,7 @@ use nostr::Event;
 
 use super::encrypted;
 use super::feedback::read_feedback;
+use super::file::HIDDEN_FILE;
 use super::result::read_result;
 use super::tags::{self, Addressing, TagList};
 use super::{Answer, AnswerBody, Codec, Status, Unreadable, kinds};
@@ -51,7 +52,8 @@ impl Codec {
             }
         };
         let (job, body) = if is_result {
-            (job_of(&clear), AnswerBody::Result(read_result(&clear, content)))
+            let hidden = self.hidden_file(event, &clear);
+            (job_of(&clear), AnswerBody::Result(read_result(&clear.preceded_by(&hidden), content)))
         } else {
             self.feedback_body(&clear, content)?
         };
@@ -63,6 +65,13 @@ impl Codec {
                 .ok_or_else(|| Unreadable::Broken("its time is past the calendar".to_owned()))?,
             body,
         })
+    }
+
+    /// The tags of an encrypted result's file, of which its clear tags don't tell.
+    fn hidden_file(&self, event: &Event, clear: &TagList<'_>) -> Vec<Vec<String>> {
+        let hidden = clear.value(HIDDEN_FILE).filter(|_| clear.has("encrypted"));
+        let plain = hidden.and_then(|hidden| encrypted::open(self.signer.keys(), &event.pubkey, hidden));
+        plain.and_then(|plain| encrypted::private_tags(&plain)).unwrap_or_default()
     }
 
     /// Feedback whose encrypted content is a list of tags is what those tags say, the clear ones filling in. The content

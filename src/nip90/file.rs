@@ -1,4 +1,7 @@
-//! Files that no event has room for: where a result's file is, and the permit to put one on a Blossom server (BUD-01, BUD-02).
+//! Files that no event has room for: where a result's file is, how a sealed one is opened (NIP-17), and the permit to put one
+//! on a Blossom server (BUD-01, BUD-02).
+
+use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,15 +17,59 @@ const MAX_URL_BYTES: usize = 2_048;
 /// Hexadecimal digits of a SHA-256.
 const SHA256_DIGITS: usize = 64;
 
+/// Hexadecimal digits of a sealed file's key.
+const KEY_DIGITS: usize = 64;
+
+/// Hexadecimal digits of a sealed file's nonce.
+const NONCE_DIGITS: usize = 24;
+
+/// AES-256-GCM by the name that NIP-17's file messages give it.
+pub const SEALED_WITH: &str = "aes-gcm";
+
+/// The tag of an encrypted result that hides those of its file.
+pub(super) const HIDDEN_FILE: &str = "file";
+
 /// A file on a server that keeps it by its SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blob {
     /// Where it can be fetched.
     pub url: String,
-    /// SHA-256 in lowercase hexadecimal digits.
+    /// SHA-256 of what lies there, in lowercase hexadecimal digits.
     pub sha256: String,
-    /// Bytes.
+    /// Bytes that lie there.
     pub size: u64,
+    /// How it is opened, when it lies there sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal: Option<Seal>,
+}
+
+/// What opens a sealed file, which is AES-256-GCM of its content with the tag of 16 bytes at the end and nothing beside it
+/// authenticated. Who has this has the file: it is told when the file is paid, and only to whom it is for. Debug does not
+/// show it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seal {
+    /// 32 bytes in lowercase hexadecimal digits.
+    pub key: String,
+    /// 12 bytes in lowercase hexadecimal digits.
+    pub nonce: String,
+    /// SHA-256 of the content, in lowercase hexadecimal digits.
+    pub sha256: String,
+}
+
+impl fmt::Debug for Seal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seal").field("sha256", &self.sha256).finish_non_exhaustive()
+    }
+}
+
+impl Seal {
+    /// What somebody else says opens a file; `None` when that can't be, or not in a way we know.
+    pub fn told(algorithm: &str, key: &str, nonce: &str, sha256: &str) -> Option<Self> {
+        let known = algorithm.trim().eq_ignore_ascii_case(SEALED_WITH);
+        let (key, nonce) = (hex_digits(key, KEY_DIGITS)?, hex_digits(nonce, NONCE_DIGITS)?);
+        let sha256 = sha256_digits(sha256)?;
+        known.then_some(Self { key, nonce, sha256 })
+    }
 }
 
 impl Blob {
@@ -32,7 +79,12 @@ impl Blob {
         let parsed = Url::parse(url).ok().filter(|_| url.len() <= MAX_URL_BYTES)?;
         let plain = parsed.username().is_empty() && parsed.password().is_none() && parsed.has_host();
         let sha256 = sha256_digits(sha256)?;
-        (plain && matches!(parsed.scheme(), "http" | "https")).then(|| Self { url: url.to_owned(), sha256, size })
+        (plain && matches!(parsed.scheme(), "http" | "https")).then(|| Self {
+            url: url.to_owned(),
+            sha256,
+            size,
+            seal: None,
+        })
     }
 }
 
@@ -58,21 +110,36 @@ impl Codec {
     }
 }
 
-/// `["url", …]`, `["x", SHA-256]` and `["size", bytes]`.
-pub(super) fn blob_words(blob: &Blob) -> [Words; 3] {
-    [words!["url", blob.url], words!["x", blob.sha256], words!["size", blob.size]]
+/// `["url", …]`, `["x", SHA-256]` and `["size", bytes]`, and what opens it as in NIP-17.
+pub(super) fn blob_words(blob: &Blob) -> Vec<Words> {
+    let mut tags = vec![words!["url", blob.url], words!["x", blob.sha256], words!["size", blob.size]];
+    if let Some(seal) = &blob.seal {
+        tags.push(words!["encryption-algorithm", SEALED_WITH]);
+        tags.push(words!["decryption-key", seal.key]);
+        tags.push(words!["decryption-nonce", seal.nonce]);
+        tags.push(words!["ox", seal.sha256]);
+    }
+    tags
 }
 
-/// Reads those tags. A file that can't be checked is none.
+/// Reads those tags. A file that can't be checked or opened is none.
 pub(super) fn read_blob(tags: &TagList<'_>) -> Option<Blob> {
-    Blob::told(tags.value("url")?, tags.value("x")?, tags.value("size").and_then(tags::whole_number)?)
+    let blob = Blob::told(tags.value("url")?, tags.value("x")?, tags.value("size").and_then(tags::whole_number)?)?;
+    let Some(algorithm) = tags.value("encryption-algorithm") else { return Some(blob) };
+    let value = |name| tags.value(name);
+    let seal = Seal::told(algorithm, value("decryption-key")?, value("decryption-nonce")?, value("ox")?)?;
+    Some(Blob { seal: Some(seal), ..blob })
 }
 
 /// A SHA-256 in lowercase hexadecimal digits.
 pub(super) fn sha256_digits(text: &str) -> Option<String> {
+    hex_digits(text, SHA256_DIGITS)
+}
+
+/// So many hexadecimal digits, in lowercase.
+fn hex_digits(text: &str, count: usize) -> Option<String> {
     let digits = text.trim().to_ascii_lowercase();
-    let is_hash = digits.len() == SHA256_DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    is_hash.then_some(digits)
+    (digits.len() == count && digits.bytes().all(|digit| digit.is_ascii_hexdigit())).then_some(digits)
 }
 
 #[cfg(test)]
@@ -125,13 +192,42 @@ mod tests {
         assert_eq!(read_back(&provider(), &request(None), &read), read);
     }
 
+    fn sealed(content: &str) -> JobResult {
+        let seal = Seal::told("aes-gcm", &"1f".repeat(32), &"2e".repeat(12), &"cd".repeat(32));
+        let result = result(content);
+        JobResult { file: result.file.map(|blob| Blob { seal, ..blob }), ..result }
+    }
+
     #[test]
-    fn an_encrypted_answer_tells_of_no_file() {
+    fn an_encrypted_answer_tells_of_its_file_to_its_customer_alone() {
         for scheme in [Encryption::Nip44, Encryption::Nip04] {
-            let written = provider().result(&request(Some(scheme)), &result("secret"), noon()).unwrap();
+            let (request, result) = (request(Some(scheme)), sealed("secret"));
+            let written = provider().result(&request, &result, noon()).unwrap();
             let names: Vec<String> = tags_of(&received(&written)).into_iter().map(|tag| tag[0].clone()).collect();
-            assert!(names.iter().all(|name| !["url", "x", "size"].contains(&name.as_str())), "{names:?}");
+            assert!(names.iter().all(|name| !["url", "x", "ox", "size"].contains(&name.as_str())), "{names:?}");
+            let seal = result.file.clone().unwrap().seal.unwrap();
+            for hidden in ["files.example", &seal.key, &seal.nonce, &seal.sha256] {
+                assert!(!written.json.contains(hidden), "{hidden}");
+            }
+            assert_eq!(read_back(&provider(), &request, &result).file, result.file);
         }
+    }
+
+    #[test]
+    fn a_sealed_file_comes_with_what_opens_it() {
+        let result = sealed("the beginning");
+        assert_eq!(read_back(&provider(), &request(None), &result).file, result.file);
+        assert!(!format!("{result:?}").contains("1f1f"), "a key is no word for a log");
+    }
+
+    #[test]
+    fn what_can_not_be_opened_is_no_seal() {
+        let (key, nonce, hash) = ("AB".repeat(32), "cd".repeat(12), "ef".repeat(32));
+        assert_eq!(Seal::told(" AES-GCM", &key, &nonce, &hash).unwrap().key, "ab".repeat(32));
+        assert_eq!(Seal::told("rot13", &key, &nonce, &hash), None);
+        assert_eq!(Seal::told("aes-gcm", &key[2..], &nonce, &hash), None);
+        assert_eq!(Seal::told("aes-gcm", &key, &"cd".repeat(16), &hash), None);
+        assert_eq!(Seal::told("aes-gcm", &key, &nonce, "none"), None);
     }
 
     #[test]

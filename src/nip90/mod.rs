@@ -49,7 +49,7 @@ mod test_parties;
 #[cfg(test)]
 mod zap_tests;
 
-pub use file::Blob;
+pub use file::{Blob, SEALED_WITH, Seal};
 pub use fuzzing::fuzz_event;
 pub use handler_info::{
     Ad, AdParam, AdPrice, Announced, Announcement, Heartbeat, Profile, read_announcement, read_payment_address,

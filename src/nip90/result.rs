@@ -11,7 +11,7 @@ use nostr::PublicKey;
 
 use super::draft::{Draft, Words, escaped_bytes, tag_bytes, words};
 use super::feedback::{amount_words, answering, read_amount, read_terms};
-use super::file::{blob_words, read_blob, sha256_digits};
+use super::file::{HIDDEN_FILE, blob_words, read_blob, sha256_digits};
 use super::order::input_words;
 use super::tags::{self, TagList, cut, plain_line};
 use super::{Codec, EncodeError, JobResult, Receipt, ReplyTo, SignedEvent, encrypted};
@@ -36,7 +36,7 @@ impl Codec {
     /// [`EncodeError::Crypto`] when signing or encrypting fails.
     pub fn result(&self, request: &JobRequest, result: &JobResult, at: Timestamp) -> Result<SignedEvent, EncodeError> {
         let to = ReplyTo::from(request);
-        let mut tags = said(&to, result);
+        let mut tags = self.said(&to, result)?;
         let output = self.payload(&result.content, to.encryption, &mut tags);
         if let (true, Some((size, hash))) = (output.len() == result.content.len(), &result.truncated) {
             tags.push(words!["truncated", size, hash]);
@@ -57,23 +57,31 @@ impl Codec {
     /// Whether an event has room for the whole output of a result.
     pub fn has_room_for(&self, request: &JobRequest, result: &JobResult) -> bool {
         let to = ReplyTo::from(request);
-        self.payload(&result.content, to.encryption, &mut said(&to, result)).len() == result.content.len()
+        self.said(&to, result)
+            .is_ok_and(|mut tags| self.payload(&result.content, to.encryption, &mut tags).len() == result.content.len())
     }
-}
 
-/// The tags of a result without the echo of its request.
-fn said(to: &ReplyTo, result: &JobResult) -> Vec<Words> {
-    let mut tags = Vec::from(answering(to));
-    tags.extend(result.amount.as_ref().map(amount_words));
-    tags.extend(receipt_words(&result.receipt));
-    // Who may read the tags may read the file.
-    if let (Some(blob), None) = (&result.file, to.encryption) {
-        tags.extend(blob_words(blob));
+    /// The tags of a result without the echo of its request.
+    fn said(&self, to: &ReplyTo, result: &JobResult) -> Result<Vec<Words>, EncodeError> {
+        let mut tags = Vec::from(answering(to));
+        tags.extend(result.amount.as_ref().map(amount_words));
+        tags.extend(receipt_words(&result.receipt));
+        let file = result.file.as_ref().map(blob_words).unwrap_or_default();
+        match to.encryption {
+            None => tags.extend(file),
+            Some(scheme) => {
+                // Who may read the tags could open the file.
+                if !file.is_empty() {
+                    let plain = serde_json::to_string(&file).expect("words are always JSON");
+                    let customer = PublicKey::from_byte_array(to.customer.0);
+                    let hidden = encrypted::seal(self.signer.keys(), &customer, &plain, scheme)?;
+                    tags.push(words![HIDDEN_FILE, hidden]);
+                }
+                tags.push(words!["encrypted"]);
+            }
+        }
+        Ok(tags)
     }
-    if to.encryption.is_some() {
-        tags.push(words!["encrypted"]);
-    }
-    tags
 }
 
 /// Puts the request and its inputs among the tags, each as far as there is room.

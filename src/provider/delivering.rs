@@ -3,31 +3,44 @@
 use tracing::{info, warn};
 
 use super::{Live, Moment, Provider};
-use crate::job::{Job, JobKind, Outcome, PaymentState, Terms};
+use crate::job::{Failure, Job, JobKind, Outcome, PaymentState, Terms};
 use crate::money::Msat;
 use crate::nip90::{Amount, Blob, JobResult, Receipt};
 
 impl Provider {
-    /// Puts an output that no event has room for on the server of files, before the result is signed that tells of it. Where
-    /// that can't be, the output is cut as without a server: the job is done all the same. An encrypted answer is never put
-    /// where others can read it. A process that dies before the result is stored puts the same file there once more.
-    pub(super) async fn put_away(&self, job: &Job, live: &Live, outcome: &Outcome) -> Option<Blob> {
-        // Whoever knows the server could fetch it, and pay nothing: only once the money is ours.
-        let files = self.parts.files.as_ref().filter(|_| job.payment.allows_publishing())?;
+    /// Puts an output that no event has room for on the server of files, before the result is signed that tells of it: sealed,
+    /// where it is not paid yet or meant for the customer alone, so that nobody has it before the result is out. A text that
+    /// can't be put there is cut as without a server. A process that dies before the result is stored puts it there once
+    /// more.
+    ///
+    /// # Errors
+    /// When it can't be put there and is worth nothing cut, as half a patch: nobody shall pay for that.
+    pub(super) async fn put_away(&self, job: &Job, live: &Live, outcome: &Outcome) -> Result<Option<Blob>, Failure> {
+        let Some(files) = &self.parts.files else { return Ok(None) };
         // The receipt is longest with the most credit there can be.
         let longest = result_of(job, Msat::MAX, outcome, None);
-        if live.request.encryption.is_some() || self.parts.codec.has_room_for(&live.request, &longest) {
-            return None;
+        if self.parts.codec.has_room_for(&live.request, &longest) {
+            return Ok(None);
         }
-        match files.upload(outcome.content.clone(), media_type(live, job.kind)).await {
+        let content = outcome.content.clone();
+        let put = if job.payment.allows_publishing() && live.request.encryption.is_none() {
+            files.upload(content, media_type(live, job.kind)).await
+        } else {
+            files.upload_sealed(content.into_bytes()).await
+        };
+        match put {
             Ok(blob) => {
                 info!(bytes = blob.size, "Put the output of job {} on the server of files", job.id);
                 self.parts.witness.at(Moment::PutAway, job.id).await;
-                Some(blob)
+                Ok(Some(blob))
+            }
+            Err(problem) if job.kind == JobKind::TextGeneration => {
+                warn!(%problem, "The output of job {} is cut: it could not be uploaded", job.id);
+                Ok(None)
             }
             Err(problem) => {
-                warn!(%problem, "The output of job {} is cut: it could not be uploaded", job.id);
-                None
+                warn!(%problem, "Job {} fails: its output could not be uploaded, and is worth nothing cut", job.id);
+                Err(Failure::backend("the result is larger than an event, and the server for it does not take it now"))
             }
         }
     }

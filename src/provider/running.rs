@@ -208,12 +208,16 @@ impl Provider {
         outcome: Outcome,
         cancel: &CancellationToken,
     ) -> Result<(), StoreError> {
-        let file = tokio::select! {
+        let put_away = tokio::select! {
             // What needs no file is finished whatever else happens.
             biased;
-            file = self.put_away(job, &live, &outcome) => file,
+            put_away = self.put_away(job, &live, &outcome) => put_away,
             // As a run that is parked, or that nobody wants any more.
             () = cancel.cancelled() => return Ok(()),
+        };
+        let file = match put_away {
+            Ok(file) => file,
+            Err(failure) => return self.run_failed(job, failure, Usage::NONE).await,
         };
         let now = self.parts.clock.now();
         info!(

@@ -10,16 +10,17 @@ use jiff::SignedDuration;
 use tracing::warn;
 
 use super::book::{Book, NotBegun, Word, fee_limit};
+use super::calling_off::CalledOff;
 use super::purchase::{Choice, Ending, Limits, Offer, Purchase, Receipt, Step};
 use crate::job::id::ProviderId;
 use crate::job::queue::Standing;
 use crate::job::{JobId, Refusal, Terms};
 use crate::money::Msat;
-use crate::nip90::{Answer, SignedEvent};
+use crate::nip90::{Answer, EncodeError, SignedEvent};
 use crate::provider::Clock;
 use crate::relays::{PublishReport, Publisher};
 use crate::store::purchases::{Received, Spending};
-use crate::wallet::{Payment, Wallet, WalletError, bolt11};
+use crate::wallet::{Payer, Payment, Wallet, WalletError, bolt11};
 
 /// How long the wallet's own word on a payment is waited for once the purchase is over, and the provider's once the
 /// payment came back.
@@ -94,6 +95,8 @@ pub enum Progress {
         /// Why.
         refusal: Refusal,
     },
+    /// The order is called off: the provider is being told.
+    CallingOff,
 }
 
 /// What became of the money.
@@ -134,6 +137,9 @@ pub enum BuyError {
     /// Paying was not even tried.
     #[error(transparent)]
     NotBegun(#[from] NotBegun),
+    /// It was called off before there was a result.
+    #[error("the order was called off")]
+    CalledOff(Box<CalledOff>),
     /// The listening side closed.
     #[error("the relays are gone{}", if *fate == Fate::NotPaid { "" } else { " after the payment was begun" })]
     Disconnected {
@@ -156,16 +162,19 @@ pub struct Buyer {
     pub clock: Clock,
 }
 
+/// An invoice, and what became of paying it.
+pub(super) type PaymentEnded = (Offer, Result<Option<Payment>, BuyError>);
+
 /// The payment that is under way, from the buyer's point of view.
 #[derive(Default)]
-struct Money {
+pub(super) struct Money {
     fate: Option<Fate>,
     /// Why it came back, and how long the provider's own words are waited for.
     returned: Option<(WalletError, tokio::time::Instant)>,
 }
 
 impl Money {
-    fn fate(&self) -> Fate {
+    pub(super) fn fate(&self) -> Fate {
         self.fate.unwrap_or(Fate::NotPaid)
     }
 }
@@ -181,9 +190,25 @@ impl Buyer {
         &self,
         plan: Plan,
         answers: impl Stream<Item = Answer>,
+        progress: impl FnMut(Progress),
+    ) -> Result<Receipt, BuyError> {
+        self.buy_unless(plan, answers, std::future::pending(), progress).await
+    }
+
+    /// Buys, unless it is called off: when `called_off` ends, with the cancellation to publish, the provider is told and
+    /// what becomes of work and money is waited for, shortly.
+    ///
+    /// # Errors
+    /// [`BuyError`].
+    pub async fn buy_unless(
+        &self,
+        plan: Plan,
+        answers: impl Stream<Item = Answer>,
+        called_off: impl Future<Output = Result<SignedEvent, EncodeError>>,
         mut progress: impl FnMut(Progress),
     ) -> Result<Receipt, BuyError> {
         let mut answers = pin!(answers);
+        let mut called_off = pin!(called_off);
         let job = JobId(plan.request.id.0);
         let mut purchase = Purchase::new(job, plan.asked.clone(), plan.limits.clone(), plan.choice, self.clock.now());
         let report = self.publisher.publish(&plan.request, &[]).await;
@@ -199,6 +224,12 @@ impl Buyer {
             let wait = Duration::try_from(wait).unwrap_or_default();
             let silence = money.returned.as_ref().map(|(_, until)| *until);
             let steps = tokio::select! {
+                cancellation = &mut called_off => {
+                    let (purchase, money) = (&mut purchase, &mut money);
+                    return self
+                        .call_off(cancellation, purchase, answers, &mut paying, money, &mut progress)
+                        .await;
+                }
                 answer = answers.next() => {
                     let answer = answer.ok_or(BuyError::Disconnected { fate: money.fate() })?;
                     let now = self.clock.now();
@@ -231,20 +262,12 @@ impl Buyer {
                             let paid = self.pay(plan, job, &offer).await;
                             (offer, paid)
                         });
-                        if self.wallet.as_ref().is_some_and(|wallet| wallet.payer().is_some()) {
+                        if self.payer().is_some() {
                             money.fate = Some(Fate::InDoubt);
                             purchase.note_paying();
                         }
                     }
-                    Step::Done(mut receipt) => {
-                        // The result of a hold is here before the wallet says so.
-                        if let Some((offer, Ok(Some(payment)))) = last_word(&mut paying).await {
-                            receipt.paid = offer.amount;
-                            progress(Progress::Paid { amount: offer.amount, fees: payment.fees });
-                        }
-                        self.keep(&receipt).await;
-                        return Ok(*receipt);
-                    }
+                    Step::Done(receipt) => return Ok(self.received(*receipt, &mut paying, &mut progress).await),
                     Step::Over(ending) => {
                         if let Some((offer, payment)) = last_word(&mut paying).await {
                             // What the provider said goes before what the wallet says of the same end.
@@ -257,8 +280,29 @@ impl Buyer {
         }
     }
 
+    /// Takes in the result: with the wallet's word on the payment, and into the book.
+    pub(super) async fn received(
+        &self,
+        mut receipt: Receipt,
+        paying: &mut (impl Stream<Item = PaymentEnded> + Unpin),
+        progress: &mut impl FnMut(Progress),
+    ) -> Receipt {
+        // The result of a hold is here before the wallet says so.
+        if let Some((offer, Ok(Some(payment)))) = last_word(paying).await {
+            receipt.paid = offer.amount;
+            progress(Progress::Paid { amount: offer.amount, fees: payment.fees });
+        }
+        self.keep(&receipt).await;
+        receipt
+    }
+
+    /// What pays, if anything does.
+    pub(super) fn payer(&self) -> Option<&dyn Payer> {
+        self.wallet.as_ref().and_then(|wallet| wallet.payer())
+    }
+
     /// Takes in what became of the payment.
-    fn note(
+    pub(super) fn note(
         &self,
         money: &mut Money,
         offer: &Offer,
@@ -292,7 +336,7 @@ impl Buyer {
     /// Pays, if there is a wallet that can, at most once: the book is written before. As long as the wallet's answers leave
     /// open whether money moved, it is asked again; it is never paid again.
     async fn pay(&self, plan: &Plan, job: JobId, offer: &Offer) -> Result<Option<Payment>, BuyError> {
-        let Some(payer) = self.wallet.as_ref().and_then(|wallet| wallet.payer()) else { return Ok(None) };
+        let Some(payer) = self.payer() else { return Ok(None) };
         let spending = Spending {
             payment_hash: offer.payment_hash,
             job,

@@ -154,6 +154,8 @@ pub struct Purchase {
     working: BTreeSet<ProviderId>,
     next_piece: u32,
     pieces: BTreeMap<u32, String>,
+    /// The customer does not want it any more.
+    called_off: bool,
     over: bool,
 }
 
@@ -180,6 +182,7 @@ impl Purchase {
             working: BTreeSet::new(),
             next_piece: 0,
             pieces: BTreeMap::new(),
+            called_off: false,
             over: false,
         }
     }
@@ -187,6 +190,24 @@ impl Purchase {
     /// Whether it has ended.
     pub fn is_over(&self) -> bool {
         self.over
+    }
+
+    /// The offer that was chosen, if one was.
+    pub fn chosen(&self) -> Option<&Offer> {
+        self.chosen.as_ref()
+    }
+
+    /// The customer does not want it any more: no offer counts from here on. A result that comes all the same still does,
+    /// for it may be paid.
+    pub fn call_off(&mut self) {
+        self.called_off = true;
+    }
+
+    /// Whether somebody may be at work on it: their word on a cancellation is worth waiting for. Whoever made an offer that
+    /// was not taken waits for a payment.
+    pub fn may_be_at_work(&self) -> bool {
+        let silent = |asked: &ProviderId| !self.offers.contains_key(asked) && !self.refused.contains_key(asked);
+        !self.over && (self.chosen.is_some() || !self.working.is_empty() || self.asked.iter().any(silent))
     }
 
     /// When [`Purchase::tick`] has something to decide at the latest.
@@ -250,6 +271,7 @@ impl Purchase {
             self.begun |= self.chosen.is_some();
         }
         match feedback.status {
+            Status::PaymentRequired if self.called_off => Vec::new(),
             Status::PaymentRequired if self.chosen.is_none() => match self.consider(provider, &feedback, read) {
                 Ok(offer) => {
                     self.first_offer.get_or_insert(now);
@@ -358,6 +380,9 @@ impl Purchase {
     }
 
     fn choose(&mut self, now: Timestamp) -> Vec<Step> {
+        if self.called_off {
+            return Vec::new();
+        }
         let best =
             self.offers.values().filter(|offer| offer.expires_at > now).min_by_key(|offer| offer.amount).cloned();
         match best {
@@ -525,6 +550,38 @@ mod tests {
         assert!(hear(&mut buying, result(2), Msat::ZERO).is_empty());
         let steps = hear(&mut buying, result(1), Msat::ZERO);
         assert!(matches!(&steps[..], [Step::Done(receipt)] if receipt.paid == Msat::sat(5)));
+    }
+
+    #[test]
+    fn what_was_called_off_is_not_paid_any_more_but_its_result_is_taken() {
+        let mut buying = purchase(&[1], Msat::sat(30));
+        assert!(buying.may_be_at_work(), "who was asked and says nothing may be");
+        buying.call_off();
+        assert!(hear(&mut buying, offer(1, Msat::sat(5)), Msat::sat(5)).is_empty());
+        let steps = hear(&mut buying, result(1), Msat::ZERO);
+        assert!(matches!(&steps[..], [Step::Done(_)]), "{steps:?}");
+        assert!(!buying.may_be_at_work());
+
+        // The last of those asked refuses: the offer that is left is not chosen.
+        let mut buying = purchase(&[1, 2], Msat::sat(30));
+        hear(&mut buying, offer(1, Msat::sat(5)), Msat::sat(5));
+        buying.call_off();
+        assert!(buying.may_be_at_work());
+        let steps = hear(&mut buying, error(2), Msat::ZERO);
+        assert!(matches!(&steps[..], [Step::Refused { .. }]), "{steps:?}");
+        assert!(!buying.may_be_at_work(), "whoever made an offer waits for the payment");
+    }
+
+    #[test]
+    fn the_chosen_provider_s_word_ends_what_was_called_off() {
+        let mut buying = purchase(&[1], Msat::sat(30));
+        hear(&mut buying, offer(1, Msat::sat(5)), Msat::sat(5));
+        buying.call_off();
+        assert_eq!(buying.chosen().map(|offer| offer.amount), Some(Msat::sat(5)));
+        assert!(buying.may_be_at_work());
+        let steps = hear(&mut buying, error(1), Msat::ZERO);
+        assert!(matches!(&steps[..], [Step::Refused { .. }, Step::Over(Ending::Failed(_))]), "{steps:?}");
+        assert!(!buying.may_be_at_work());
     }
 
     #[test]

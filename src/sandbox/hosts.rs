@@ -312,7 +312,9 @@ impl Hosts {
         }
         let mut failed = None;
         // Each engine may turn out to be down, and is then left out.
-        for _ in &self.hosts {
+        let mut tries = self.hosts.len();
+        while tries > 0 {
+            tries -= 1;
             let slot = match self.place(spec).await {
                 Ok(slot) => slot,
                 // What went wrong before says more than that nothing is left.
@@ -329,6 +331,10 @@ impl Hosts {
                     failed = Some(SandboxError::Engine(error));
                     host.view.lock().await.looked = None;
                     self.refresh().await;
+                    // Made anew meanwhile, and the one from before removed: that is the image's fault, not the engine's.
+                    let view = host.view.lock().await;
+                    let now = view.up.as_ref().zip(position).and_then(|(up, at)| up.images.get(at)?.as_ref().ok());
+                    tries += usize::from(now.is_some_and(|now| now.digest != image.digest));
                 }
                 opened => return opened,
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bollard::query_parameters::RemoveImageOptions;
 use futures::FutureExt;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
@@ -247,6 +248,28 @@ async fn a_start_that_hangs_is_given_up_and_leaves_nothing() {
     assert!(failures[0].contains("starting a cell: no answer"), "{failures:?}");
     hosts.shut_down().await;
     assert_eq!(real.labelled(&format!("coinop.instance={instance}")).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn an_image_made_anew_is_met_by_the_next_cell_though_the_one_from_before_is_removed() {
+    let Some((_, real)) = engine::engine().await else { return };
+    let number = rand::random::<u64>();
+    let reference = format!("coinop-test-anew:{number:016x}");
+    let root = || futures::stream::iter([Ok(engine::root())]);
+    images::import(&real, &reference, "for a test of coinop", root()).await.unwrap();
+    let mut settings = engine::settings(&format!("anew-{number:016x}"), Runtime::Runc).await.unwrap();
+    settings.images = vec![ImageSettings { name: engine::IMAGE.into(), reference: reference.clone() }];
+    let hosts = Hosts::new(settings);
+    assert!(works(&hosts, Runtime::Runc).await);
+
+    let replaced = images::replace(&real, &reference, "for a test of coinop", root()).await.unwrap();
+    let before = replaced.before.expect("another one bore the name");
+    assert_eq!(before.fate.unwrap(), docker::Discarded::Removed);
+    // It is remembered by its digest, and looked at anew when that is gone.
+    assert!(works(&hosts, Runtime::Runc).await);
+    hosts.shut_down().await;
+    let docker = bollard::Docker::connect_with_local_defaults().unwrap();
+    docker.remove_image(&reference, None::<RemoveImageOptions>, None).await.unwrap();
 }
 
 const CA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/engine-ca.pem");

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::require;
 use crate::sandbox::docker::Engine;
 use crate::sandbox::{
@@ -85,7 +87,12 @@ pub async fn settings(instance: &str, runtime: Runtime) -> Option<SandboxSetting
 
 /// Cells with git, Python and a C compiler, or nothing, which is said: the image takes minutes and is made beforehand.
 pub async fn sandbox_with_tools(runtime: Runtime) -> Option<Arc<Hosts>> {
-    let mut settings = settings(INSTANCE, runtime).await?;
+    hosts_with_tools(INSTANCE, runtime).await
+}
+
+/// The same as an installation of its own.
+pub async fn hosts_with_tools(instance: &str, runtime: Runtime) -> Option<Arc<Hosts>> {
+    let mut settings = settings(instance, runtime).await?;
     let (_, engine) = engine().await?;
     let found = engine.image(DEFAULT_IMAGE, DEFAULT_REFERENCE).await.expect("an engine that answers says what it has");
     if found.is_err() {
@@ -114,8 +121,12 @@ async fn make_image(engine: &Engine) {
     if found.is_ok() {
         return;
     }
-    let tools = images::tools(Path::new(PROGRAM)).expect("busybox runs");
-    let root = images::busybox(Path::new(PROGRAM), &tools).expect("Debian's busybox-static is static");
-    let root = futures::stream::iter([Ok(root)]);
+    let root = futures::stream::iter([Ok(root())]);
     images::import(engine, REFERENCE, "for tests of coinop", root).await.expect("the engine takes an image");
+}
+
+/// What the image is made of, for a test that makes one of its own.
+pub fn root() -> Bytes {
+    let tools = images::tools(Path::new(PROGRAM)).expect("busybox runs");
+    images::busybox(Path::new(PROGRAM), &tools).expect("Debian's busybox-static is static")
 }

@@ -1,7 +1,7 @@
 //! Tests that need something of the machine: a program, a server. Where it is missing they are skipped and say so, and
 //! where it is required its absence is a failure, so that a build that means to test it can't forget to.
 
-/// Names what must not be skipped, separated by commas: `bitcoind`, `llama-server`, `ollama`.
+/// Names what must not be skipped, separated by commas, such as `bitcoind` or `docker`; `docs/testing.md` lists them.
 const REQUIRED: &str = "COINOP_TEST_REQUIRE";
 
 /// Whether tests that need `name` must run here.

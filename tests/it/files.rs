@@ -23,6 +23,7 @@ use coinop::testing::blossom_server::{BlossomServer, Manners};
 use coinop::testing::market::{Customer, MarketBuilder, TestMarket, within};
 use coinop::wallet::fake::NETWORK;
 use jiff::{SignedDuration, Timestamp};
+use nostr::JsonUtil as _;
 use nostr::hashes::{Hash, sha256};
 use tokio_util::sync::CancellationToken;
 
@@ -67,10 +68,18 @@ impl Executor for Verbose {
     }
 }
 
-fn selling(fails: bool, terms: Terms) -> MarketBuilder {
+fn offer(terms: Terms) -> Offer {
     let rates = Rates { base: Msat::sat(21), ..Rates::default() };
-    let offer = Offer { rates, terms, free_per_day: 0, hold_for: Offer::hold_for(Duration::from_secs(60)) };
-    TestMarket::new().selling(KIND, Arc::new(Verbose { fails }), offer)
+    Offer { rates, terms, free_per_day: 0, hold_for: Offer::hold_for(Duration::from_secs(60)) }
+}
+
+fn selling(fails: bool, terms: Terms) -> MarketBuilder {
+    TestMarket::new().selling(KIND, Arc::new(Verbose { fails }), offer(terms))
+}
+
+/// Prepaid, and another kind beside.
+fn selling_both(other: JobKind) -> MarketBuilder {
+    selling(false, Terms::Prepay).selling(other, Arc::new(Verbose { fails: false }), offer(Terms::Prepay))
 }
 
 fn uploads_to(server: &BlossomServer) -> Blossom {
@@ -107,7 +116,7 @@ async fn a_result_no_event_has_room_for_comes_by_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_only_held_for_is_cut_and_put_on_no_server() {
+async fn what_is_only_held_for_is_put_there_sealed_and_opened_by_the_result() {
     let server = BlossomServer::start().await.unwrap();
     let market = selling(false, Terms::Hold).files(uploads_to(&server)).start().await;
     let customer = market.customer().await;
@@ -116,13 +125,15 @@ async fn what_is_only_held_for_is_cut_and_put_on_no_server() {
     let paying = customer.begin_to_pay(&invoice);
     let result = posted.result().await;
     paying.await.unwrap().unwrap();
-    assert_eq!((result.file, result.truncated.unwrap().0), (None, novel().len() as u64));
-    assert_eq!(server.uploads(), 0);
+    let blob = result.file.unwrap();
+    assert!(!shows_the_novel(&server, &blob.sha256));
+    assert_eq!(blob.seal.as_ref().unwrap().sha256, result.truncated.unwrap().1);
+    assert_eq!(fetch(&fetcher(), &blob).await.unwrap(), novel().into_bytes());
     market.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_asked_in_confidence_is_cut_and_put_on_no_server() {
+async fn what_was_asked_in_confidence_is_put_there_sealed_for_the_customer_alone() {
     let server = BlossomServer::start().await.unwrap();
     let market = selling(false, Terms::Prepay).files(uploads_to(&server)).start().await;
     let customer = market.customer().await;
@@ -130,26 +141,40 @@ async fn what_was_asked_in_confidence_is_cut_and_put_on_no_server() {
         let mut posted = customer.post(&order(&customer, Some(scheme))).await;
         let invoice = posted.invoice().await;
         customer.pay(&invoice).await.unwrap();
-        let result = posted.result().await;
-        assert_eq!(result.file, None);
-        assert_eq!(result.truncated.unwrap().0, novel().len() as u64);
+        let blob = posted.result().await.file.unwrap();
+        assert!(!shows_the_novel(&server, &blob.sha256));
+        assert_eq!(fetch(&fetcher(), &blob).await.unwrap(), novel().into_bytes());
+        for event in market.answers(posted.job).await {
+            assert!(!event.as_json().contains(&blob.sha256), "others see where it is");
+        }
     }
-    assert_eq!(server.uploads(), 0);
     market.finish().await;
 }
 
+fn shows_the_novel(server: &BlossomServer, sha256: &str) -> bool {
+    server.files()[sha256].windows(6).any(|bytes| bytes == b"stormy")
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_of_files_that_fails_does_not_fail_the_job() {
+async fn a_server_of_files_that_fails_cuts_a_text_and_nobody_pays_for_half_a_document() {
     let server = BlossomServer::start().await.unwrap();
     for manners in [Manners::Refuses(413), Manners::TellsAnotherHash] {
         server.behave(manners);
-        let market = selling(false, Terms::Prepay).files(uploads_to(&server)).start().await;
+        let text = JobKind::TextGeneration;
+        let market = selling_both(text).files(uploads_to(&server)).start().await;
         let customer = market.customer().await;
-        let mut posted = customer.post(&order(&customer, None)).await;
-        let invoice = posted.invoice().await;
-        customer.pay(&invoice).await.unwrap();
+        let mut posted = customer.post(&Order { kind: text, ..order(&customer, None) }).await;
+        customer.pay(&posted.invoice().await).await.unwrap();
         let result = posted.result().await;
         assert_eq!((result.file, result.truncated.is_some()), (None, true), "{manners:?}");
+
+        let mut posted = customer.post(&order(&customer, None)).await;
+        customer.pay(&posted.invoice().await).await.unwrap();
+        let refusal = posted.refusal().await;
+        assert_eq!(refusal.code, Code::Backend);
+        assert!(refusal.text.contains("larger than an event"), "{}", refusal.text);
+        let credit = market.service().provider().store().credit(customer.signer.customer_id()).await.unwrap();
+        assert_eq!(credit, Msat::sat(21), "{manners:?}");
         market.finish().await;
     }
 }

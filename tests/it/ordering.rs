@@ -16,18 +16,22 @@ use coinop::executor::{Executor, Prepared};
 use coinop::identity::Signer;
 use coinop::inference::TextSink;
 use coinop::job::code_review::{Category, Issue, Review, Severity, Stats, TokenCounts, Verdict};
-use coinop::job::{Code, Estimate, Failure, FinishReason, JobKind, JobRequest, Outcome, Rates, Refusal, Terms, Usage};
+use coinop::job::{
+    Canceller, Code, Estimate, Failure, FinishReason, JobKind, JobRequest, Outcome, PaymentState, Rates, Refusal,
+    Terms, Usage, WorkState,
+};
 use coinop::money::Msat;
 use coinop::nip90::{Codec, ReadLimits};
 use coinop::provider::Offer;
 use coinop::testing::blossom_server::{BlossomServer, Manners};
-use coinop::testing::market::{MarketBuilder, PATIENCE, TestMarket};
+use coinop::testing::market::{MarketBuilder, PATIENCE, TestMarket, within};
 use coinop::testing::require;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::buying::{Shopper, err, run};
+use super::buying::{Shopper, ended, err, run, signal};
 
 /// What a job costs.
 const PRICE: Msat = Msat::sat(21);
@@ -102,27 +106,31 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 
 /// A market that sells one kind of work, and somebody who buys there.
 async fn market(kind: JobKind, executor: &Arc<Canned>, terms: Terms) -> (TestMarket, Shopper) {
-    let market = selling(kind, executor, terms).start().await;
+    let market = selling(kind, executor.clone(), terms).start().await;
     let shopper = Shopper::at(&market, "").await;
     (market, shopper)
 }
 
-fn selling(kind: JobKind, executor: &Arc<Canned>, terms: Terms) -> MarketBuilder {
+fn selling(kind: JobKind, executor: Arc<dyn Executor>, terms: Terms) -> MarketBuilder {
     let offer = Offer {
         rates: Rates { base: PRICE, ..Rates::default() },
         terms,
         free_per_day: 0,
         hold_for: Offer::hold_for(PATIENCE),
     };
-    TestMarket::new().selling(kind, executor.clone(), offer)
+    TestMarket::new().selling(kind, executor, offer)
 }
 
 /// `coinop request …` in a folder.
-async fn order_in(folder: &Path, shopper: &Shopper, args: &[&str]) -> Output {
+fn command_in(folder: &Path, shopper: &Shopper, args: &[&str]) -> Command {
     let provider = shopper.provider.to_string();
     let mut command = shopper.command(&["request"]);
     command.args(args).args(["--provider", &provider, "--max-cost", "50sat", "--timeout", "2m"]).current_dir(folder);
-    run(command).await
+    command
+}
+
+async fn order_in(folder: &Path, shopper: &Shopper, args: &[&str]) -> Output {
+    run(command_in(folder, shopper, args)).await
 }
 
 async fn order(shopper: &Shopper, args: &[&str]) -> Output {
@@ -259,7 +267,7 @@ async fn a_result_that_no_event_has_room_for_is_fetched_whole_and_compared() {
     let long = "a line of the output\n".repeat(10_000);
     let content = run_result(0, &long, "", &json!([]));
     let executor = Canned::delivering(&content, &[]);
-    let market = selling(JobKind::SandboxRun, &executor, Terms::Free).files(files).start().await;
+    let market = selling(JobKind::SandboxRun, executor, Terms::Free).files(files).start().await;
     let shopper = Shopper::at(&market, "").await;
     allow_private(&shopper);
     let bought = order(&shopper, &["sandbox", "--no-repo", "--cmd", "make test"]).await;
@@ -277,10 +285,17 @@ async fn a_result_that_no_event_has_room_for_is_fetched_whole_and_compared() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_artifact_on_a_file_server_is_fetched_and_compared() {
     let (_server, files) = file_server().await;
-    let Blob { url, sha256, size } = files.upload(b"large".to_vec(), "application/octet-stream").await.unwrap();
+    let Blob { url, sha256, size, .. } = files.upload(b"large".to_vec(), "application/octet-stream").await.unwrap();
+    let sealed = files.upload_sealed(b"secret".to_vec()).await.unwrap();
+    let seal = sealed.seal.unwrap();
+    let opened_by = json!({
+        "encryption_algorithm": "aes-gcm", "decryption_key": seal.key, "decryption_nonce": seal.nonce,
+        "sha256": sealed.sha256, "size": sealed.size,
+    });
     let artifacts = json!([
         {"path": "large", "sha256": sha256, "size": size, "url": url},
         {"path": "another", "sha256": hash(b"another"), "size": 7, "url": url},
+        {"path": "sealed", "sha256": hash(b"secret"), "size": 6, "url": sealed.url, "sealed": opened_by},
     ]);
     let executor = Canned::delivering(&run_result(0, "", "", &artifacts), &[]);
     let (market, shopper) = market(JobKind::SandboxRun, &executor, Terms::Free).await;
@@ -295,6 +310,7 @@ async fn an_artifact_on_a_file_server_is_fetched_and_compared() {
     let bought = order(&shopper, &args).await;
     assert_eq!(bought.status.code(), Some(1), "the other file is not what was promised: {}", err(&bought));
     assert_eq!(read(folder.join("artifacts/large")), "large");
+    assert_eq!(read(folder.join("artifacts/sealed")), "secret");
     assert!(!folder.join("artifacts/another").exists());
     market.finish().await;
 }
@@ -311,6 +327,61 @@ async fn a_failed_job_shows_the_end_of_its_log() {
         assert!(err(&failed).contains(told), "{told}: {}", err(&failed));
     }
     market.finish().await;
+}
+
+/// Works until it is told to stop.
+#[derive(Default)]
+struct Endless {
+    began: Notify,
+}
+
+#[async_trait]
+impl Executor for Endless {
+    async fn prepare(&self, request: &JobRequest) -> Result<Prepared, Refusal> {
+        Canned::delivering("", &[]).prepare(request).await
+    }
+
+    async fn run(&self, _: &Prepared, _: Option<TextSink>, cancel: &CancellationToken) -> Result<Outcome, Failure> {
+        self.began.notify_one();
+        cancel.cancelled().await;
+        Err(Failure::new(Code::Cancelled, "told to stop"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_interrupted_while_the_job_runs_is_called_off_and_the_money_is_told_of() {
+    for (terms, name, told, payment, credit, state) in [
+        (Terms::Hold, "INT", "came back: nothing was paid", PaymentState::Released, Msat::ZERO, "failed"),
+        (Terms::Prepay, "INT", "21 sat became credit", PaymentState::Settled, PRICE, "paid"),
+        (Terms::Prepay, "TERM", "21 sat became credit", PaymentState::Settled, PRICE, "paid"),
+    ] {
+        let executor = Arc::new(Endless::default());
+        let market = selling(JobKind::SandboxRun, executor.clone(), terms).start().await;
+        let shopper = Shopper::at(&market, "").await;
+        let args = ["sandbox", "--no-repo", "--cmd", "make test"];
+        let ordering = command_in(shopper.path(), &shopper, &args).spawn().unwrap();
+        within("the run", executor.began.notified()).await;
+        signal(&ordering, name);
+        let called_off = ended(ordering).await;
+        assert_eq!(called_off.status.code(), Some(130), "{terms}: {}", err(&called_off));
+        for told in ["Calling the order off", "cancelled as you asked", told] {
+            assert!(err(&called_off).contains(told), "{terms}, {told}: {}", err(&called_off));
+        }
+
+        if terms == Terms::Hold {
+            market.moments().told_in_all("hold-released", 1).await;
+        }
+        let store = market.service().provider().store();
+        let jobs = store.list_jobs(Default::default()).await.unwrap();
+        let [job] = jobs.as_slice() else { panic!("{} jobs", jobs.len()) };
+        let ended = (job.work, job.payment, job.cancelled_by);
+        assert_eq!(ended, (WorkState::Cancelled, payment, Some(Canceller::Customer)), "{terms}");
+        assert_eq!(store.credit(job.customer).await.unwrap(), credit, "{terms}");
+        let listed = run(shopper.command(&["payments", "list", "--json"])).await;
+        let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+        assert_eq!(listed["payments"][0]["state"], state, "{terms}");
+        market.finish().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -333,7 +404,63 @@ async fn what_can_be_wrong_here_is_said_before_anybody_is_asked() {
         assert!(matches!(refused.status.code(), Some(1 | 2)), "{args:?}: {}", err(&refused));
         assert!(err(&refused).contains(told) && !err(&refused).contains("Posted"), "{args:?}: {}", err(&refused));
     }
+    let (no_file, no_folder) = (full.join("missing"), full.join("mine/below"));
+    let (no_file, no_folder) = (no_file.to_str().unwrap(), no_folder.to_str().unwrap());
+    let address = "https://example.com/a/b";
+    for (args, told) in [
+        (vec!["review", "--diff", no_file], "the diff can't be read"),
+        (vec!["review", "--diff", full.to_str().unwrap()], "the diff can't be read"),
+        (vec!["review", "--repo", address, "--file", "a", "--guidelines", no_file], "the guidelines can't be read"),
+        (vec!["patch", "fix it", "--repo", address, "--context", no_file], "the context can't be read"),
+        (vec!["sandbox", "--no-repo", "--cmd", "x", "--out", no_folder], "can't be written"),
+        (vec!["sandbox", "--no-repo", "--cmd", "x", "--out", "/proc/coinop"], "can't be written"),
+        (vec!["sandbox", "--no-repo", "--cmd", "x", "--receipt", no_folder], "can't be written"),
+    ] {
+        let refused = order(&shopper, &args).await;
+        assert_eq!(refused.status.code(), Some(2), "{args:?}: {}", err(&refused));
+        assert!(err(&refused).contains(told) && !err(&refused).contains("Posted"), "{args:?}: {}", err(&refused));
+    }
     assert_eq!(executor.asked.lock().unwrap().len(), 0);
+    market.finish().await;
+}
+
+/// Takes the place of a folder while its job is at work.
+struct InTheWay {
+    result: Arc<Canned>,
+    folder: Mutex<PathBuf>,
+}
+
+#[async_trait]
+impl Executor for InTheWay {
+    async fn prepare(&self, request: &JobRequest) -> Result<Prepared, Refusal> {
+        self.result.prepare(request).await
+    }
+
+    async fn run(
+        &self,
+        prepared: &Prepared,
+        sink: Option<TextSink>,
+        cancel: &CancellationToken,
+    ) -> Result<Outcome, Failure> {
+        fs::write(&*self.folder.lock().unwrap(), "a file").unwrap();
+        self.result.run(prepared, sink, cancel).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_can_not_be_written_after_it_was_paid_says_where_it_still_is() {
+    let result = Canned::delivering(&run_result(0, "fine\n", "", &json!([])), &[]);
+    let executor = Arc::new(InTheWay { result, folder: Mutex::default() });
+    let market = selling(JobKind::SandboxRun, executor.clone(), Terms::Prepay).start().await;
+    let shopper = Shopper::at(&market, "").await;
+    let folder = shopper.path().join("out");
+    executor.folder.lock().unwrap().clone_from(&folder);
+    let bought = order(&shopper, &["sandbox", "--no-repo", "--cmd", "x", "--out", folder.to_str().unwrap()]).await;
+    assert_eq!(bought.status.code(), Some(1), "{}", err(&bought));
+    assert_eq!(out(&bought), "fine\n", "it is shown all the same");
+    for told in ["can't be made", "on the relays as event", "coinop payments receipt"] {
+        assert!(err(&bought).contains(told), "{told}: {}", err(&bought));
+    }
     market.finish().await;
 }
 

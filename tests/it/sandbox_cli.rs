@@ -5,7 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use bollard::query_parameters::RemoveImageOptionsBuilder;
+use bollard::models::ContainerCreateBody;
+use bollard::query_parameters::{
+    CreateContainerOptions, RemoveContainerOptions, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+};
 use coinop::testing::{engine, python_image};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -86,6 +89,11 @@ async fn remove_image(reference: &str) {
     docker.remove_image(reference, Some(options), None).await.unwrap();
 }
 
+async fn engine_has(image: &str) -> bool {
+    let docker = bollard::Docker::connect_with_local_defaults().unwrap().negotiate_version().await.unwrap();
+    docker.inspect_image(image).await.is_ok()
+}
+
 #[tokio::test]
 async fn an_image_is_built_named_in_the_configuration_and_proven() {
     let Some(home) = Home::new().await else { return };
@@ -116,10 +124,53 @@ async fn an_image_is_built_named_in_the_configuration_and_proven() {
     home.configure(&format!("[[sandbox.images]]\nname = 'tools'\nreference = '{reference}'"));
     let again = home.coinop(&["image", "build", "--kind", "busybox", "--name", reference, "--host", &home.host]).await;
     assert!(!again.out.contains("sandbox.images"), "it is in the configuration already");
+    let first = images[0]["digest"].as_str().unwrap();
+    assert!(again.out.contains(&format!("is removed ({first})")), "{}{}", again.out, again.err);
+    assert!(!engine_has(first).await, "nobody used it");
 
     let swept = home.at_host(&["sweep", "--all", "--json"]).await;
     assert_eq!((swept.code, &swept.json()["removed"]), (0, &Value::from(0)), "the probe left nothing");
     remove_image(reference).await;
+}
+
+#[tokio::test]
+async fn an_image_that_is_used_or_has_another_name_stays_when_its_name_is_given_to_another() {
+    let Some(home) = Home::new().await else { return };
+    let (reference, other) = ("coinop-test-cli-used:1", "coinop-test-cli-used:2");
+    let build = ["image", "build", "--kind", "busybox", "--name", reference, "--json"];
+    let digest = |built: &Ended| built.json()["images"][0]["digest"].as_str().unwrap().to_owned();
+    let first = home.at_host(&build).await;
+    assert_eq!(first.json()["images"][0]["before"], Value::Null, "{}", first.err);
+    let first = digest(&first);
+    let docker = bollard::Docker::connect_with_local_defaults().unwrap().negotiate_version().await.unwrap();
+    let body = ContainerCreateBody { image: Some(first.clone()), ..ContainerCreateBody::default() };
+    let container = docker.create_container(None::<CreateContainerOptions>, body).await.unwrap().id;
+    let second = home.at_host(&build).await;
+    let before = second.json()["images"][0]["before"].clone();
+    assert_eq!((&before["digest"], &before["removed"]), (&Value::from(first.clone()), &Value::from(false)));
+    assert!(engine_has(&first).await);
+    docker.remove_container(&container, None::<RemoveContainerOptions>).await.unwrap();
+    remove_image(&first).await;
+
+    let second = digest(&second);
+    let options = TagImageOptionsBuilder::new().repo("coinop-test-cli-used").tag("2").build();
+    docker.tag_image(reference, Some(options)).await.unwrap();
+    let third = home.at_host(&build).await;
+    assert_eq!(third.json()["images"][0]["before"]["removed"], false);
+    assert!(engine_has(&second).await);
+    remove_image(reference).await;
+    remove_image(other).await;
+}
+
+#[tokio::test]
+async fn what_is_made_of_packages_is_refused_for_a_busybox() {
+    // Said before an engine is asked.
+    let home = Home::with("unix:///nowhere/docker.sock");
+    for option in [["--with", "git"], ["--suite", "trixie"], ["--mirror", "http://mirror.example/"]] {
+        let refused = home.at_host(&[&["image", "build", "--kind", "busybox"][..], &option].concat()).await;
+        assert_eq!(refused.code, 2, "{}", refused.err);
+        assert!(refused.err.contains(option[0]) && refused.err.contains("--kind default"), "{}", refused.err);
+    }
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ const MOST_BYTES: usize = 16 * 1024;
 const LONGEST_VERSION: usize = 80;
 
 /// The program that the relay needs.
-const PYTHON: &str = "python3";
+pub const PYTHON: &str = "python3";
 
 /// An agent CLI and how it is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

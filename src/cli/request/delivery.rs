@@ -137,7 +137,7 @@ pub(super) fn hand_over(
         }
         show(&delivery.shown)?;
     }
-    written?;
+    written.map_err(|problem| problem.help(elsewhere(bought)))?;
     let wrong: Vec<&str> =
         checks.iter().filter(|check| check.holds == Some(false)).map(|check| check.what.as_str()).collect();
     if wrong.is_empty() {
@@ -146,6 +146,16 @@ pub(super) fn hand_over(
     Err(CommandError::failure(format!("the result is not what the provider says of it: {}", wrong.join("; ")))
         .help("the receipt and the result are signed by the provider; ask somebody else")
         .into())
+}
+
+/// Where what was bought can still be had.
+fn elsewhere(bought: &Bought) -> String {
+    let Bought { receipt, kept, .. } = bought;
+    let result = format!("the result stands on standard output, and on the relays as event {}", receipt.event);
+    match kept.payment_state() {
+        Some(_) => format!("{result}; 'coinop payments receipt {}' shows the receipt", receipt.job),
+        None => result,
+    }
 }
 
 /// Prints the result: to a terminal nothing of a stranger's goes that it would obey, a pipe gets the bytes as they are.

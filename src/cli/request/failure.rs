@@ -2,9 +2,9 @@
 
 use crate::cli::exit::CommandError;
 use crate::cli::table;
-use crate::job::Code;
+use crate::job::{Code, JobId};
 use crate::requester::purchase::Ending;
-use crate::requester::{BuyError, Fate, NotBegun};
+use crate::requester::{BuyError, CalledOff, Fate, NotBegun};
 use crate::store::purchases::OverBudget;
 use crate::wallet::WalletError;
 
@@ -45,8 +45,44 @@ pub(super) fn failure(problem: &BuyError) -> CommandError {
         BuyError::NotBegun(_) => told.help("nothing was paid now; see 'coinop payments list'"),
         BuyError::NotPosted(_) => told.help("see what 'coinop doctor' says of the relays"),
         BuyError::Disconnected { fate: Fate::InDoubt } => told.help(ASK_AGAIN),
-        BuyError::Disconnected { .. } => told,
+        BuyError::CalledOff(_) | BuyError::Disconnected { .. } => told,
     }
+}
+
+/// How an order ended that was called off: what the provider says, what became of the money, and where to look later.
+pub(super) fn called_off(how: &CalledOff, job: JobId, keeps_key: bool) -> CommandError {
+    let told = match &how.word {
+        Some(word) => format!("interrupted: the provider answers the cancellation: {}", plain(&word.text)),
+        None if how.taken == 0 => {
+            "interrupted, and no relay took the cancellation: a job that has begun goes on".to_owned()
+        }
+        None if how.may_be_at_work => {
+            "interrupted: the cancellation is on the relays, and the provider has not answered it yet".to_owned()
+        }
+        None => "interrupted: the request is called off".to_owned(),
+    };
+    let credit = if keeps_key {
+        "your credit with the provider"
+    } else {
+        "credit of the key made up for this request, and lost with it"
+    };
+    let money = match (how.fate, how.amount) {
+        (Fate::Returned, Some(amount)) => format!("the payment of {amount} came back: nothing was paid"),
+        (Fate::InDoubt, Some(amount)) => format!("the payment of {amount} is under way or in doubt; {ASK_AGAIN}"),
+        (Fate::Paid, Some(amount)) if how.word.is_some() => {
+            format!("{amount} was paid; what the provider does not charge is {credit}")
+        }
+        (Fate::Paid, Some(amount)) => format!(
+            "{amount} was paid; what the provider does not charge becomes {credit}; 'coinop payments list' lists the payment"
+        ),
+        (Fate::NotPaid, Some(_)) if how.was_shown => {
+            format!("do not pay the invoice any more; what was paid already becomes {credit}")
+        }
+        _ => "nothing was paid".to_owned(),
+    };
+    // Whoever looks later needs its name.
+    let name = if how.word.is_none() { format!("; the request is {job}") } else { String::new() };
+    CommandError::interrupted(told).help(format!("{money}{name}"))
 }
 
 /// What the customer's commands wrote before it went wrong, if the provider sent it along.
@@ -73,6 +109,41 @@ fn free_again(over: &OverBudget) -> String {
 mod tests {
     use super::*;
     use crate::job::Refusal;
+    use crate::money::Msat;
+
+    const SILENT: CalledOff = CalledOff {
+        taken: 1,
+        word: None,
+        may_be_at_work: true,
+        amount: Some(Msat::sat(21)),
+        was_shown: false,
+        fate: Fate::InDoubt,
+    };
+
+    fn told(how: &CalledOff) -> String {
+        let error = called_off(how, JobId([0xab; 32]), true);
+        assert_eq!(error.code(), 130);
+        format!("{error}; {}", error.help_text().unwrap())
+    }
+
+    #[test]
+    fn what_was_called_off_says_what_is_known_of_the_money_and_where_to_look_for_the_rest() {
+        let in_doubt = told(&SILENT);
+        for part in ["not answered it yet", "21 sat is under way or in doubt", "coinop payments list", "abababab"] {
+            assert!(in_doubt.contains(part), "{part}: {in_doubt}");
+        }
+        let word = Some(Refusal::new(Code::Cancelled, "cancelled as you asked; 21 sat became credit"));
+        let paid = told(&CalledOff { word: word.clone(), fate: Fate::Paid, ..SILENT });
+        assert!(paid.contains("21 sat became credit") && paid.contains("21 sat was paid"), "{paid}");
+        let returned = told(&CalledOff { word, fate: Fate::Returned, ..SILENT });
+        assert!(returned.contains("came back: nothing was paid") && !returned.contains("abababab"), "{returned}");
+        let unheard = told(&CalledOff { taken: 0, ..SILENT });
+        assert!(unheard.contains("no relay took the cancellation"), "{unheard}");
+        let shown = told(&CalledOff { fate: Fate::NotPaid, was_shown: true, ..SILENT });
+        assert!(shown.contains("do not pay the invoice any more"), "{shown}");
+        let early = told(&CalledOff { fate: Fate::NotPaid, amount: None, may_be_at_work: false, ..SILENT });
+        assert!(early.contains("the request is called off; nothing was paid"), "{early}");
+    }
 
     #[test]
     fn the_log_of_a_failed_job_is_there_for_the_customer() {

@@ -1,5 +1,6 @@
 //! The way of every order: identity, wallet and relays are opened, the request is posted, an offer is paid, the answer is
-//! waited for, and everything is closed again. What is ordered, and what becomes of the result, is the kind's own.
+//! waited for, and everything is closed again. What is ordered, and what becomes of the result, is the kind's own. An
+//! interruption calls the order off.
 
 use std::path::Path;
 use std::pin::pin;
@@ -10,7 +11,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use jiff::SignedDuration;
 
-use super::failure::{failure, log_of};
+use super::failure::{called_off, failure, log_of};
+use super::folder;
+use super::interrupt::Interrupt;
 use super::options::OrderOptions;
 use super::screen::{Screen, plain};
 use super::wanted::Wanted;
@@ -27,7 +30,6 @@ use crate::provider::Clock;
 use crate::relays::{PoolConfig, RelayPool};
 use crate::requester::{Book, BuyError, Buyer, Choice, Limits, Plan, Receipt};
 use crate::store::Closing;
-use crate::store::purchases::SpendingState;
 use crate::wallet::Wallet;
 
 /// How long relays get to connect before the request goes out.
@@ -38,9 +40,6 @@ const OFFER_WINDOW: SignedDuration = SignedDuration::from_secs(4);
 
 /// How far before its publication answers are listened for: providers' clocks may be behind.
 const ANSWER_CLOCK_SLACK: SignedDuration = SignedDuration::from_secs(600);
-
-/// How long the wallet is asked what became of a payment when the command is interrupted.
-const LAST_QUESTION: Duration = Duration::from_secs(2);
 
 /// How often the line that says how long it takes is drawn anew.
 const TICK: Duration = Duration::from_millis(200);
@@ -55,6 +54,8 @@ pub(super) struct Bought {
     pub(super) receipt: Receipt,
     /// What proves it.
     pub(super) kept: PrintedReceipt,
+    /// Whether it came after the order had been called off.
+    pub(super) was_called_off: bool,
 }
 
 /// Orders what is wanted, and hands the result to `deliver`. Everything is closed when this ends, however it ends.
@@ -68,8 +69,11 @@ pub(super) async fn order(
     deliver: impl AsyncFnOnce(Bought, &Config) -> Result<ExitCode>,
 ) -> Result<ExitCode> {
     options.check()?;
-    if let Some(folder) = &options.out {
-        super::folder::check(folder, options.force)?;
+    if let Some(out) = &options.out {
+        folder::check(out, options.force)?;
+    }
+    if let Some(file) = &options.receipt {
+        folder::check_file("--receipt", file)?;
     }
     let (paths, config) = globals.load_config_or_default()?;
     let max_cost = options.max_cost.unwrap_or(config.requester.max_cost);
@@ -78,29 +82,34 @@ pub(super) async fn order(
     let network = options.network.unwrap_or_else(|| purse::network(&config, kind));
     let identity = identity(options, &config, globals)?;
     let signer = identity.as_ref().map_or_else(Signer::random, |identity| identity.signer.clone());
+    let keeps_key = identity.is_some();
     let open = || identity.map_or_else(|| globals.open_identity(&config), Ok);
     let opened = purse::wallet(&config, &paths, kind, network, open).await?;
     let wallet = opened.as_ref().map(|opened| Arc::clone(&opened.wallet));
     let (book, closing) = book(wallet.as_deref(), &config, &paths)?.unzip();
-    let shop = Shop { options, config: &config, globals, clock, signer, max_cost, network };
-    let ended = shop.order(wanted, wallet.as_ref(), book.as_ref(), deliver).await;
-    // What was written down is on the disk when the command ends.
-    drop((book, wallet));
-    if let Some(opened) = opened {
-        opened.close().await;
-    }
-    if let Some(closing) = closing {
-        tokio::task::spawn_blocking(move || closing.wait()).await?;
-    }
-    ended
+    let interrupt = Interrupt::new();
+    let shop =
+        Shop { options, config: &config, globals, clock, signer, keeps_key, max_cost, network, interrupt: &interrupt };
+    let ordering = async {
+        let ended = shop.order(wanted, wallet.as_ref(), book.as_ref(), deliver).await;
+        // What was written down is on the disk when the command ends.
+        drop((book, wallet));
+        if let Some(opened) = opened {
+            opened.close().await;
+        }
+        if let Some(closing) = closing {
+            tokio::task::spawn_blocking(move || closing.wait()).await?;
+        }
+        ended
+    };
+    interrupt.heeding(ordering).await
 }
 
 /// How a purchase ended.
-enum Ended {
-    Bought(Box<Receipt>),
-    Failed(BuyError),
-    /// Somebody pressed Ctrl-C.
-    Interrupted(JobId),
+struct Ended {
+    how: Result<Receipt, BuyError>,
+    job: JobId,
+    was_called_off: bool,
 }
 
 /// Everything that is the same whatever is bought.
@@ -110,8 +119,11 @@ struct Shop<'a> {
     globals: &'a Globals,
     clock: Clock,
     signer: Signer,
+    /// Whether the key is used again: what a provider owes it is lost otherwise.
+    keeps_key: bool,
     max_cost: Msat,
     network: bitcoin::Network,
+    interrupt: &'a Interrupt,
 }
 
 impl Shop<'_> {
@@ -126,28 +138,37 @@ impl Shop<'_> {
             purse::settle_doubts(book, wallet.as_ref(), self.network, self.globals).await?;
             check_budget(book, self.network, self.max_cost, &self.clock).await?;
         }
-        match self.buy(wanted, wallet.cloned(), book.cloned()).await? {
-            Ended::Bought(receipt) => {
-                let receipt = *receipt;
+        let Ended { how, job, was_called_off } = self.buy(wanted, wallet.cloned(), book.cloned()).await?;
+        match how {
+            Ok(receipt) => {
                 let kept = PrintedReceipt::of(&receipt, book).await?;
-                if kept.is_in_doubt() && !self.globals.quiet {
-                    eprintln!(
-                        "The wallet has not said yet whether the payment went through: 'coinop payments list' asks again."
-                    );
+                if !self.globals.quiet {
+                    if was_called_off {
+                        eprintln!("It was done before it could be called off: here is the result.");
+                    }
+                    if kept.is_in_doubt() {
+                        eprintln!(
+                            "The wallet has not said yet whether the payment went through: 'coinop payments list' asks again."
+                        );
+                    }
                 }
                 // The result is handed over whatever becomes of the file.
                 let written = self.options.receipt.as_ref().map_or(Ok(()), |path| kept.write(path));
-                let delivered = deliver(Bought { receipt, kept }, self.config).await;
+                let written = written.map_err(|problem| match book {
+                    Some(_) => CommandError::failure(format!("{problem:#}"))
+                        .help(format!("'coinop payments receipt {job}' shows it again"))
+                        .into(),
+                    None => problem,
+                });
+                let delivered = deliver(Bought { receipt, kept, was_called_off }, self.config).await;
                 delivered.and_then(|code| written.map(|()| code))
             }
-            Ended::Failed(problem) => {
+            Err(BuyError::CalledOff(how)) => Err(called_off(&how, job, self.keeps_key).into()),
+            Err(problem) => {
                 if let Some(log) = log_of(&problem) {
                     eprintln!("What the job wrote at the end:\n{}\n", plain(log).trim_end());
                 }
                 Err(failure(&problem).into())
-            }
-            Ended::Interrupted(job) => {
-                Err(interrupted(job, book, wallet.map(AsRef::as_ref), &self.clock).await?.into())
             }
         }
     }
@@ -174,7 +195,7 @@ impl Shop<'_> {
         let request = codec.request(&order, self.clock.now())?;
         let job = JobId(request.id.0);
         let since = self.clock.now().checked_sub(ANSWER_CLOCK_SLACK).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        let answers = pool.follow(job, order.kind, &self.options.provider, since, codec);
+        let answers = pool.follow(job, order.kind, &self.options.provider, since, codec.clone());
         let plan = Plan {
             request,
             asked: self.options.provider.clone(),
@@ -191,21 +212,27 @@ impl Shop<'_> {
         let buyer = Buyer { publisher: pool.clone(), wallet, book, clock: self.clock.clone() };
         let mut screen = Screen::new(self.globals, pays, stream && !self.globals.json);
         let bar = screen.bar();
-        let ended = {
-            let mut buying = pin!(buyer.buy(plan, answers.readable(), |progress| screen.show(progress)));
-            let mut interrupt = pin!(tokio::signal::ctrl_c());
+        let kind = order.kind;
+        let cancelling = async {
+            self.interrupt.called_off().await;
+            codec.cancellation(job, kind, self.clock.now())
+        };
+        self.interrupt.ordered();
+        let how = {
+            let mut buying =
+                pin!(buyer.buy_unless(plan, answers.readable(), cancelling, |progress| screen.show(progress)));
             let mut ticks = tokio::time::interval(TICK);
             loop {
                 tokio::select! {
-                    bought = &mut buying => break bought.map_or_else(Ended::Failed, |receipt| Ended::Bought(Box::new(receipt))),
-                    _ = &mut interrupt => break Ended::Interrupted(job),
+                    how = &mut buying => break how,
                     _ = ticks.tick(), if bar.is_some() => bar.iter().for_each(indicatif::ProgressBar::tick),
                 }
             }
         };
         screen.close();
+        // Relays that have not taken the cancellation yet have a while for it.
         pool.shutdown().await;
-        Ok(ended)
+        Ok(Ended { how, job, was_called_off: self.interrupt.ended() })
     }
 
     /// How long is waited: as asked, or as configured, but at least as long as the job itself may take.
@@ -277,40 +304,6 @@ fn identity(options: &OrderOptions, config: &Config, globals: &Globals) -> Resul
     globals.open_identity(config).map(Some)
 }
 
-/// Ctrl-C: says what became of the money, as far as the wallet can say at once.
-async fn interrupted(
-    job: JobId,
-    book: Option<&Book>,
-    wallet: Option<&dyn Wallet>,
-    clock: &Clock,
-) -> Result<CommandError> {
-    let told = CommandError::failure("interrupted");
-    let (Some(book), Some(payer)) = (book, wallet.and_then(Wallet::payer)) else {
-        return Ok(told.help(
-            "the provider is not told: a job that has begun goes on, an invoice already paid is honoured, and credit it was \
-             covered by is used",
-        ));
-    };
-    let Some(spent) = book.purchases.of_job(job).await?.into_iter().next() else {
-        return Ok(told.help(
-            "no invoice was paid; but the provider is not told, and a job that is free or covered by your credit goes on",
-        ));
-    };
-    if spent.state == SpendingState::Paying {
-        book.reconcile(payer, spent.spending.network, clock.now(), LAST_QUESTION).await?;
-    }
-    let state = book.purchases.of_job(job).await?.first().map_or(spent.state, |spent| spent.state);
-    let amount = spent.spending.amount;
-    Ok(match state {
-        SpendingState::Paid => told.help(format!("{amount} was paid: the provider owes you the result or credit")),
-        SpendingState::Failed => told.help("the payment failed: nothing was paid"),
-        SpendingState::Paying | SpendingState::Lapsed => told.help(format!(
-            "the payment of {amount} is under way or in doubt; it is not made again, and the next 'coinop request' or \
-             'coinop payments list' asks the wallet what became of it"
-        )),
-    })
-}
-
 /// Reads a text that was typed, or `-` for standard input.
 ///
 /// # Errors
@@ -341,8 +334,9 @@ pub(super) fn file_or_input(path: &Path, what: &str) -> Result<String> {
     if path == Path::new("-") {
         return typed("-", what);
     }
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("the {what} can't be read from {}", path.display()))?;
+    let text = std::fs::read_to_string(path).map_err(|problem| {
+        CommandError::usage(format!("the {what} can't be read from {}: {problem}", path.display()))
+    })?;
     if text.trim().is_empty() {
         return Err(CommandError::usage(format!("the {what} in {} is empty", path.display())).into());
     }

@@ -7,8 +7,6 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-
 use crate::cli::exit::CommandError;
 use crate::job::RelativePath;
 
@@ -43,30 +41,63 @@ impl OutFile {
     }
 }
 
-/// Checks that the folder can be used, before anything is paid for.
+/// Checks that the folder can be used, before anything is paid for. Nothing is left there by it.
 ///
 /// # Errors
-/// When it is no folder, or holds something and that was not allowed.
-pub(super) fn check(folder: &Path, force: bool) -> Result<()> {
+/// When it is no folder that can be written, or holds something and that was not allowed.
+pub(super) fn check(folder: &Path, force: bool) -> Result<(), CommandError> {
     match fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {
-        Ok(is_empty) if is_empty || force => Ok(()),
-        Ok(_) => Err(CommandError::usage(format!("the folder {} is not empty", folder.display()))
-            .help("name another with --out, or allow files there to be overwritten with --force")
-            .into()),
-        Err(problem) if problem.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(problem) => {
-            Err(problem).with_context(|| format!("--out {} is no folder that can be used", folder.display()))
+        Ok(is_empty) if is_empty || force => {}
+        Ok(_) => {
+            return Err(CommandError::usage(format!("the folder {} is not empty", folder.display()))
+                .help("name another with --out, or allow files there to be overwritten with --force"));
         }
+        Err(problem) if problem.kind() == io::ErrorKind::NotFound => {}
+        Err(problem) => return Err(unusable("--out", folder, &problem)),
     }
+    try_to_write(folder).map_err(|problem| unusable("--out", folder, &problem))
+}
+
+/// Checks that a file can be written, as [`check`] does a folder.
+///
+/// # Errors
+/// When it can't.
+pub(super) fn check_file(option: &str, file: &Path) -> Result<(), CommandError> {
+    let tried = match fs::metadata(file) {
+        Ok(there) if there.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(_) => fs::OpenOptions::new().append(true).open(file).map(drop),
+        // It is not made with its folders.
+        Err(problem) if problem.kind() == io::ErrorKind::NotFound => {
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            tempfile::tempfile_in(folder).map(drop)
+        }
+        Err(problem) => Err(problem),
+    };
+    tried.map_err(|problem| unusable(option, file, &problem))
+}
+
+/// Makes a file that has no name in the folder, or in the nearest one above that is there.
+fn try_to_write(folder: &Path) -> io::Result<()> {
+    let is_there =
+        |place: &&Path| !matches!(fs::metadata(place), Err(problem) if problem.kind() == io::ErrorKind::NotFound);
+    // The empty path is the folder we are in.
+    let here = |place: &'_ Path| place.as_os_str().is_empty();
+    let nearest = folder.ancestors().find(|place| here(place) || is_there(place));
+    tempfile::tempfile_in(nearest.filter(|place| !here(place)).unwrap_or(Path::new("."))).map(drop)
+}
+
+fn unusable(option: &str, place: &Path, problem: &io::Error) -> CommandError {
+    CommandError::usage(format!("{option} {} can't be written: {problem}", place.display()))
+        .help("nobody was asked for anything; name another place")
 }
 
 /// Writes the files. Those that can't be written are said, and do not keep the others.
 ///
 /// # Errors
 /// When the folder can't be made, or a file was not written.
-pub(super) fn write(folder: &Path, files: &[OutFile], force: bool) -> Result<()> {
+pub(super) fn write(folder: &Path, files: &[OutFile], force: bool) -> Result<(), CommandError> {
     let made = fs::create_dir_all(folder);
-    made.with_context(|| format!("the folder {} can't be made", folder.display()))?;
+    made.map_err(|problem| CommandError::failure(format!("the folder {} can't be made: {problem}", folder.display())))?;
     let mut failed = Vec::new();
     for file in files {
         if let Err(problem) = write_one(folder, file, force) {
@@ -76,9 +107,8 @@ pub(super) fn write(folder: &Path, files: &[OutFile], force: bool) -> Result<()>
     if failed.is_empty() {
         return Ok(());
     }
-    Err(CommandError::failure(format!("not everything could be written to {}", folder.display()))
-        .help(failed.join("; "))
-        .into())
+    let failed = failed.join("; ");
+    Err(CommandError::failure(format!("not everything could be written to {}: {failed}", folder.display())))
 }
 
 fn write_one(folder: &Path, file: &OutFile, force: bool) -> io::Result<()> {
@@ -133,7 +163,21 @@ mod tests {
         assert_eq!(fs::read_to_string(out.join("result.json")).unwrap(), "{}");
         write(&out, &[file("result.json", "other")], true).unwrap();
         assert_eq!(fs::read_to_string(out.join("result.json")).unwrap(), "other");
-        assert!(check(&out.join("result.json"), true).is_err());
+        assert_eq!(check(&out.join("result.json"), true).unwrap_err().code(), 2);
+        assert_eq!(check(&out.join("result.json/below"), true).unwrap_err().code(), 2);
+    }
+
+    #[test]
+    fn looking_whether_something_can_be_written_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        check(&folder.path().join("a/b/c"), false).unwrap();
+        check_file("--receipt", &folder.path().join("receipt.json")).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+
+        assert_eq!(check_file("--receipt", folder.path()).unwrap_err().code(), 2);
+        let nowhere = check_file("--receipt", &folder.path().join("missing/receipt.json")).unwrap_err();
+        assert_eq!(nowhere.code(), 2);
+        assert!(nowhere.to_string().contains("--receipt"), "{nowhere}");
     }
 
     #[cfg(unix)]
@@ -147,7 +191,7 @@ mod tests {
         std::os::unix::fs::symlink(&elsewhere, out.join("artifacts")).unwrap();
         std::os::unix::fs::symlink(elsewhere.join("kept"), out.join("result.json")).unwrap();
         let problem = write(&out, &[file("artifacts/x", "x"), file("result.json", "y")], true).unwrap_err();
-        assert!(format!("{:?}", problem.downcast_ref::<CommandError>()).contains("artifacts/x"));
+        assert!(problem.to_string().contains("artifacts/x"), "{problem}");
         assert!(!elsewhere.join("x").exists());
         assert_eq!(fs::read_to_string(elsewhere.join("kept")).unwrap(), "mine");
         assert_eq!(fs::read_to_string(out.join("result.json")).unwrap(), "y");

@@ -7,6 +7,7 @@ mod failure;
 mod flow;
 mod folder;
 mod index;
+mod interrupt;
 mod options;
 mod patch;
 mod repo;
@@ -44,7 +45,9 @@ and whether it is certain, is listed by 'coinop payments list'.
 
 Exit codes: 0 here is the result, 1 something failed or the result is not what the provider says of it, 2 a command line or
 configuration to correct, 3 refused by the provider, 4 too dear or over the budget, 5 no answer in time, 6 the provider
-failed after it was chosen.
+failed after it was chosen, 130 called off.
+
+Ctrl-C calls the order off: the provider is told, and what becomes of the money is said. A second Ctrl-C ends at once.
 
 Examples:
   coinop request \"theorem t (p q : Prop) (hp : p) (hq : q) : p ∧ q := by\" --max-cost 100sat

@@ -16,11 +16,11 @@ use super::options::{OrderOptions, key_value};
 use super::repo::RepoArgs;
 use super::wanted::Wanted;
 use super::whole;
-use crate::blossom::{Blob, BlossomError};
+use crate::blossom::{Blob, BlossomError, Seal};
 use crate::cli::exit::CommandError;
 use crate::cli::{Globals, table};
 use crate::config::Config;
-use crate::job::sandbox_run::{Artifact, CommandResult, RunResult, SandboxRunLimits};
+use crate::job::sandbox_run::{Artifact, CommandResult, RunResult, SandboxRunLimits, SealedFile};
 use crate::job::{JobKind, RelativePath};
 
 /// The exit code of a command that was stopped because its time was over, as timeout(1) has it.
@@ -158,13 +158,21 @@ async fn fetch(artifacts: &[Artifact], config: &Config) -> Fetched {
         if fetched.len() >= MOST_FETCHED {
             break;
         }
-        let content = match Blob::told(url, &artifact.sha256, artifact.size) {
+        let content = match blob_of(artifact, url) {
             Some(blob) => whole::fetch(config, &blob).await,
             None => Err(BlossomError::BadAnswer),
         };
         fetched.insert(place, content);
     }
     fetched
+}
+
+/// The file that an artifact names, sealed or not; `None` when it can't be one.
+fn blob_of(artifact: &Artifact, url: &str) -> Option<Blob> {
+    let Some(sealed) = &artifact.sealed else { return Blob::told(url, &artifact.sha256, artifact.size) };
+    let SealedFile { encryption_algorithm, decryption_key, decryption_nonce, sha256, size } = sealed;
+    let seal = Seal::told(encryption_algorithm, decryption_key, decryption_nonce, &artifact.sha256)?;
+    Some(Blob { seal: Some(seal), ..Blob::told(url, sha256, *size)? })
 }
 
 fn deliver(content: &str, result: &RunResult, fetched: &Fetched, passes_code: bool) -> Delivery {

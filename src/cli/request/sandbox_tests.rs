@@ -21,6 +21,7 @@ fn artifact(path: &str, content: &[u8]) -> Artifact {
         path: path.into(),
         sha256: sha256::Hash::hash(content).to_string(),
         size: content.len() as u64,
+        sealed: None,
         url: None,
         data: Some(BASE64_STANDARD.encode(content)),
         why: None,

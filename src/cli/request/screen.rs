@@ -122,6 +122,10 @@ impl Screen {
             Progress::Refused { provider, refusal } => {
                 self.say(&format!("{}… refused ({}): {refusal}", short(provider), refusal.code));
             }
+            Progress::CallingOff => {
+                self.say("Calling the order off… (once more ends at once)");
+                self.now("calling it off");
+            }
             Progress::Piece(text) if self.stream => {
                 let text = self.written.text(&plain(&text));
                 put(&text);

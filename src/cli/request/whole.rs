@@ -39,7 +39,11 @@ pub(super) async fn of(bought: &Bought, config: &Config) -> Whole {
         }
         Err(problem) => {
             let what = format!("the whole is at {}, and could not be fetched from there: {problem}", blob.url);
-            Whole { text: result.content.clone(), cut_from: Some(blob.size), checks: vec![Check::of(what, false)] }
+            Whole {
+                text: result.content.clone(),
+                cut_from: cut_from.or(Some(blob.size)),
+                checks: vec![Check::of(what, false)],
+            }
         }
     }
 }

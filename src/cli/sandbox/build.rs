@@ -13,7 +13,8 @@ use tokio_util::io::ReaderStream;
 use super::{Engines, Kind, connect, is_listed};
 use crate::cli::Globals;
 use crate::cli::exit::{CommandError, Exit};
-use crate::sandbox::images::{self, BusyboxError, Debian, DebianError, MMDEBSTRAP};
+use crate::sandbox::docker::Discarded;
+use crate::sandbox::images::{self, Before, BusyboxError, Debian, DebianError, MMDEBSTRAP, Replaced};
 
 /// Debian's release, when nothing else is asked: what this machine has if it is Debian, else this.
 const SUITE: &str = "bookworm";
@@ -57,6 +58,15 @@ struct OnHost {
     host: String,
     reference: String,
     digest: String,
+    /// The image that bore the name before.
+    before: Option<OnceThere>,
+}
+
+/// An image that lost its name.
+#[derive(Debug, Serialize)]
+struct OnceThere {
+    digest: String,
+    removed: bool,
 }
 
 /// The root file system, to be handed to each engine.
@@ -66,6 +76,7 @@ enum Root {
 }
 
 pub(super) async fn run(args: BuildArgs, globals: &Globals) -> Result<ExitCode> {
+    check(&args)?;
     let settings = args.engines.settings(globals)?;
     let reference = reference(&args)?;
     let say = |words: &str| {
@@ -93,19 +104,55 @@ pub(super) async fn run(args: BuildArgs, globals: &Globals) -> Result<ExitCode> 
     let mut built = Built { images: Vec::new() };
     for (host, engine) in engines {
         say(&format!("Handing it to {host}"));
-        let digest = images::import(&engine, &reference, comment.trim_end(), root.stream()?)
+        let Replaced { digest, before } = images::replace(&engine, &reference, comment.trim_end(), root.stream()?)
             .await
             .map_err(|error| CommandError::failure(format!("the container engine {host} did not take it: {error}")))?;
-        built.images.push(OnHost { host, reference: reference.clone(), digest });
+        let before = before.map(|before| once_there(before, &host));
+        built.images.push(OnHost { host, reference: reference.clone(), digest, before });
     }
     globals.print(&built, || text(&built, is_listed(&settings.images, &reference), &reference))?;
     Ok(Exit::Ok.into())
+}
+
+/// What each kind is made of decides which options mean something.
+fn check(args: &BuildArgs) -> Result<(), CommandError> {
+    if args.kind == Kind::Default {
+        return Ok(());
+    }
+    let packages =
+        [("--with", !args.with.is_empty()), ("--mirror", args.mirror.is_some()), ("--suite", args.suite.is_some())];
+    match packages.iter().find(|(_, is_given)| *is_given) {
+        Some((option, _)) => Err(CommandError::usage(format!("{option} goes with --kind default only"))
+            .help("an image of --kind busybox holds the busybox of --program and nothing of Debian's packages")),
+        None => Ok(()),
+    }
+}
+
+/// What became of the image from before, for whoever reads.
+fn once_there(before: Before, host: &str) -> OnceThere {
+    let Before { digest, fate } = before;
+    if let Err(error) = &fate {
+        tracing::warn!(host, image = digest, %error, "The image that bore the name before could not be removed");
+    }
+    OnceThere { digest, removed: matches!(fate, Ok(Discarded::Removed)) }
 }
 
 fn text(built: &Built, is_listed: bool, reference: &str) -> String {
     let mut text = String::new();
     for image in &built.images {
         let _ = writeln!(text, "{} on {}: {}", image.reference, image.host, image.digest);
+        match &image.before {
+            Some(OnceThere { digest, removed: true }) => {
+                let _ = writeln!(text, "  the image that bore the name before is removed ({digest})");
+            }
+            Some(OnceThere { digest, removed: false }) => {
+                let _ = writeln!(
+                    text,
+                    "  the image that bore the name before stays, because something uses it or it could not be removed ({digest})"
+                );
+            }
+            None => {}
+        }
     }
     if !is_listed {
         let name = reference.rsplit('/').next().unwrap_or(reference);

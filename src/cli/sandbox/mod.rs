@@ -23,6 +23,8 @@ const BUILD_EXAMPLES: &str = "\
 registry is asked. It needs the program mmdebstrap (a package of Debian and Ubuntu), a gigabyte of disk for the while, and
 usually root. 'busybox' is a shell and its tools, from a static busybox, for trying things.
 
+An image that bore the name before is removed when the new one is there, unless it has another name or a container uses it.
+
 Exit codes: 0 every engine has it, 1 not, 2 a command line or configuration to correct.
 
 Examples:

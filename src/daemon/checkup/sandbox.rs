@@ -1,9 +1,11 @@
 //! The engines: whether each answers, has the images, and runs cells as safely as its runtimes promise.
 
+use std::collections::BTreeSet;
+
 use super::Finding;
 use crate::config::{Config, Paths};
 use crate::daemon::wiring::agents;
-use crate::sandbox::HostReport;
+use crate::sandbox::{HostReport, Runtime};
 
 /// Looks at every engine of the configuration, and runs a probe in a container of each runtime.
 pub(super) async fn engines(config: &Config, paths: &Paths) -> Vec<Finding> {
@@ -16,6 +18,10 @@ pub(super) async fn engines(config: &Config, paths: &Paths) -> Vec<Finding> {
     let reports = hosts.report().await;
     let sells_patches = config.agents.patch_gen.sale.enabled;
     let patches = if sells_patches { Some(agents::has_git(&hosts, config).await) } else { None };
+    let agent = if sells_patches { agents::has_agent(&hosts, config).await } else { None };
+    let sells_runs = config.agents.sandbox_run.sale.enabled;
+    let offered = if sells_runs { usable(&reports, config.agents.sandbox_run.runtime) } else { Vec::new() };
+    let shells = agents::without_shell(&hosts, config.agents.sandbox_run.runtime, &offered).await;
     hosts.shut_down().await;
     let mut found: Vec<Finding> = reports.iter().flat_map(of_engine).collect();
     found.extend(config.agents.runtimes().into_iter().map(|wanted| {
@@ -42,7 +48,27 @@ pub(super) async fn engines(config: &Config, paths: &Paths) -> Vec<Finding> {
             "name an image with git in patch_gen.image; the one of 'coinop sandbox image build' has it",
         ),
     }));
+    found.extend(agent.map(|agent| match agent {
+        Ok(()) => Finding::ok("sandbox.agent", "the image that patches are made in has what the agent is started with"),
+        Err(why) => Finding::failed(
+            "sandbox.agent",
+            format!("{why}: the agent of patch_gen.agent.command does not start, and every job fails"),
+            "put it into the image (docs/external-agents.md); 'coinop sandbox agents' says what is in there",
+        ),
+    }));
+    found.extend(shells.into_iter().map(|why| {
+        let cure = "commands are given to a shell: put one into the image, or leave it out of sandbox.images";
+        Finding::warning("sandbox.image", format!("{why}: runs that ask for it fail"), cure)
+    }));
     found
+}
+
+/// The images that an engine has and can run.
+fn usable(reports: &[HostReport], runtime: Runtime) -> Vec<&str> {
+    let runs = |report: &&HostReport| report.runtimes.iter().any(|(known, proof)| *known == runtime && proof.holds());
+    let images = reports.iter().filter(runs).flat_map(|report| &report.images);
+    let names: BTreeSet<&str> = images.filter(|(_, image)| image.is_ok()).map(|(name, _)| name.as_str()).collect();
+    names.into_iter().collect()
 }
 
 fn of_engine(report: &HostReport) -> Vec<Finding> {

@@ -21,12 +21,12 @@ use crate::executor::sandbox_run::SandboxRunExecutor;
 use crate::executor::sources::InputSource;
 use crate::executor::{Executor, Router};
 use crate::inference::Inference;
+use crate::job::JobKind;
 use crate::job::code_review::CodeReviewLimits;
 use crate::job::patch_gen::PatchGenLimits;
 use crate::job::reading::Bound;
 use crate::job::repo_index::RepoIndexLimits;
 use crate::job::sandbox_run::SandboxRunLimits;
-use crate::job::{JobKind, Terms};
 use crate::nip90::Codec;
 use crate::provider::Clock;
 use crate::repository::{Repositories, RepositoryLimits};
@@ -43,6 +43,9 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// Bytes of an index that has to fit into an event, JSON escapes included.
 const INDEX_IN_AN_EVENT_BYTES: usize = 36 * 1024;
+
+/// Bytes of the largest patch when there is a server of files to put it on: nobody reads more.
+const MAX_PATCH_BYTES: usize = 1024 * 1024;
 
 /// Thousandths of a core.
 const MILLI_CPUS: u32 = 1_000;
@@ -76,19 +79,57 @@ pub fn engines(config: &Config, paths: &Paths) -> Result<Hosts> {
     Ok(Hosts::new(super::sandbox::settings(&config.agents.sandbox, paths)?))
 }
 
+/// The image that patches are made in.
+fn patch_image(config: &Config) -> Option<String> {
+    let first = || config.agents.sandbox.images.first().map(|image| image.name.clone());
+    config.agents.patch_gen.image.clone().or_else(first)
+}
+
 /// Whether the image that patches are made in has git, without which none can be verified.
 ///
 /// # Errors
 /// What is wrong with it.
 pub async fn has_git(sandbox: &dyn Sandbox, config: &Config) -> Result<(), String> {
-    let patch = &config.agents.patch_gen;
-    let first = || config.agents.sandbox.images.first().map(|image| image.name.clone());
-    let image = patch.image.clone().or_else(first).ok_or("there is no image")?;
-    match sandbox::finds(sandbox, patch.runtime, &image, "git").await {
+    let image = patch_image(config).ok_or("there is no image")?;
+    has(sandbox, config.agents.patch_gen.runtime, &image, "git").await
+}
+
+/// Whether the image that patches are made in has what the agent program of the configuration is started with: Python for
+/// the relay to its model, and the program. Nothing without such a program.
+///
+/// # Errors
+/// What is wrong with it.
+pub async fn has_agent(sandbox: &dyn Sandbox, config: &Config) -> Option<Result<(), String>> {
+    let agent = config.agents.patch_gen.agent.as_ref()?;
+    let image = patch_image(config)?;
+    for program in [Some(external::detect::PYTHON), program_of(agent)].into_iter().flatten() {
+        if let Err(why) = has(sandbox, config.agents.patch_gen.runtime, &image, program).await {
+            return Some(Err(why));
+        }
+    }
+    Some(Ok(()))
+}
+
+/// The images of these that have no shell, which every command needs, and what is wrong with each.
+pub async fn without_shell(sandbox: &dyn Sandbox, runtime: Runtime, images: &[&str]) -> Vec<String> {
+    let tried = images.iter().map(|image| has(sandbox, runtime, image, "sh"));
+    futures::future::join_all(tried).await.into_iter().filter_map(Result::err).collect()
+}
+
+async fn has(sandbox: &dyn Sandbox, runtime: Runtime, image: &str, program: &str) -> Result<(), String> {
+    match sandbox::finds(sandbox, runtime, image, program).await {
         Ok(true) => Ok(()),
-        Ok(false) => Err(format!("the image '{image}' has no git")),
+        Ok(false) => Err(format!("the image '{image}' has no {program}")),
         Err(error) => Err(format!("the image '{image}' can't be tried: {error}")),
     }
+}
+
+/// The program that an agent's command begins with, where that is as plain as that: a shell may be told anything.
+fn program_of(agent: &ExternalSettings) -> Option<&str> {
+    let first = agent.command.split_whitespace().next()?;
+    let is_plain = first.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_+./".contains(&byte));
+    let elsewhere = agent.env.iter().any(|(name, _)| name == "PATH");
+    (is_plain && !elsewhere).then_some(first)
 }
 
 impl OpenAgents {
@@ -207,8 +248,8 @@ impl OpenAgents {
         if is_sold(JobKind::RepoIndex) {
             let sale = &agents.repo_index.sale;
             let usual = RepoIndexLimits::default();
-            // Only what is paid or free goes to a server of files; any other index has to fit into an event, whole.
-            let by_file = self.files.is_some() && matches!(sale.terms, Terms::Prepay | Terms::Free);
+            // An index that is cut is none: without a server of files it has to fit into an event.
+            let by_file = self.files.is_some();
             let limits = RepoIndexLimits {
                 time: sale.time_limit,
                 embeddings: agents.repo_index.embeddings,
@@ -228,7 +269,7 @@ impl OpenAgents {
                 self.repositories.clone(),
                 worker,
                 agents.patch_gen.runtime,
-                patch_limits(agents),
+                patch_limits(agents, self.files.as_ref()),
             );
             executors.push((JobKind::PatchGen, Arc::new(patch.with_transcripts(self.transcripts.clone()))));
         }
@@ -287,9 +328,11 @@ fn run_limits(agents: &AgentSettings) -> SandboxRunLimits {
     }
 }
 
-fn patch_limits(agents: &AgentSettings) -> PatchGenLimits {
+fn patch_limits(agents: &AgentSettings, files: Option<&Blossom>) -> PatchGenLimits {
     let (patch, usual) = (&agents.patch_gen, PatchGenLimits::default());
+    let on_a_server = files.map_or(0, |files| usize::try_from(files.max_bytes()).unwrap_or(usize::MAX));
     PatchGenLimits {
+        max_patch_bytes: usual.max_patch_bytes.max(on_a_server.min(MAX_PATCH_BYTES)),
         image: patch.image.clone(),
         time: up_to(usual.time, patch.sale.time_limit),
         steps: patch.max_steps,
@@ -340,5 +383,29 @@ async fn prune(transcripts: Transcripts, keep: Duration, shutdown: CancellationT
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(PRUNE_EVERY) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_of_an_agent_is_known_where_the_command_is_plain() {
+        let of = |command: &str, env: &[(&str, &str)]| {
+            let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let endpoint = "https://example.com/v1".parse().unwrap();
+            let key_header = KeyHeader::default();
+            let command = command.to_owned();
+            let agent =
+                ExternalSettings { command, endpoint, key: None, key_header, model: None, parameters: None, env };
+            program_of(&agent).map(str::to_owned)
+        };
+        assert_eq!(of("node /opt/agent.js < {instructions_file}", &[]).as_deref(), Some("node"));
+        assert_eq!(of("/opt/agent-2.1/bin/go", &[("HOME", "/tmp")]).as_deref(), Some("/opt/agent-2.1/bin/go"));
+        for told in ["A=b agent", "\"$AGENT\" run", "(cd x; agent)", ""] {
+            assert_eq!(of(told, &[]), None, "{told}");
+        }
+        assert_eq!(of("agent", &[("PATH", "/opt/bin")]), None, "it is looked for elsewhere");
     }
 }

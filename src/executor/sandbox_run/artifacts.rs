@@ -1,5 +1,6 @@
 //! The files of a run: taken out of the cell, then given to the customer. Small ones stand in the result, larger ones are put
-//! on a server of files if there is one; any other is named with its hash, so that a later run can show that it made the same.
+//! on a server of files if there is one, sealed where others may not read them (yet); any other is named with its hash, so
+//! that a later run can show that it made the same.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,8 +9,8 @@ use bitcoin::hashes::{Hash, sha256};
 use super::fitting::NO_ROOM;
 use super::told;
 use crate::archive::{Archive, ArchiveEntry, ArchiveError, ArchiveLimits, EntryKind};
-use crate::blossom::Blossom;
-use crate::job::sandbox_run::{Artifact, MissingArtifact, SandboxRunLimits};
+use crate::blossom::{Blob, Blossom, SEALED_WITH};
+use crate::job::sandbox_run::{Artifact, MissingArtifact, SandboxRunLimits, SealedFile};
 use crate::job::{Failure, RelativePath};
 use crate::sandbox::{Cell, SandboxError};
 
@@ -75,11 +76,11 @@ fn too_many(limits: &SandboxRunLimits) -> String {
 }
 
 impl Collected {
-    /// Hands the files on, to `files` what the result has no room for.
+    /// Hands the files on, to `files` what the result has no room for: as it is when it is `open` to all, else sealed.
     pub(super) async fn deliver(
         self,
         files: Option<&Blossom>,
-        private: bool,
+        open: bool,
     ) -> Result<(Vec<Artifact>, Vec<MissingArtifact>), Failure> {
         let Self { archives, mut missing, limits } = self;
         let (mut artifacts, mut bytes, mut inline) = (Vec::new(), 0_u64, 0_u64);
@@ -108,7 +109,7 @@ impl Collected {
                     EntryKind::File { .. } => {
                         bytes += entry.size;
                         let content = read(&archive, entry).await?;
-                        artifacts.push(handed_on(path, content, files, private, &mut inline).await);
+                        artifacts.push(handed_on(path, content, files, open, &mut inline).await);
                         continue;
                     }
                 };
@@ -132,28 +133,32 @@ async fn read(archive: &Archive, entry: ArchiveEntry) -> Result<Vec<u8>, Failure
     })
 }
 
-async fn handed_on(
-    path: String,
-    content: Vec<u8>,
-    files: Option<&Blossom>,
-    private: bool,
-    inline: &mut u64,
-) -> Artifact {
+async fn handed_on(path: String, content: Vec<u8>, files: Option<&Blossom>, open: bool, inline: &mut u64) -> Artifact {
     let size = content.len() as u64;
     let sha256 = sha256::Hash::hash(&content).to_string();
-    let mut artifact = Artifact { path, sha256, size, url: None, data: None, why: None };
+    let mut artifact = Artifact { path, sha256, size, url: None, sealed: None, data: None, why: None };
     if size <= INLINE_BYTES && *inline + size <= INLINE_BYTES_IN_ALL {
         *inline += size;
         artifact.data = Some(STANDARD.encode(content));
         return artifact;
     }
     let Some(files) = files else {
-        let why = if private { "files of encrypted requests are put on no server, and " } else { "" };
-        artifact.why = Some(format!("{why}{NO_ROOM}"));
+        artifact.why = Some(NO_ROOM.to_owned());
         return artifact;
     };
-    match files.upload(content, "application/octet-stream").await {
-        Ok(blob) => artifact.url = Some(blob.url),
+    let put =
+        if open { files.upload(content, "application/octet-stream").await } else { files.upload_sealed(content).await };
+    match put {
+        Ok(Blob { url, sha256, size, seal }) => {
+            artifact.url = Some(url);
+            artifact.sealed = seal.map(|seal| SealedFile {
+                encryption_algorithm: SEALED_WITH.to_owned(),
+                decryption_key: seal.key,
+                decryption_nonce: seal.nonce,
+                sha256,
+                size,
+            });
+        }
         Err(error) => {
             tracing::warn!(%error, "A run's file could not be uploaded");
             artifact.why = Some(format!("it could not be uploaded, and {NO_ROOM}"));

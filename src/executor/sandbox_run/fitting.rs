@@ -165,6 +165,7 @@ mod tests {
             path: format!("out/file-{number}"),
             sha256: "c".repeat(64),
             size: data as u64,
+            sealed: None,
             url: None,
             data: (data > 0).then(|| "A".repeat(data)),
             why: None,

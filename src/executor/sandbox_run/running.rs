@@ -75,8 +75,7 @@ impl SandboxRunExecutor {
         if let Some(failure) = unmet(work, &report) {
             return Err(failure);
         }
-        let files = self.files.as_ref().filter(|_| !work.private && work.may_publish);
-        let delivering = collected.deliver(files, work.private);
+        let delivering = collected.deliver(self.files.as_ref(), work.may_publish && !work.private);
         (report.artifacts, report.missing) = tokio::select! {
             delivered = delivering => delivered?,
             () = cancel.cancelled() => return Err(cancelled().into()),

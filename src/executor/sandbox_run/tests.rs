@@ -379,20 +379,18 @@ async fn a_server_that_refuses_does_not_fail_the_run() {
 }
 
 #[tokio::test]
-async fn nothing_is_put_on_a_server_before_the_money_is_ours() {
+async fn what_is_not_paid_yet_or_asked_in_confidence_is_sealed_before_it_is_put_there() {
     let (executor, server) = with_server().await;
     let asked = request(&[("cmd", "write big 100000"), ("artifact", "big")]);
-    let prepared = executor.prepare(&asked).await.unwrap();
-    executor.run(&prepared, None, &CancellationToken::new()).await.unwrap();
-    assert_eq!(server.uploads(), 0);
-}
-
-#[tokio::test]
-async fn what_was_asked_in_confidence_is_put_on_no_server() {
-    let (executor, server) = with_server().await;
-    let mut asked = request(&[("cmd", "write big 100000"), ("artifact", "big")]);
-    asked.encryption = Some(Encryption::Nip44);
-    let run = result(&executor, &asked).await;
-    assert!(run.artifacts[0].url.is_none() && run.artifacts[0].why.as_ref().unwrap().contains("encrypted"));
-    assert_eq!(server.uploads(), 0);
+    let unpaid = executor.run(&executor.prepare(&asked).await.unwrap(), None, &CancellationToken::new()).await.unwrap();
+    let private = JobRequest { encryption: Some(Encryption::Nip44), ..asked };
+    for run in [serde_json::from_str(&unpaid.content).unwrap(), result(&executor, &private).await] {
+        let Artifact { sha256, size, url, sealed, .. } = &run.artifacts[0];
+        let sealed = sealed.as_ref().unwrap();
+        assert_eq!((*size, sealed.size), (100_000, 100_016));
+        assert!(!server.files().contains_key(sha256));
+        assert!(!server.files()[&sealed.sha256].windows(9).any(|bytes| bytes == b"xxxxxxxxx"));
+        assert!(url.as_ref().unwrap().ends_with(&sealed.sha256));
+    }
+    assert_eq!(server.uploads(), 2);
 }

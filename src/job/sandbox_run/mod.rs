@@ -34,7 +34,9 @@ use super::reading::{AskedRepository, Bound, Reader, above, bad_value, path, too
 use super::text::excerpt;
 use super::{Input, InputKind, JobRequest, Refusal, RelativePath};
 
-pub use result::{Artifact, CommandEnd, CommandResult, MissingArtifact, RunEnvironment, RunResult, RunUsage};
+pub use result::{
+    Artifact, CommandEnd, CommandResult, MissingArtifact, RunEnvironment, RunResult, RunUsage, SealedFile,
+};
 
 /// The least memory worth making a sandbox for.
 pub const LEAST_MEMORY_MIB: u32 = 32;

@@ -115,6 +115,9 @@ pub struct Artifact {
     /// Where it can be fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// What lies there and how it is opened, when it lies there sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<SealedFile>,
     /// Its content in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
@@ -131,6 +134,27 @@ impl fmt::Debug for Artifact {
             .field("has_data", &self.data.is_some())
             .field("why", &self.why)
             .finish_non_exhaustive()
+    }
+}
+
+/// A file on a server that can't read it, as NIP-17 says it of a message's file. Debug does not show the key.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedFile {
+    /// How it is sealed: `aes-gcm`.
+    pub encryption_algorithm: String,
+    /// The key, in hexadecimal digits.
+    pub decryption_key: String,
+    /// The nonce, in hexadecimal digits.
+    pub decryption_nonce: String,
+    /// SHA-256 of what lies there.
+    pub sha256: String,
+    /// Bytes that lie there.
+    pub size: u64,
+}
+
+impl fmt::Debug for SealedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealedFile").field("sha256", &self.sha256).field("size", &self.size).finish_non_exhaustive()
     }
 }
 

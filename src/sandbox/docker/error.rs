@@ -71,6 +71,11 @@ impl EngineError {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
+    /// Whether something else is in the way: what is to be removed is in use.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Refused { status: 409, .. })
+    }
+
     /// Whether the engine itself is out of reach, so that nothing else will work either.
     pub fn is_down(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Silent { .. })

@@ -22,6 +22,7 @@ mod tls;
 
 pub use engine::{Engine, EngineFacts};
 pub use error::EngineError;
+pub use import::Discarded;
 pub use labels::JOB as JOB_LABEL;
 pub use sweep::Swept;
 

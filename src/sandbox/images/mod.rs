@@ -9,7 +9,7 @@ pub use debian::{Debian, DebianError, MMDEBSTRAP};
 use bytes::Bytes;
 use futures::Stream;
 
-use super::docker::{Engine, EngineError};
+use super::docker::{Discarded, Engine, EngineError};
 
 /// Makes an image of a root file system, a tar stream, under a reference such as `coinop-default`. Gives its digest. A
 /// `comment` says where it comes from.
@@ -28,6 +28,44 @@ pub async fn import(
         Ok(image) => Ok(image.digest),
         Err(detail) => Err(EngineError::Unreadable { step: "importing an image", detail }),
     }
+}
+
+/// An image that took another one's name.
+#[derive(Debug)]
+pub struct Replaced {
+    /// The new image's digest.
+    pub digest: String,
+    /// The one that bore the name before, if another one did.
+    pub before: Option<Before>,
+}
+
+/// An image that lost its name.
+#[derive(Debug)]
+pub struct Before {
+    /// Its digest.
+    pub digest: String,
+    /// What became of it.
+    pub fate: Result<Discarded, EngineError>,
+}
+
+/// Does as [`import`], and removes the image that bore the reference before, if nothing uses it any more.
+///
+/// # Errors
+/// As [`import`]. That the one from before can't be removed is none.
+pub async fn replace(
+    engine: &Engine,
+    reference: &str,
+    comment: &str,
+    root: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+) -> Result<Replaced, EngineError> {
+    let (repository, tag) = split_reference(reference);
+    let before = engine.image_called(&format!("{repository}:{tag}")).await?;
+    let digest = import(engine, reference, comment, root).await?;
+    let before = match before.filter(|before| *before != digest) {
+        None => None,
+        Some(before) => Some(Before { fate: engine.discard(&before).await, digest: before }),
+    };
+    Ok(Replaced { digest, before })
 }
 
 /// The tag is what follows the last colon, unless that is a port's.

@@ -263,12 +263,14 @@ async fn a_large_file_comes_by_a_server_of_files() {
     let blob = coinop::nip90::Blob::told(big.url.as_ref().unwrap(), &big.sha256, big.size).unwrap();
     let fetcher = Fetcher::new(FetchLimits { max_bytes: 1 << 20, allow_private: true, ..FetchLimits::default() });
     assert_eq!(fetch(&fetcher, &blob).await.unwrap(), vec![0; 300_000]);
-    // In confidence nothing is put there.
+    // In confidence it is put there sealed.
     let mut order = shop.order(&params);
     order.encryption = Some(Encryption::Nip44);
     let run = read(&shop.buy(&order).await);
-    assert!(run.artifacts[0].url.is_none() && run.artifacts[0].why.is_some(), "{run:?}");
-    assert_eq!(server.uploads(), 1);
+    let sealed = run.artifacts[0].sealed.as_ref().unwrap();
+    assert_eq!((run.artifacts[0].size, sealed.size), (300_000, 300_016));
+    assert_eq!(server.files()[&sealed.sha256].len(), 300_016);
+    assert_eq!(server.uploads(), 2);
     shop.close().await;
 }
 

@@ -121,6 +121,10 @@ pub(super) async fn run(args: PatchArgs, options: &OrderOptions, globals: &Globa
                 format!("the patch was not applied: it changes {path}, which --include and --exclude do not allow");
             return Err(CommandError::failure(why).help("nothing was changed; the diff stands above").into());
         }
+        if args.apply && bought.was_called_off {
+            let why = "the patch was not applied: the order had been called off";
+            return Err(CommandError::interrupted(why).help("nothing was changed; the diff stands above").into());
+        }
         if let Some(here) = here.as_ref().filter(|_| args.apply) {
             let mut ask = Terminal::open();
             apply(&whole.text, &WorkTree::at(here.root()), args.yes, &mut *ask, globals)?;
