@@ -27,8 +27,8 @@ pub struct Rules {
     pub max_open_quotes: usize,
     /// Quotes and jobs of one customer at once.
     pub max_per_customer: usize,
-    /// Runs of one customer an hour that end uncharged by their own doing: called off while they ran, or failed for what was
-    /// asked. At least one.
+    /// Runs of one customer an hour that end uncharged by their own doing: called off while they ran, failed for what was asked,
+    /// or never paid afterwards. At least one.
     pub max_given_away: usize,
     /// Leading zero bits of the request's id (NIP-13). Zero asks for none.
     pub min_pow_bits: u32,

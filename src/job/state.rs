@@ -200,18 +200,18 @@ pub struct Job {
 }
 
 impl Job {
-    /// Whether it is over without being charged, by its customer's doing: they called it off, or what they asked for failed. A
-    /// free job is given away in any case, and counted elsewhere.
-    pub fn was_given_away(&self) -> bool {
+    /// Whether its work, which was under way or done `before`, was for nothing by its customer's doing: they called it off,
+    /// what they asked for failed, or they never paid for what was done. A free job is given away in any case, and counted
+    /// elsewhere.
+    pub fn was_given_away(&self, before: WorkState) -> bool {
+        let done = before == WorkState::Finished;
         let theirs = match self.work {
             WorkState::Cancelled => self.cancelled_by == Some(Canceller::Customer),
             WorkState::Failed => self.failure.as_ref().is_some_and(Failure::is_the_customers),
-            WorkState::Waiting
-            | WorkState::Running
-            | WorkState::Finished
-            | WorkState::Delivered
-            | WorkState::Expired => false,
+            // With `postpay` terms the invoice comes after the work.
+            WorkState::Expired => done,
+            WorkState::Waiting | WorkState::Running | WorkState::Finished | WorkState::Delivered => false,
         };
-        theirs && self.shown.is_none() && self.quote.terms != Terms::Free
+        theirs && (done || before == WorkState::Running) && self.shown.is_none() && self.quote.terms != Terms::Free
     }
 }

@@ -1,4 +1,4 @@
-//! Work given away: runs that ended without being charged, by their customer's doing.
+//! Work given away: runs that ended without being charged, by their customer's doing, and work that was never paid.
 //!
 //! A job that fails costs nothing, and a job can be called off any time. Somebody who never means to pay could live on that:
 //! each such run takes the machine's time, and some give the end of a log away. So they are counted, whatever the kind, and
@@ -51,8 +51,8 @@ impl GivenAway {
         let wait = COUNTED_FOR.saturating_sub(now.duration_since(*first));
         let wait = roughly(Duration::try_from(wait).unwrap_or(Duration::ZERO));
         let text = format!(
-            "{count} of your jobs in the last hour were called off while they ran, or failed for what was asked; they cost you \
-             nothing, and this provider its machine's time: try again in about {wait}"
+            "{count} of your jobs in the last hour were called off while they ran, failed for what was asked, or were never \
+             paid; they cost you nothing, and this provider its machine's time: try again in about {wait}"
         );
         Err(Refusal::new(Code::RateLimited, text))
     }

@@ -273,9 +273,10 @@ impl Provider {
         }
     }
 
-    /// Counts a run that is over and was given away; only one that had begun, before which a job costs us nothing.
+    /// Counts work that was given away; only what had begun, before which a job costs us nothing.
     fn count_given_away(&self, job: &Job, before: WorkState) {
-        if before == WorkState::Running && job.was_given_away() && self.has_begun(job.id) {
+        let had_begun = before == WorkState::Finished || self.has_begun(job.id);
+        if had_begun && job.was_given_away(before) {
             self.given_away.note(job.customer, self.parts.clock.now());
         }
     }

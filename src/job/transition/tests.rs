@@ -360,7 +360,7 @@ fn what_was_shown_is_charged_at_the_time_limit_and_not_when_the_failure_is_ours(
 
 #[test]
 fn what_ends_uncharged_by_the_customers_doing_was_given_away() {
-    let given_away = |job: &Job, fact: JobEvent| after(job, &[fact]).job.was_given_away();
+    let given_away = |job: &Job, fact: JobEvent| after(job, &[fact]).job.was_given_away(job.work);
     let cancelled = |by, tokens| JobEvent::Cancelled { by, shown: shown(tokens) };
     let failed = |failure| JobEvent::RunFailed { failure, shown: shown(3) };
     let broken = || Failure::backend("x");
@@ -382,6 +382,14 @@ fn what_ends_uncharged_by_the_customers_doing_was_given_away() {
     // Free jobs are given away in any case.
     let free = open(Terms::Free, Msat::ZERO).job;
     assert!(!given_away(&free, cancelled(Canceller::Customer, 0)));
+    // What was done before it was to be paid.
+    let done =
+        after(&open(Terms::Postpay, Msat::ZERO).job, &[used(10), JobEvent::InvoiceIssued(invoice(Msat::sat(21)))]).job;
+    assert_eq!(done.work, WorkState::Finished);
+    assert!(given_away(&done, JobEvent::Lapsed) && given_away(&done, cancelled(Canceller::Customer, 0)));
+    assert!(!given_away(&done, cancelled(Canceller::Operator, 0)));
+    let unpaid = open(Terms::Prepay, Msat::ZERO).job;
+    assert!(!given_away(&unpaid, JobEvent::Lapsed), "nothing was done");
 }
 
 #[test]
