@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::*;
-use crate::job::event::Purse;
+use crate::job::event::{Canceller, Invoice, Purse};
 use crate::job::id::PaymentHash;
 use crate::job::{CustomerId, Estimate, JobId, JobKind, Params, Rates};
 use crate::money::MsatDelta;
