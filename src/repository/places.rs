@@ -113,8 +113,8 @@ mod tests {
         assert!([1, 1, 3, 3].map(|number| taken(&places, number)).iter().all(Option::is_some));
     }
 
-    #[tokio::test]
-    async fn customers_who_fetch_nothing_are_forgotten() {
+    #[test]
+    fn customers_who_fetch_nothing_are_forgotten() {
         let places = Places::default();
         for number in 0..100 {
             drop(taken(&places, number).unwrap());

@@ -1,0 +1,71 @@
+//! An order that is interrupted while the job runs.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use coinop::executor::{Executor, Prepared};
+use coinop::inference::TextSink;
+use coinop::job::{Canceller, Code, Failure, JobKind, JobRequest, Outcome, PaymentState, Refusal, Terms, WorkState};
+use coinop::money::Msat;
+use coinop::testing::market::within;
+use serde_json::Value;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::shop::{Canned, PRICE, command_in, selling};
+use crate::buying::{Shopper, ended, err, run, signal};
+
+/// Works until it is told to stop.
+#[derive(Default)]
+struct Endless {
+    began: Notify,
+}
+
+#[async_trait]
+impl Executor for Endless {
+    async fn prepare(&self, request: &JobRequest) -> Result<Prepared, Refusal> {
+        Canned::delivering("", &[]).prepare(request).await
+    }
+
+    async fn run(&self, _: &Prepared, _: Option<TextSink>, cancel: &CancellationToken) -> Result<Outcome, Failure> {
+        self.began.notify_one();
+        cancel.cancelled().await;
+        Err(Failure::new(Code::Cancelled, "told to stop"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_interrupted_while_the_job_runs_is_called_off_and_the_money_is_told_of() {
+    for (terms, name, told, payment, credit, state) in [
+        (Terms::Hold, "INT", "came back: nothing was paid", PaymentState::Released, Msat::ZERO, "failed"),
+        (Terms::Prepay, "INT", "21 sat became credit", PaymentState::Settled, PRICE, "paid"),
+        (Terms::Prepay, "TERM", "21 sat became credit", PaymentState::Settled, PRICE, "paid"),
+    ] {
+        let executor = Arc::new(Endless::default());
+        let market = selling(JobKind::SandboxRun, executor.clone(), terms).start().await;
+        let shopper = Shopper::at(&market, "").await;
+        let args = ["sandbox", "--no-repo", "--cmd", "make test"];
+        let ordering = command_in(shopper.path(), &shopper, &args).spawn().unwrap();
+        within("the run", executor.began.notified()).await;
+        signal(&ordering, name);
+        let called_off = ended(ordering).await;
+        assert_eq!(called_off.status.code(), Some(130), "{terms}: {}", err(&called_off));
+        for told in ["Calling the order off", "cancelled as you asked", told] {
+            assert!(err(&called_off).contains(told), "{terms}, {told}: {}", err(&called_off));
+        }
+
+        if terms == Terms::Hold {
+            market.moments().told_in_all("hold-released", 1).await;
+        }
+        let store = market.service().provider().store();
+        let jobs = store.list_jobs(Default::default()).await.unwrap();
+        let [job] = jobs.as_slice() else { panic!("{} jobs", jobs.len()) };
+        let ended = (job.work, job.payment, job.cancelled_by);
+        assert_eq!(ended, (WorkState::Cancelled, payment, Some(Canceller::Customer)), "{terms}");
+        assert_eq!(store.credit(job.customer).await.unwrap(), credit, "{terms}");
+        let listed = run(shopper.command(&["payments", "list", "--json"])).await;
+        let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+        assert_eq!(listed["payments"][0]["state"], state, "{terms}");
+        market.finish().await;
+    }
+}
