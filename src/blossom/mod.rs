@@ -32,6 +32,9 @@ const PERMIT_LIFE: SignedDuration = SignedDuration::from_mins(10);
 /// How much earlier than now a permit is dated: servers refuse what was signed after their own clock.
 const PERMIT_SLACK: SignedDuration = SignedDuration::from_secs(30);
 
+/// How much larger a file is when it is sealed.
+pub const SEAL_BYTES: u64 = 16;
+
 /// Attempts to upload, when a server may just be busy.
 const ATTEMPTS: usize = 3;
 
@@ -255,7 +258,11 @@ pub async fn fetch(fetcher: &Fetcher, blob: &Blob) -> Result<Vec<u8>, BlossomErr
     if blob.size > limit {
         return Err(BlossomError::TooLarge { bytes: blob.size, limit });
     }
-    let content = fetcher.fetch_bytes(&blob.url).await?;
+    let content = match fetcher.at_most(blob.size).fetch_bytes(&blob.url).await {
+        // Larger than was promised.
+        Err(FetchError::TooLarge { .. }) => return Err(BlossomError::OtherFile),
+        fetched => fetched?,
+    };
     let blob = blob.clone();
     let checked = move || {
         let is_it = content.len() as u64 == blob.size && sha256::Hash::hash(&content).to_string() == blob.sha256;

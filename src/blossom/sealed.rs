@@ -53,7 +53,7 @@ mod tests {
     fn what_is_sealed_is_opened_by_its_seal_alone() {
         let content = b"It was a dark and stormy night.".to_vec();
         let (sealed, its) = seal(content.clone()).unwrap();
-        assert_eq!(sealed.len(), content.len() + 16);
+        assert_eq!(sealed.len() as u64, content.len() as u64 + crate::blossom::SEAL_BYTES);
         assert_eq!(open(&sealed, &its), Ok(content.clone()));
         let (again, other) = seal(content.clone()).unwrap();
         assert!(again != sealed && other.key != its.key && other.nonce != its.nonce);

@@ -259,7 +259,7 @@ fn outcome(
 ) -> Result<Outcome, Failure> {
     let Generation { text, finish, usage, model, parameters, digest } = generation;
     if text.trim().is_empty() {
-        return Err(Failure::backend("the model wrote nothing; rephrase the prompt or change stop"));
+        return Err(Failure::backend("the model wrote nothing; rephrase the prompt or change stop").in_vain());
     }
     let content = match output {
         TextOutput::Plain | TextOutput::Markdown => text,
@@ -285,7 +285,8 @@ fn json(text: &str, format: &Format, finish: FinishReason) -> Result<String, Fai
                 "the answer is not the JSON that output application/json asks for; ask for JSON in the prompt, or ask \
                  for text/plain"
             }
-        }));
+        })
+        .in_vain());
     };
     if let Format::Schema(schema) = format {
         schema::matches(schema, &value).map_err(|mismatch| {
@@ -293,6 +294,7 @@ fn json(text: &str, format: &Format, finish: FinishReason) -> Result<String, Fai
                 "the answer does not match param json_schema, {mismatch}; describe the form in the prompt too, or \
                  loosen the schema"
             ))
+            .in_vain()
         })?;
     }
     Ok(content.to_owned())

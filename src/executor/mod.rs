@@ -55,8 +55,8 @@ pub trait Executor: Send + Sync + 'static {
         prepared
     }
 
-    /// Told before a run whose result may go out as soon as it is done: the money is ours already, or there is none to pay.
-    /// Only then may anything of it be put where others could read it. Until told, nothing may.
+    /// Told before a run that nobody pays for. Only then may anything of it be put where others could read it before the
+    /// result is out: whoever pays can call the job off until then, and would have it for nothing.
     fn may_publish(&self, _prepared: &mut Prepared) {}
 
     /// How many jobs of a lane can be under way at once, or with `None` of all lanes together, as far as is known now: lanes

@@ -135,6 +135,13 @@ impl Fetcher {
         self.limits.max_bytes
     }
 
+    /// The same, with no more bytes than that.
+    #[must_use]
+    pub fn at_most(mut self, max_bytes: u64) -> Self {
+        self.limits.max_bytes = self.limits.max_bytes.min(usize::try_from(max_bytes).unwrap_or(usize::MAX));
+        self
+    }
+
     /// The text at `url`.
     pub async fn fetch_text(&self, url: &str) -> Result<String, FetchError> {
         let body = self.in_time(self.fetch(url, Wanted::Text)).await?;

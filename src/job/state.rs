@@ -208,8 +208,8 @@ impl Job {
         let theirs = match self.work {
             WorkState::Cancelled => self.cancelled_by == Some(Canceller::Customer),
             WorkState::Failed => self.failure.as_ref().is_some_and(Failure::is_the_customers),
-            // With `postpay` terms the invoice comes after the work.
-            WorkState::Expired => done,
+            // With `postpay` terms the invoice comes after the work; where there is none, nobody could pay it.
+            WorkState::Expired => done && self.invoice.is_some(),
             WorkState::Waiting | WorkState::Running | WorkState::Finished | WorkState::Delivered => false,
         };
         theirs && (done || before == WorkState::Running) && self.shown.is_none() && self.quote.terms != Terms::Free

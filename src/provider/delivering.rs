@@ -3,14 +3,15 @@
 use tracing::{info, warn};
 
 use super::{Live, Moment, Provider};
+use crate::blossom::BlossomError;
 use crate::job::{Failure, Job, JobKind, Outcome, PaymentState, Terms};
 use crate::money::Msat;
 use crate::nip90::{Amount, Blob, JobResult, Receipt};
 
 impl Provider {
     /// Puts an output that no event has room for on the server of files, before the result is signed that tells of it: sealed,
-    /// where it is not paid yet or meant for the customer alone, so that nobody has it before the result is out. A text that
-    /// can't be put there is cut as without a server. A process that dies before the result is stored puts it there once
+    /// unless it is free and for everybody, so that nobody has it before the result is out. Money that is ours already is no
+    /// reason to leave it open: a customer who calls the job off has it back. A text that can't be put there is cut as without a server. A process that dies before the result is stored puts it there once
     /// more.
     ///
     /// # Errors
@@ -23,7 +24,7 @@ impl Provider {
             return Ok(None);
         }
         let content = outcome.content.clone();
-        let put = if job.payment.allows_publishing() && live.request.encryption.is_none() {
+        let put = if job.payment == PaymentState::Free && live.request.encryption.is_none() {
             files.upload(content, media_type(live, job.kind)).await
         } else {
             files.upload_sealed(content.into_bytes()).await
@@ -40,7 +41,10 @@ impl Provider {
             }
             Err(problem) => {
                 warn!(%problem, "Job {} fails: its output could not be uploaded, and is worth nothing cut", job.id);
-                Err(Failure::backend("the result is larger than an event, and the server for it does not take it now"))
+                let failure =
+                    Failure::backend("the result is larger than an event, and the server for it does not take it now");
+                // How large it is follows from what was asked.
+                Err(if matches!(problem, BlossomError::TooLarge { .. }) { failure.in_vain() } else { failure })
             }
         }
     }

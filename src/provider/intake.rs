@@ -27,6 +27,12 @@ impl Provider {
                 } else if self.closing.is_cancelled() {
                     return;
                 } else {
+                    // After a restart the relays tell of many jobs at once that are in the house: those take no place.
+                    match self.parts.store.knows(request.id).await {
+                        Ok(false) => {}
+                        Ok(true) => return debug!("Known already"),
+                        Err(problem) => return warn!(%problem, "A request could not be looked up"),
+                    }
                     match self.fetching.take(request.customer) {
                         Ok(place) => Either::Right(place),
                         Err(refusal) => {
@@ -109,13 +115,17 @@ impl Provider {
 
     /// Says why a request that names us is not taken: once, also over restarts.
     pub(super) async fn refuse(self: &Arc<Self>, to: &ReplyTo, refusal: &Refusal) {
-        // The house is full: not worth a write for each of those who knock.
-        if refusal.code != Code::RateLimited {
-            match self.parts.store.decline(to.job, self.parts.clock.now()).await {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(problem) => return warn!(%problem, "A refusal could not be recorded"),
-            }
+        let is_new = if refusal.code == Code::RateLimited {
+            // The house is full: not worth a write for each of those who knock. But relays tell of jobs again that are in
+            // the house.
+            self.parts.store.knows(to.job).await.map(|known| !known)
+        } else {
+            self.parts.store.decline(to.job, self.parts.clock.now()).await
+        };
+        match is_new {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(problem) => return warn!(%problem, "A refusal could not be recorded"),
         }
         self.parts.metrics.refused(refusal.code);
         info!(job.id = %to.job, code = %refusal.code, "Refused request {}", to.job);

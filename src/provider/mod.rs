@@ -255,7 +255,7 @@ impl Provider {
         job
     }
 
-    /// Counts a job that was open before and is over now. One that is paid after it lapsed ends twice.
+    /// Counts a job that was open before and is over now, and what it earned. One that is paid after it lapsed ends twice.
     fn count_end(&self, job: &Job, before: WorkState) {
         let end = match job.work {
             WorkState::Delivered => JobEnd::Delivered,
@@ -269,7 +269,9 @@ impl Provider {
         }
         self.parts.metrics.job_ended(job.kind, end);
         if end == JobEnd::Delivered {
-            self.parts.metrics.earned(job.kind, job.cost.unwrap_or(Msat::ZERO));
+            let cost = job.cost.unwrap_or(Msat::ZERO);
+            self.parts.metrics.earned(job.kind, cost);
+            self.given_away.paid(job.customer, cost);
         }
     }
 
@@ -277,7 +279,7 @@ impl Provider {
     fn count_given_away(&self, job: &Job, before: WorkState) {
         let had_begun = before == WorkState::Finished || self.has_begun(job.id);
         if had_begun && job.was_given_away(before) {
-            self.given_away.note(job.customer, self.parts.clock.now());
+            self.given_away.note(job.customer, job.quote.price, self.parts.clock.now());
         }
     }
 

@@ -14,7 +14,7 @@ use super::delivering::result_of;
 use super::{Live, Moment, Offer, Provider, lock};
 use crate::executor::{Executor, Piece, Prepared};
 use crate::job::queue::{Lane, Ticket};
-use crate::job::{Code, EffectKey, Failure, Job, JobEvent, JobId, Outcome, Terms, Usage};
+use crate::job::{Code, EffectKey, Failure, Job, JobEvent, JobId, Outcome, PaymentState, Terms, Usage};
 use crate::money::Msat;
 use crate::nip90::{Feedback, Status};
 use crate::store::{FinishedWork, StoreError};
@@ -143,7 +143,7 @@ impl Provider {
         // nothing to charge or the money is ours already.
         let streams = live.prepared.stream && job.payment.allows_publishing();
         let mut prepared = live.prepared.clone();
-        if job.payment.allows_publishing() {
+        if job.payment == PaymentState::Free {
             executor.may_publish(&mut prepared);
         }
         let running = executor.run(&prepared, streams.then_some(partial), &underway.cancel);

@@ -45,6 +45,9 @@ pub enum NotBegun {
     /// The budget.
     #[error(transparent)]
     OverBudget(#[from] OverBudget),
+    /// The order was called off before the wallet was asked.
+    #[error("the order was called off before it was paid")]
+    CalledOff,
     /// The book can't be written: then nothing is paid.
     #[error("the payments book can't be written, so nothing was paid: {0}")]
     Book(#[from] StoreError),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt};
 use jiff::SignedDuration;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::book::{Book, NotBegun, Word, fee_limit};
@@ -211,32 +212,37 @@ impl Buyer {
         let mut called_off = pin!(called_off);
         let job = JobId(plan.request.id.0);
         let mut purchase = Purchase::new(job, plan.asked.clone(), plan.limits.clone(), plan.choice, self.clock.now());
-        let report = self.publisher.publish(&plan.request, &[]).await;
+        let mut money = Money::default();
+        // From when it is called off on nothing is paid any more that the wallet was not asked for before.
+        let too_late = CancellationToken::new();
+        // Paying goes on beside listening: a hold invoice is paid only once the result is there.
+        let mut paying = FuturesUnordered::new();
+        let report = tokio::select! {
+            biased;
+            cancellation = &mut called_off => {
+                // Some relay may have it already.
+                let (purchase, money) = (&mut purchase, &mut money);
+                return self.call_off(cancellation, purchase, answers, &mut paying, money, &mut progress).await;
+            }
+            report = self.publisher.publish(&plan.request, &[]) => report,
+        };
         if report.accepted() == 0 {
             return Err(BuyError::NotPosted(report));
         }
         progress(Progress::Posted(report));
-        let mut money = Money::default();
-        // Paying goes on beside listening: a hold invoice is paid only once the result is there.
-        let mut paying = FuturesUnordered::new();
         loop {
             let wait = purchase.wake_at().duration_since(self.clock.now()).max(SignedDuration::ZERO);
             let wait = Duration::try_from(wait).unwrap_or_default();
             let silence = money.returned.as_ref().map(|(_, until)| *until);
             let steps = tokio::select! {
+                // Who calls off is heard before any offer; and who talks without end, last.
+                biased;
                 cancellation = &mut called_off => {
+                    too_late.cancel();
                     let (purchase, money) = (&mut purchase, &mut money);
                     return self
                         .call_off(cancellation, purchase, answers, &mut paying, money, &mut progress)
                         .await;
-                }
-                answer = answers.next() => {
-                    let answer = answer.ok_or(BuyError::Disconnected { fate: money.fate() })?;
-                    let now = self.clock.now();
-                    let read = |text: &str| {
-                        bolt11::read_for_paying(text, plan.network, now).map_err(|problem| problem.to_string())
-                    };
-                    purchase.hear(answer, now, read)
                 }
                 Some((offer, payment)) = paying.next() => {
                     self.note(&mut money, &offer, payment, &mut purchase, &mut progress)?;
@@ -247,6 +253,14 @@ impl Buyer {
                     return Err(BuyError::Payment(problem));
                 }
                 () = tokio::time::sleep(wait) => purchase.tick(self.clock.now()),
+                answer = answers.next() => {
+                    let answer = answer.ok_or(BuyError::Disconnected { fate: money.fate() })?;
+                    let now = self.clock.now();
+                    let read = |text: &str| {
+                        bolt11::read_for_paying(text, plan.network, now).map_err(|problem| problem.to_string())
+                    };
+                    purchase.hear(answer, now, read)
+                }
             };
             for step in steps {
                 match step {
@@ -257,9 +271,9 @@ impl Buyer {
                     Step::Refused { provider, refusal } => progress(Progress::Refused { provider, refusal }),
                     Step::Pay(offer) => {
                         progress(Progress::Chosen(offer.clone()));
-                        let plan = &plan;
+                        let (plan, too_late) = (&plan, &too_late);
                         paying.push(async move {
-                            let paid = self.pay(plan, job, &offer).await;
+                            let paid = self.pay(plan, job, &offer, too_late).await;
                             (offer, paid)
                         });
                         if self.payer().is_some() {
@@ -334,9 +348,19 @@ impl Buyer {
     }
 
     /// Pays, if there is a wallet that can, at most once: the book is written before. As long as the wallet's answers leave
-    /// open whether money moved, it is asked again; it is never paid again.
-    async fn pay(&self, plan: &Plan, job: JobId, offer: &Offer) -> Result<Option<Payment>, BuyError> {
+    /// open whether money moved, it is asked again; it is never paid again. When it is `too_late` before the wallet is asked,
+    /// nothing is paid.
+    async fn pay(
+        &self,
+        plan: &Plan,
+        job: JobId,
+        offer: &Offer,
+        too_late: &CancellationToken,
+    ) -> Result<Option<Payment>, BuyError> {
         let Some(payer) = self.payer() else { return Ok(None) };
+        if too_late.is_cancelled() {
+            return Err(NotBegun::CalledOff.into());
+        }
         let spending = Spending {
             payment_hash: offer.payment_hash,
             job,
@@ -348,6 +372,13 @@ impl Buyer {
         };
         if let Some(book) = &self.book {
             book.begin(spending, self.clock.now()).await?;
+        }
+        if too_late.is_cancelled() {
+            let word = Word::NotPaid(WalletError::PaymentFailed("the order was called off".into()));
+            if let Some(book) = &self.book {
+                book.note(&spending, &word, self.clock.now()).await.map_err(NotBegun::Book)?;
+            }
+            return Err(NotBegun::CalledOff.into());
         }
         let mut word = Word::of_paying(payer.pay(&offer.bolt11, spending.max_fee).await, &offer.payment_hash);
         let mut pause = FIRST_QUESTION;

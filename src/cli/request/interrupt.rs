@@ -1,12 +1,17 @@
 //! Ctrl-C and SIGTERM while something is ordered: the first calls the order off, any other ends the command at once.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::sync::watch;
 
 use crate::cli::exit::CommandError;
 use crate::daemon::signals::Signals;
+
+/// How soon after the first a signal is taken for the same one: timeout(1) and shells send it to the process and to its group,
+/// or two kinds of it.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
 /// How far the order is, as far as an interruption is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,11 +59,16 @@ impl Interrupt {
     pub(super) async fn heeding<T>(&self, running: impl Future<Output = Result<T>>) -> Result<T> {
         let mut signals = Signals::listen().context("signals can't be listened for")?;
         let mut running = pin!(running);
+        let mut heard: Option<tokio::time::Instant> = None;
         loop {
             tokio::select! {
                 ended = &mut running => return ended,
                 signal = signals.next() => {
                     signal.context("signals can't be listened for")?;
+                    if heard.is_some_and(|at| at.elapsed() < SAME_SIGNAL) {
+                        continue;
+                    }
+                    heard = Some(tokio::time::Instant::now());
                     self.hear()?;
                 }
             }

@@ -16,7 +16,7 @@ use super::options::{OrderOptions, key_value};
 use super::repo::RepoArgs;
 use super::wanted::Wanted;
 use super::whole;
-use crate::blossom::{Blob, BlossomError, Seal};
+use crate::blossom::{Blob, BlossomError, SEAL_BYTES, Seal};
 use crate::cli::exit::CommandError;
 use crate::cli::{Globals, table};
 use crate::config::Config;
@@ -28,6 +28,12 @@ const TIMED_OUT: u8 = 124;
 
 /// Files that are fetched from file servers.
 const MOST_FETCHED: usize = 256;
+
+/// Bytes of all of them: no provider returns more.
+const MOST_FETCHED_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How long fetching all of them may take.
+const FETCHING_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// Characters of a stranger's word in a line.
 const MOST_SHOWN: usize = 200;
@@ -138,7 +144,7 @@ pub(super) async fn run(args: SandboxArgs, options: &OrderOptions, globals: &Glo
                 // They are only fetched for somebody who keeps them.
                 let wanted = if options.out.is_some() { result.artifacts.as_slice() } else { &[] };
                 let fetched = fetch(wanted, config).await;
-                deliver(&whole.text, &result, &fetched, args.exit_code)
+                deliver(&whole.text, &result, fetched, args.exit_code)
             }
             Err(problem) => delivery::unreadable(&whole, &problem.to_string()),
         };
@@ -150,32 +156,43 @@ pub(super) async fn run(args: SandboxArgs, options: &OrderOptions, globals: &Glo
 /// Files that came through a file server, by their place in the list.
 type Fetched = BTreeMap<usize, Result<Vec<u8>, BlossomError>>;
 
-/// Fetches what lies on file servers.
+/// Fetches what lies on file servers, as much as is kept and waited for.
 async fn fetch(artifacts: &[Artifact], config: &Config) -> Fetched {
     let mut fetched = Fetched::new();
+    let until = tokio::time::Instant::now() + FETCHING_PATIENCE;
+    let mut left = MOST_FETCHED_BYTES;
     for (place, artifact) in artifacts.iter().enumerate() {
         let Some(url) = artifact.url.as_ref().filter(|_| artifact.data.is_none()) else { continue };
         if fetched.len() >= MOST_FETCHED {
             break;
         }
         let content = match blob_of(artifact, url) {
-            Some(blob) => whole::fetch(config, &blob).await,
             None => Err(BlossomError::BadAnswer),
+            Some(_) if artifact.size > left => Err(BlossomError::TooLarge { bytes: artifact.size, limit: left }),
+            Some(blob) => {
+                left -= artifact.size;
+                let fetching = whole::fetch(config, &blob);
+                let timeout = BlossomError::Timeout { limit: FETCHING_PATIENCE };
+                tokio::time::timeout_at(until, fetching).await.unwrap_or(Err(timeout))
+            }
         };
         fetched.insert(place, content);
     }
     fetched
 }
 
-/// The file that an artifact names, sealed or not; `None` when it can't be one.
+/// The file that an artifact names, sealed or not, of the artifact's own size; `None` when it can't be one.
 fn blob_of(artifact: &Artifact, url: &str) -> Option<Blob> {
     let Some(sealed) = &artifact.sealed else { return Blob::told(url, &artifact.sha256, artifact.size) };
     let SealedFile { encryption_algorithm, decryption_key, decryption_nonce, sha256, size } = sealed;
     let seal = Seal::told(encryption_algorithm, decryption_key, decryption_nonce, &artifact.sha256)?;
+    if artifact.size.checked_add(SEAL_BYTES) != Some(*size) {
+        return None;
+    }
     Some(Blob { seal: Some(seal), ..Blob::told(url, sha256, *size)? })
 }
 
-fn deliver(content: &str, result: &RunResult, fetched: &Fetched, passes_code: bool) -> Delivery {
+fn deliver(content: &str, result: &RunResult, fetched: Fetched, passes_code: bool) -> Delivery {
     let mut files = vec![OutFile::new("result.json", content)];
     let (mut told, mut shown) = (format!("{}\n", commands_table(&result.command_results)), String::new());
     for (place, command) in result.command_results.iter().enumerate() {
@@ -257,13 +274,13 @@ fn artifacts_table(artifacts: &[Artifact]) -> String {
 
 /// The files that came with the result, and whether they are what the result says. One that is not, or that would lead out
 /// of the folder, is never written.
-fn artifacts(artifacts: &[Artifact], fetched: &Fetched) -> (Vec<OutFile>, Vec<Check>) {
+fn artifacts(artifacts: &[Artifact], mut fetched: Fetched) -> (Vec<OutFile>, Vec<Check>) {
     let (mut files, mut checks, mut good) = (Vec::new(), Vec::new(), 0);
     for (place, artifact) in artifacts.iter().enumerate() {
         let name: String = artifact.path.chars().filter(|c| !c.is_control()).take(MOST_SHOWN).collect();
-        let content = match (&artifact.data, fetched.get(&place)) {
+        let content = match (&artifact.data, fetched.remove(&place)) {
             (Some(data), _) => inline(artifact, data).ok_or_else(|| "it has other bytes than its hash says".to_owned()),
-            (None, Some(fetched)) => fetched.clone().map_err(|problem| problem.to_string()),
+            (None, Some(fetched)) => fetched.map_err(|problem| problem.to_string()),
             (None, None) => continue,
         };
         let file = content.and_then(|content| {

@@ -42,7 +42,7 @@ fn result(commands: Vec<CommandResult>, artifacts: Vec<Artifact>) -> RunResult {
 }
 
 fn delivered(result: &RunResult, passes_code: bool) -> Delivery {
-    deliver(&serde_json::to_string(result).unwrap(), result, &Fetched::new(), passes_code)
+    deliver(&serde_json::to_string(result).unwrap(), result, Fetched::new(), passes_code)
 }
 
 fn paths(delivery: &Delivery) -> Vec<&str> {
@@ -118,7 +118,7 @@ fn what_was_fetched_is_kept_like_what_came_in_the_result() {
         |path: &str| Artifact { url: Some("https://example.com/0".into()), data: None, ..artifact(path, b"x") };
     let result = result(vec![command("", 0)], vec![elsewhere("big"), elsewhere("../up"), elsewhere("gone")]);
     let fetched: Fetched = [(0, Ok(b"x".to_vec())), (1, Ok(b"x".to_vec())), (2, Err(BlossomError::OtherFile))].into();
-    let delivery = deliver("{}", &result, &fetched, false);
+    let delivery = deliver("{}", &result, fetched, false);
     assert_eq!(paths(&delivery).last(), Some(&"artifacts/big"));
     let failed: Vec<&Check> = delivery.checks.iter().filter(|check| check.what().contains("is not kept")).collect();
     assert_eq!(failed.len(), 2, "{failed:?}");

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::offers::Sold;
 use crate::agent::external::{self, ExternalAgent, ExternalAgentSettings};
 use crate::agent::{ModelWorker, Transcripts, Worker};
-use crate::blossom::{Blossom, BlossomConfig};
+use crate::blossom::{Blossom, BlossomConfig, SEAL_BYTES};
 use crate::config::{AgentSettings, Config, ExternalSettings, KeyHeader, Paths};
 use crate::daemon::service::Background;
 use crate::executor::code_review::CodeReviewExecutor;
@@ -248,12 +248,12 @@ impl OpenAgents {
         if is_sold(JobKind::RepoIndex) {
             let sale = &agents.repo_index.sale;
             let usual = RepoIndexLimits::default();
-            // An index that is cut is none: without a server of files it has to fit into an event.
-            let by_file = self.files.is_some();
+            // An index that is cut is none: it has to fit into an event, or onto the server of files.
+            let on_a_server = largest_file(self.files.as_ref());
             let limits = RepoIndexLimits {
                 time: sale.time_limit,
                 embeddings: agents.repo_index.embeddings,
-                max_result_bytes: if by_file { usual.max_result_bytes } else { INDEX_IN_AN_EVENT_BYTES },
+                max_result_bytes: usual.max_result_bytes.min(on_a_server.max(INDEX_IN_AN_EVENT_BYTES)),
                 ..usual
             };
             let index = RepoIndexExecutor::new(self.repositories.clone(), backend.cloned(), limits);
@@ -330,9 +330,8 @@ fn run_limits(agents: &AgentSettings) -> SandboxRunLimits {
 
 fn patch_limits(agents: &AgentSettings, files: Option<&Blossom>) -> PatchGenLimits {
     let (patch, usual) = (&agents.patch_gen, PatchGenLimits::default());
-    let on_a_server = files.map_or(0, |files| usize::try_from(files.max_bytes()).unwrap_or(usize::MAX));
     PatchGenLimits {
-        max_patch_bytes: usual.max_patch_bytes.max(on_a_server.min(MAX_PATCH_BYTES)),
+        max_patch_bytes: usual.max_patch_bytes.max(largest_file(files).min(MAX_PATCH_BYTES)),
         image: patch.image.clone(),
         time: up_to(usual.time, patch.sale.time_limit),
         steps: patch.max_steps,
@@ -343,6 +342,12 @@ fn patch_limits(agents: &AgentSettings, files: Option<&Blossom>) -> PatchGenLimi
         milli_cpus: patch.cpus.saturating_mul(MILLI_CPUS),
         ..usual
     }
+}
+
+/// Bytes of the largest output that the server of files takes, sealed or not; none without a server.
+fn largest_file(files: Option<&Blossom>) -> usize {
+    let bytes = files.map_or(0, |files| files.max_bytes().saturating_sub(SEAL_BYTES));
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 fn review_limits(agents: &AgentSettings) -> CodeReviewLimits {

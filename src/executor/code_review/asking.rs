@@ -143,7 +143,8 @@ impl CodeReviewExecutor {
         Err(Failure::backend(format!(
             "the model did not answer in the form of a review, twice{why}; nothing is charged: choose another model, or send \
              less at once"
-        )))
+        ))
+        .in_vain())
     }
 
     /// What the model is held to, as far as it can be.

@@ -2,6 +2,8 @@
 //! on a server of files if there is one, sealed where others may not read them (yet); any other is named with its hash, so
 //! that a later run can show that it made the same.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bitcoin::hashes::{Hash, sha256};
@@ -9,7 +11,7 @@ use bitcoin::hashes::{Hash, sha256};
 use super::fitting::NO_ROOM;
 use super::told;
 use crate::archive::{Archive, ArchiveEntry, ArchiveError, ArchiveLimits, EntryKind};
-use crate::blossom::{Blob, Blossom, SEALED_WITH};
+use crate::blossom::{Blob, Blossom, BlossomError, SEALED_WITH};
 use crate::job::sandbox_run::{Artifact, MissingArtifact, SandboxRunLimits, SealedFile};
 use crate::job::{Failure, RelativePath};
 use crate::sandbox::{Cell, SandboxError};
@@ -19,6 +21,9 @@ const INLINE_BYTES: u64 = 8 * 1024;
 
 /// Bytes of all of those together: the commands' texts want room, too.
 const INLINE_BYTES_IN_ALL: u64 = 14 * 1024;
+
+/// How long uploading all of a run's files may take: the run keeps its place until then.
+const UPLOADING: Duration = Duration::from_secs(120);
 
 /// Bytes an archive may have beside its files: a header and padding for each, and room for long names.
 const BESIDE_A_FILE: u64 = 4 * 1024;
@@ -83,7 +88,9 @@ impl Collected {
         open: bool,
     ) -> Result<(Vec<Artifact>, Vec<MissingArtifact>), Failure> {
         let Self { archives, mut missing, limits } = self;
-        let (mut artifacts, mut bytes, mut inline) = (Vec::new(), 0_u64, 0_u64);
+        let (mut artifacts, mut bytes) = (Vec::new(), 0_u64);
+        let mut handing =
+            Handing { files, open, inline: 0, until: tokio::time::Instant::now() + UPLOADING, gone: false };
         for (asked, archive, bounds) in archives {
             let listed = blocking({
                 let archive = archive.clone();
@@ -109,7 +116,7 @@ impl Collected {
                     EntryKind::File { .. } => {
                         bytes += entry.size;
                         let content = read(&archive, entry).await?;
-                        artifacts.push(handed_on(path, content, files, open, &mut inline).await);
+                        artifacts.push(handing.hand_on(path, content).await);
                         continue;
                     }
                 };
@@ -133,38 +140,67 @@ async fn read(archive: &Archive, entry: ArchiveEntry) -> Result<Vec<u8>, Failure
     })
 }
 
-async fn handed_on(path: String, content: Vec<u8>, files: Option<&Blossom>, open: bool, inline: &mut u64) -> Artifact {
-    let size = content.len() as u64;
-    let sha256 = sha256::Hash::hash(&content).to_string();
-    let mut artifact = Artifact { path, sha256, size, url: None, sealed: None, data: None, why: None };
-    if size <= INLINE_BYTES && *inline + size <= INLINE_BYTES_IN_ALL {
-        *inline += size;
-        artifact.data = Some(STANDARD.encode(content));
-        return artifact;
-    }
-    let Some(files) = files else {
-        artifact.why = Some(NO_ROOM.to_owned());
-        return artifact;
-    };
-    let put =
-        if open { files.upload(content, "application/octet-stream").await } else { files.upload_sealed(content).await };
-    match put {
-        Ok(Blob { url, sha256, size, seal }) => {
-            artifact.url = Some(url);
-            artifact.sealed = seal.map(|seal| SealedFile {
-                encryption_algorithm: SEALED_WITH.to_owned(),
-                decryption_key: seal.key,
-                decryption_nonce: seal.nonce,
-                sha256,
-                size,
-            });
+/// How a run's files reach the customer.
+struct Handing<'a> {
+    files: Option<&'a Blossom>,
+    open: bool,
+    /// Bytes of files that stand in the result.
+    inline: u64,
+    until: tokio::time::Instant,
+    /// The server does not answer: nobody waits for it another time.
+    gone: bool,
+}
+
+impl Handing<'_> {
+    async fn hand_on(&mut self, path: String, content: Vec<u8>) -> Artifact {
+        let size = content.len() as u64;
+        let sha256 = sha256::Hash::hash(&content).to_string();
+        let mut artifact = Artifact { path, sha256, size, url: None, sealed: None, data: None, why: None };
+        if size <= INLINE_BYTES && self.inline + size <= INLINE_BYTES_IN_ALL {
+            self.inline += size;
+            artifact.data = Some(STANDARD.encode(content));
+            return artifact;
         }
-        Err(error) => {
+        let Some(files) = self.files else {
+            artifact.why = Some(NO_ROOM.to_owned());
+            return artifact;
+        };
+        match self.upload(files, content).await {
+            Some(Blob { url, sha256, size, seal }) => {
+                artifact.url = Some(url);
+                artifact.sealed = seal.map(|seal| SealedFile {
+                    encryption_algorithm: SEALED_WITH.to_owned(),
+                    decryption_key: seal.key,
+                    decryption_nonce: seal.nonce,
+                    sha256,
+                    size,
+                });
+            }
+            None => artifact.why = Some(format!("it could not be uploaded, and {NO_ROOM}")),
+        }
+        artifact
+    }
+
+    async fn upload(&mut self, files: &Blossom, content: Vec<u8>) -> Option<Blob> {
+        if self.gone {
+            return None;
+        }
+        let open = self.open;
+        let uploading = async move {
+            if open {
+                files.upload(content, "application/octet-stream").await
+            } else {
+                files.upload_sealed(content).await
+            }
+        };
+        let timeout = BlossomError::Timeout { limit: UPLOADING };
+        let put = tokio::time::timeout_at(self.until, uploading).await.unwrap_or(Err(timeout));
+        put.inspect_err(|error| {
             tracing::warn!(%error, "A run's file could not be uploaded");
-            artifact.why = Some(format!("it could not be uploaded, and {NO_ROOM}"));
-        }
+            self.gone = matches!(error, BlossomError::Unreachable | BlossomError::Timeout { .. });
+        })
+        .ok()
     }
-    artifact
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {

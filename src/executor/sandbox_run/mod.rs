@@ -68,8 +68,8 @@ struct RunWork {
     time: Duration,
     /// The request was encrypted: nothing of it is put where others can read it.
     private: bool,
-    /// The money is ours: files may be put where anybody can read them. Before that, whoever calls the job off would have
-    /// them for nothing.
+    /// Nobody pays: files may be put where anybody can read them. Whoever pays could call the job off, and would have them
+    /// for nothing.
     #[serde(default)]
     may_publish: bool,
 }
