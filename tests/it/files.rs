@@ -98,15 +98,13 @@ fn fetcher() -> Fetcher {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_no_event_has_room_for_comes_by_file() {
     let server = BlossomServer::start().await.unwrap();
-    let market = selling(false, Terms::Prepay).files(uploads_to(&server)).start().await;
+    let market = selling(false, Terms::Free).files(uploads_to(&server)).start().await;
     let customer = market.customer().await;
     let mut posted = customer.post(&order(&customer, None)).await;
-    let invoice = posted.invoice().await;
-    customer.pay(&invoice).await.unwrap();
     let result = posted.result().await;
     let blob = result.file.unwrap();
     let hash = sha256::Hash::hash(novel().as_bytes()).to_string();
-    assert_eq!((&blob.sha256, blob.size), (&hash, novel().len() as u64));
+    assert_eq!((&blob.sha256, blob.size, &blob.seal), (&hash, novel().len() as u64, &None));
     assert_eq!(result.truncated, Some((blob.size, hash)));
     assert!(novel().starts_with(&result.content) && result.content.len() > 8_000);
     assert_eq!(fetch(&fetcher(), &blob).await.unwrap(), novel().into_bytes());
@@ -116,20 +114,23 @@ async fn a_result_no_event_has_room_for_comes_by_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_only_held_for_is_put_there_sealed_and_opened_by_the_result() {
+async fn what_is_sold_is_put_there_sealed_and_opened_by_the_result() {
     let server = BlossomServer::start().await.unwrap();
-    let market = selling(false, Terms::Hold).files(uploads_to(&server)).start().await;
-    let customer = market.customer().await;
-    let mut posted = customer.post(&order(&customer, None)).await;
-    let invoice = posted.invoice().await;
-    let paying = customer.begin_to_pay(&invoice);
-    let result = posted.result().await;
-    paying.await.unwrap().unwrap();
-    let blob = result.file.unwrap();
-    assert!(!shows_the_novel(&server, &blob.sha256));
-    assert_eq!(blob.seal.as_ref().unwrap().sha256, result.truncated.unwrap().1);
-    assert_eq!(fetch(&fetcher(), &blob).await.unwrap(), novel().into_bytes());
-    market.finish().await;
+    // Paid before, too: until the result is out a customer could call the job off and have the money back.
+    for terms in [Terms::Hold, Terms::Postpay, Terms::Prepay] {
+        let market = selling(false, terms).files(uploads_to(&server)).start().await;
+        let customer = market.customer().await;
+        let mut posted = customer.post(&order(&customer, None)).await;
+        let invoice = posted.invoice().await;
+        let paying = customer.begin_to_pay(&invoice);
+        let result = posted.result().await;
+        paying.await.unwrap().unwrap();
+        let blob = result.file.unwrap();
+        assert!(!shows_the_novel(&server, &blob.sha256), "{terms}");
+        assert_eq!(blob.seal.as_ref().unwrap().sha256, result.truncated.unwrap().1);
+        assert_eq!(fetch(&fetcher(), &blob).await.unwrap(), novel().into_bytes());
+        market.finish().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

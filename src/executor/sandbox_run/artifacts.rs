@@ -147,7 +147,7 @@ struct Handing<'a> {
     /// Bytes of files that stand in the result.
     inline: u64,
     until: tokio::time::Instant,
-    /// The server does not answer: nobody waits for it another time.
+    /// The server is out of order, after several tries: nobody waits for it another time.
     gone: bool,
 }
 
@@ -197,7 +197,7 @@ impl Handing<'_> {
         let put = tokio::time::timeout_at(self.until, uploading).await.unwrap_or(Err(timeout));
         put.inspect_err(|error| {
             tracing::warn!(%error, "A run's file could not be uploaded");
-            self.gone = matches!(error, BlossomError::Unreachable | BlossomError::Timeout { .. });
+            self.gone = error.is_passing();
         })
         .ok()
     }

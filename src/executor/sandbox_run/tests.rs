@@ -379,7 +379,19 @@ async fn a_server_that_refuses_does_not_fail_the_run() {
 }
 
 #[tokio::test]
-async fn what_is_not_paid_yet_or_asked_in_confidence_is_sealed_before_it_is_put_there() {
+async fn a_server_that_is_gone_is_waited_for_once_whatever_the_number_of_files() {
+    let (executor, server) = with_server().await;
+    server.behave(Manners::Refuses(503));
+    let files = ["a", "b", "c"].map(|name| format!("write {name} 9000"));
+    let mut asked = vec![("artifact_0", "a"), ("artifact_1", "b"), ("artifact_2", "c")];
+    asked.extend([("cmd_0", files[0].as_str()), ("cmd_1", files[1].as_str()), ("cmd_2", files[2].as_str())]);
+    let run = result(&executor, &request(&asked)).await;
+    assert!(run.artifacts.iter().all(|file| file.why.as_ref().unwrap().starts_with("it could not be uploaded")));
+    assert_eq!(server.uploads(), 3, "as often as one file is tried");
+}
+
+#[tokio::test]
+async fn what_is_sold_or_asked_in_confidence_is_sealed_before_it_is_put_there() {
     let (executor, server) = with_server().await;
     let asked = request(&[("cmd", "write big 100000"), ("artifact", "big")]);
     let unpaid = executor.run(&executor.prepare(&asked).await.unwrap(), None, &CancellationToken::new()).await.unwrap();

@@ -5,11 +5,12 @@ mod shop;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use coinop::blossom::{BlossomConfig, fetch};
+use coinop::blossom::{Blob, BlossomConfig, Seal, fetch};
 use coinop::fetch::{FetchLimits, Fetcher};
-use coinop::job::sandbox_run::CommandEnd;
+use coinop::job::sandbox_run::{CommandEnd, SealedFile};
 use coinop::job::{Code, Encryption, InputKind, Rates, Terms};
 use coinop::money::Msat;
+use coinop::nip90::Order;
 use coinop::sandbox::Runtime;
 use coinop::testing::blossom_server::BlossomServer;
 use coinop::testing::engine::IMAGE;
@@ -255,21 +256,21 @@ async fn a_large_file_comes_by_a_server_of_files() {
     else {
         return;
     };
+    let fetcher = Fetcher::new(FetchLimits { max_bytes: 1 << 20, allow_private: true, ..FetchLimits::default() });
     let params =
         [("cmd", "head -c 300000 /dev/zero > big; echo tiny > small"), ("artifact_0", "big"), ("artifact_1", "small")];
-    let run = read(&shop.buy(&shop.order(&params)).await);
-    let [big, small] = &run.artifacts[..] else { panic!("{run:?}") };
-    assert_eq!(STANDARD.decode(small.data.as_ref().unwrap()).unwrap(), b"tiny\n");
-    let blob = coinop::nip90::Blob::told(big.url.as_ref().unwrap(), &big.sha256, big.size).unwrap();
-    let fetcher = Fetcher::new(FetchLimits { max_bytes: 1 << 20, allow_private: true, ..FetchLimits::default() });
-    assert_eq!(fetch(&fetcher, &blob).await.unwrap(), vec![0; 300_000]);
-    // In confidence it is put there sealed.
-    let mut order = shop.order(&params);
-    order.encryption = Some(Encryption::Nip44);
-    let run = read(&shop.buy(&order).await);
-    let sealed = run.artifacts[0].sealed.as_ref().unwrap();
-    assert_eq!((run.artifacts[0].size, sealed.size), (300_000, 300_016));
-    assert_eq!(server.files()[&sealed.sha256].len(), 300_016);
+    for encryption in [None, Some(Encryption::Nip44)] {
+        let run = read(&shop.buy(&Order { encryption, ..shop.order(&params) }).await);
+        let [big, small] = &run.artifacts[..] else { panic!("{run:?}") };
+        assert_eq!(STANDARD.decode(small.data.as_ref().unwrap()).unwrap(), b"tiny\n");
+        // It is sold, so it lies there sealed.
+        let sealed = big.sealed.as_ref().unwrap();
+        assert_eq!((big.size, sealed.size), (300_000, 300_016));
+        let SealedFile { encryption_algorithm, decryption_key, decryption_nonce, .. } = sealed;
+        let seal = Seal::told(encryption_algorithm, decryption_key, decryption_nonce, &big.sha256);
+        let blob = Blob { seal, ..Blob::told(big.url.as_ref().unwrap(), &sealed.sha256, sealed.size).unwrap() };
+        assert_eq!(fetch(&fetcher, &blob).await.unwrap(), vec![0; 300_000]);
+    }
     assert_eq!(server.uploads(), 2);
     shop.close().await;
 }
