@@ -1,8 +1,10 @@
 //! `coinop sandbox` as an operator uses it: the real program and a real container engine.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use assert_cmd::Command;
 use bollard::models::ContainerCreateBody;
@@ -207,6 +209,48 @@ async fn the_default_image_is_what_mmdebstrap_makes() {
     let failed = home.at_host(&["image", "build", "--name", reference, "--quiet"]).await;
     assert_eq!(failed.code, 1);
     assert!(failed.err.contains("E: no such server") && failed.err.contains("--mirror"), "{}", failed.err);
+}
+
+#[tokio::test]
+async fn a_build_that_is_interrupted_has_its_builder_clean_up_and_says_so() {
+    let Some(home) = Home::new().await else { return };
+    let tree = home.path("tree");
+    // It cleans up when it is told to and all that it started has ended, and dies of a word that nobody reads.
+    home.program(
+        "mmdebstrap",
+        &format!(
+            "trap 'wait; echo \"I: removing tempdir\" >&2 && /bin/rmdir {tree}; exit 1' TERM\n\
+             /bin/mkdir {tree}\n/bin/sleep 1000 &\necho 'I: unpacking everything' >&2\nwait",
+            tree = tree.display()
+        ),
+    );
+    for signal in ["-TERM", "-INT"] {
+        let mut coinop = std::process::Command::new(env!("CARGO_BIN_EXE_coinop"))
+            .env_clear()
+            .env("PATH", home.path("bin"))
+            .arg("--home")
+            .arg(home.path("home"))
+            .args(["sandbox", "image", "build", "--name", "coinop-test-interrupted:1", "--host", &home.host])
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = coinop.id().to_string();
+        let mut lines = BufReader::new(coinop.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let rest = tokio::task::spawn_blocking(move || {
+            assert!(lines.any(|line| line.contains("unpacking everything")), "it builds");
+            let sent = std::process::Command::new("kill").args([signal, &pid]).status().unwrap();
+            assert!(sent.success());
+            lines.collect::<Vec<_>>().join("\n")
+        });
+        let rest = rest.await.unwrap();
+        let ended = tokio::task::spawn_blocking(move || coinop.wait().unwrap()).await.unwrap();
+        assert_eq!(ended.code(), Some(130), "{signal}: {rest}");
+        for says in ["stopping; mmdebstrap cleans up", "removing tempdir", "no image was built"] {
+            assert!(rest.contains(says), "{signal}: no '{says}' in {rest}");
+        }
+        assert!(!tree.exists(), "{signal}: {rest}");
+    }
 }
 
 #[tokio::test]

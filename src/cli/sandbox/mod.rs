@@ -25,7 +25,9 @@ usually root. 'busybox' is a shell and its tools, from a static busybox, for try
 
 An image that bore the name before is removed when the new one is there, unless it has another name or a container uses it.
 
-Exit codes: 0 every engine has it, 1 not, 2 a command line or configuration to correct.
+Ctrl-C or SIGTERM has mmdebstrap clean up, which takes a moment; a second one ends at once.
+
+Exit codes: 0 every engine has it, 1 not, 2 a command line or configuration to correct, 130 interrupted.
 
 Examples:
   coinop sandbox image build
