@@ -327,6 +327,23 @@ async fn the_default_image_has_what_it_promises() {
     }
 }
 
+#[tokio::test]
+async fn a_gvisor_that_is_too_old_for_an_image_is_told_with_it_and_offered_all_the_same() {
+    let Some(hosts) = engine::hosts_with_tools(&unique("instance"), Runtime::Runsc).await else { return };
+    let report = &hosts.report().await[0];
+    let cancel = CancellationToken::new();
+    // Of this machine's gVisor nobody knows how old it is.
+    let spec = CellSpec { image: engine::DEFAULT_IMAGE.into(), ..engine::cell("how old", Runtime::Runsc) };
+    let cell = hosts.open(&spec, &cancel).await.unwrap();
+    let ran = cell.run(&command("stat ."), &cancel).await.unwrap();
+    cell.close().await;
+    let too_old: Vec<_> = report.too_old.iter().map(|found| (found.runtime, found.image.as_str())).collect();
+    let expected: &[_] = if ran.exit_code == 0 { &[] } else { &[(Runtime::Runsc, engine::DEFAULT_IMAGE)] };
+    assert_eq!(too_old, expected, "busybox is fine in any case: {}", ran.stderr.text);
+    assert_eq!(hosts.images(Runtime::Runsc).await.unwrap().len(), 2, "both are offered");
+    hosts.shut_down().await;
+}
+
 fn command(shell: &str) -> Command {
     let timeout = Duration::from_secs(120);
     Command { shell: shell.into(), workdir: None, env: Vec::new(), timeout, keep_bytes: 16 * 1024 }
