@@ -117,7 +117,8 @@ async fn an_image_is_built_named_in_the_configuration_and_proven() {
     assert_eq!((&images[0]["name"], &images[0]["host"]), (&Value::from("tools"), &Value::from("here")));
     assert!(built.out.contains(images[0]["digest"].as_str().unwrap()));
     assert_eq!(images[1]["digest"], Value::Null);
-    assert!(home.coinop(&["image", "list", "--host", "here"]).await.out.contains("image build"));
+    let listed = home.coinop(&["image", "list", "--host", "here"]).await;
+    assert!(listed.out.contains("'coinop sandbox image build --name coinop-test-missing' makes one"), "{}", listed.out);
 
     let probed = home.coinop(&["probe", "--json"]).await;
     assert_eq!(probed.code, 1, "one image is missing");
@@ -289,7 +290,12 @@ async fn what_is_wrong_is_said_with_what_to_do() {
     let probed = home.at_host(&["probe"]).await;
     assert_eq!(probed.code, 1);
     assert!(probed.out.contains("cure: install Docker"), "{}", probed.out);
-    assert_eq!(home.at_host(&["image", "list"]).await.code, 1);
+    let listed = home.at_host(&["image", "list"]).await;
+    assert_eq!(listed.code, 1);
+    assert!(listed.out.contains("cure: install Docker") && !listed.out.contains("image build"), "{}", listed.out);
+    let agents = home.at_host(&["agents"]).await;
+    assert_eq!(agents.code, 1);
+    assert!(agents.err.contains("install Docker") && !agents.err.contains("image build"), "{}", agents.err);
     let swept = home.at_host(&["sweep"]).await;
     assert_eq!(swept.code, 1);
     assert!(swept.out.contains("1 engines do not answer"), "{}", swept.out);

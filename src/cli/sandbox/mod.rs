@@ -184,6 +184,18 @@ async fn connect(host: &HostSettings) -> Result<(Engine, EngineFacts), CommandEr
     })
 }
 
+/// Fails as [`connect`] does when no engine answers: then that is to be mended, and nothing about images or runtimes.
+async fn any_answers(hosts: &[HostSettings]) -> Result<(), CommandError> {
+    let mut failed = None;
+    for host in hosts {
+        match connect(host).await {
+            Ok(_) => return Ok(()),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
 /// How an engine that does not answer is brought to it.
 fn start(host: &HostSettings) -> String {
     match &host.address {
