@@ -4,6 +4,8 @@
 //! then everything it can do has to be proven again. A runtime is offered only while a probe on that engine has shown that it
 //! keeps what is in it inside.
 
+mod report;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -20,10 +22,13 @@ use super::docker::{
     DockerCell, Engine, EngineError, EngineFacts, Identity, Opening, Removals, STARTING, Scope, Swept, memory_mib,
     sweep,
 };
+use super::images::build_command;
 use super::probe::{self, Proof};
 use super::settings::{HostSettings, ImageSettings, SandboxSettings};
 use super::slots::{NoPlace, Offer, Slot, Slots, Want};
 use super::{Cell, CellSpec, Image, Runtime, Sandbox, SandboxError};
+
+pub use report::{HostReport, TooOld};
 
 /// How long what an engine said is believed.
 const FRESH: Duration = Duration::from_secs(10);
@@ -79,19 +84,6 @@ struct Up {
     proofs: BTreeMap<Runtime, (Instant, Proof)>,
 }
 
-/// What an engine can do, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostReport {
-    /// What the operator calls it.
-    pub host: String,
-    /// What it says of itself, or why it does not.
-    pub engine: Result<EngineFacts, String>,
-    /// Each image by name: its digest, or why it can't be used.
-    pub images: Vec<(String, Result<String, String>)>,
-    /// Each configured runtime: what the probe found.
-    pub runtimes: Vec<(Runtime, Proof)>,
-}
-
 impl Hosts {
     /// Nothing is asked yet.
     pub fn new(settings: SandboxSettings) -> Self {
@@ -107,32 +99,6 @@ impl Hosts {
             closing: CancellationToken::new(),
             starting: STARTING,
         }
-    }
-
-    /// Looks at every engine, whatever was known, and tells what each can do.
-    pub async fn report(&self) -> Vec<HostReport> {
-        join_all((0..self.hosts.len()).map(|index| async move {
-            let host = &self.hosts[index];
-            let mut view = host.view.lock().await;
-            *view = View::default();
-            self.look(index, &mut view).await;
-            let names = self.images.iter().map(|image| image.name.clone());
-            match &view.up {
-                Some(up) => HostReport {
-                    host: host.settings.name.clone(),
-                    engine: Ok(up.facts.clone()),
-                    images: names.zip(up.images.iter().map(|found| found.clone().map(|image| image.digest))).collect(),
-                    runtimes: up.proofs.iter().map(|(runtime, (_, proof))| (*runtime, proof.clone())).collect(),
-                },
-                None => HostReport {
-                    host: host.settings.name.clone(),
-                    engine: Err(view.trouble.clone().unwrap_or_default()),
-                    images: Vec::new(),
-                    runtimes: Vec::new(),
-                },
-            }
-        }))
-        .await
     }
 
     /// Removes what this installation's processes left on its engines. For the start, when no other of them runs.
@@ -263,7 +229,8 @@ impl Hosts {
     async fn prove(&self, up: &Up, runtime: Runtime) -> Proof {
         let Up { facts, images, .. } = up;
         let Some(image) = images.iter().find_map(|image| image.as_ref().ok()) else {
-            return Proof::failed("there is no image to try it with: 'coinop sandbox image build' makes one");
+            let command = self.images.first().map(|image| build_command(&image.reference)).unwrap_or_default();
+            return Proof::failed(format!("there is no image to try it with: '{command}' makes one"));
         };
         if !Engine::knows(facts, runtime) {
             return Proof::failed(format!("the engine knows no runtime {runtime}"));

@@ -29,7 +29,7 @@ pub mod settings;
 mod slots;
 
 pub use docker::{Engine, EngineError, EngineFacts, Swept};
-pub use hosts::{HostReport, Hosts};
+pub use hosts::{HostReport, Hosts, TooOld};
 pub use probe::Proof;
 pub use program::finds;
 pub use settings::{AddressError, HostAddress, HostSettings, ImageSettings, SandboxSettings, TlsFiles};

@@ -1,8 +1,10 @@
 //! `coinop sandbox` as an operator uses it: the real program and a real container engine.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use assert_cmd::Command;
 use bollard::models::ContainerCreateBody;
@@ -115,7 +117,8 @@ async fn an_image_is_built_named_in_the_configuration_and_proven() {
     assert_eq!((&images[0]["name"], &images[0]["host"]), (&Value::from("tools"), &Value::from("here")));
     assert!(built.out.contains(images[0]["digest"].as_str().unwrap()));
     assert_eq!(images[1]["digest"], Value::Null);
-    assert!(home.coinop(&["image", "list", "--host", "here"]).await.out.contains("image build"));
+    let listed = home.coinop(&["image", "list", "--host", "here"]).await;
+    assert!(listed.out.contains("'coinop sandbox image build --name coinop-test-missing' makes one"), "{}", listed.out);
 
     let probed = home.coinop(&["probe", "--json"]).await;
     assert_eq!(probed.code, 1, "one image is missing");
@@ -210,6 +213,48 @@ async fn the_default_image_is_what_mmdebstrap_makes() {
 }
 
 #[tokio::test]
+async fn a_build_that_is_interrupted_has_its_builder_clean_up_and_says_so() {
+    let Some(home) = Home::new().await else { return };
+    let tree = home.path("tree");
+    // It cleans up when it is told to and all that it started has ended, and dies of a word that nobody reads.
+    home.program(
+        "mmdebstrap",
+        &format!(
+            "trap 'wait; echo \"I: removing tempdir\" >&2 && /bin/rmdir {tree}; exit 1' TERM\n\
+             /bin/mkdir {tree}\n/bin/sleep 1000 &\necho 'I: unpacking everything' >&2\nwait",
+            tree = tree.display()
+        ),
+    );
+    for signal in ["-TERM", "-INT"] {
+        let mut coinop = std::process::Command::new(env!("CARGO_BIN_EXE_coinop"))
+            .env_clear()
+            .env("PATH", home.path("bin"))
+            .arg("--home")
+            .arg(home.path("home"))
+            .args(["sandbox", "image", "build", "--name", "coinop-test-interrupted:1", "--host", &home.host])
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = coinop.id().to_string();
+        let mut lines = BufReader::new(coinop.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let rest = tokio::task::spawn_blocking(move || {
+            assert!(lines.any(|line| line.contains("unpacking everything")), "it builds");
+            let sent = std::process::Command::new("kill").args([signal, &pid]).status().unwrap();
+            assert!(sent.success());
+            lines.collect::<Vec<_>>().join("\n")
+        });
+        let rest = rest.await.unwrap();
+        let ended = tokio::task::spawn_blocking(move || coinop.wait().unwrap()).await.unwrap();
+        assert_eq!(ended.code(), Some(130), "{signal}: {rest}");
+        for says in ["stopping; mmdebstrap cleans up", "removing tempdir", "no image was built"] {
+            assert!(rest.contains(says), "{signal}: no '{says}' in {rest}");
+        }
+        assert!(!tree.exists(), "{signal}: {rest}");
+    }
+}
+
+#[tokio::test]
 async fn the_agents_of_an_image_are_shown_with_the_lines_that_set_them_up() {
     let Some(home) = Home::new().await else { return };
     let Some(reference) = python_image::reference().await else { return };
@@ -245,7 +290,12 @@ async fn what_is_wrong_is_said_with_what_to_do() {
     let probed = home.at_host(&["probe"]).await;
     assert_eq!(probed.code, 1);
     assert!(probed.out.contains("cure: install Docker"), "{}", probed.out);
-    assert_eq!(home.at_host(&["image", "list"]).await.code, 1);
+    let listed = home.at_host(&["image", "list"]).await;
+    assert_eq!(listed.code, 1);
+    assert!(listed.out.contains("cure: install Docker") && !listed.out.contains("image build"), "{}", listed.out);
+    let agents = home.at_host(&["agents"]).await;
+    assert_eq!(agents.code, 1);
+    assert!(agents.err.contains("install Docker") && !agents.err.contains("image build"), "{}", agents.err);
     let swept = home.at_host(&["sweep"]).await;
     assert_eq!(swept.code, 1);
     assert!(swept.out.contains("1 engines do not answer"), "{}", swept.out);

@@ -8,12 +8,12 @@ use anyhow::Result;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::Engines;
+use super::{Engines, any_answers};
 use crate::agent::external::Door;
 use crate::agent::external::detect::{Found, FoundAgent, KnownAgent, detect};
 use crate::cli::exit::{CommandError, Exit};
 use crate::cli::{Globals, table};
-use crate::sandbox::{CellLimits, CellSpec, Hosts, Image, Runtime, Sandbox};
+use crate::sandbox::{CellLimits, CellSpec, Hosts, Image, Runtime, Sandbox, images};
 
 /// A cell in which programs say their versions: some take a lot of memory for that.
 const LIMITS: CellLimits =
@@ -41,8 +41,11 @@ struct Report<'a> {
 pub(super) async fn run(args: AgentsArgs, globals: &Globals) -> Result<ExitCode> {
     let (_, config) = globals.load_config_or_default()?;
     let (runtime, image) = (config.agents.patch_gen.runtime, args.image.or(config.agents.patch_gen.image));
-    let hosts = Hosts::new(args.engines.settings(globals)?);
-    let looked = look(&hosts, runtime, image).await;
+    let sandbox = args.engines.settings(globals)?;
+    any_answers(&sandbox.hosts).await?;
+    let build = sandbox.images.first().map(|image| images::build_command(&image.reference)).unwrap_or_default();
+    let hosts = Hosts::new(sandbox);
+    let looked = look(&hosts, runtime, image, &build).await;
     hosts.shut_down().await;
     let (image, found) = looked?;
     let settings = found.agents.iter().map(|agent| settings(agent.known(), &image.name)).collect();
@@ -59,8 +62,8 @@ pub(super) async fn run(args: AgentsArgs, globals: &Globals) -> Result<ExitCode>
     }
 }
 
-/// Starts a cell from the image and looks.
-async fn look(sandbox: &dyn Sandbox, runtime: Runtime, image: Option<String>) -> Result<(Image, Found)> {
+/// Starts a cell from the image and looks. `build` is the command that makes the first image.
+async fn look(sandbox: &dyn Sandbox, runtime: Runtime, image: Option<String>, build: &str) -> Result<(Image, Found)> {
     let images = sandbox.images(runtime).await?;
     let wanted = match image {
         Some(name) => name,
@@ -70,7 +73,7 @@ async fn look(sandbox: &dyn Sandbox, runtime: Runtime, image: Option<String>) ->
                 return Err(CommandError::failure(format!(
                     "there is no image that a cell under {runtime} can be made from"
                 ))
-                .help("'coinop sandbox image build' makes one; 'coinop doctor' says what is missing")
+                .help(format!("'{build}' makes one; 'coinop doctor' says what is missing"))
                 .into());
             }
         },

@@ -2,25 +2,30 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use serde::Serialize;
+use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 
 use super::{Engines, Kind, connect, is_listed};
 use crate::cli::Globals;
 use crate::cli::exit::{CommandError, Exit};
+use crate::daemon::signals::Signals;
 use crate::sandbox::docker::Discarded;
-use crate::sandbox::images::{self, Before, BusyboxError, Debian, DebianError, MMDEBSTRAP, Replaced};
+use crate::sandbox::images::{
+    self, Before, BusyboxError, DEFAULT_REFERENCE, Debian, DebianError, MMDEBSTRAP, Replaced, Stop,
+};
 
 /// Debian's release, when nothing else is asked: what this machine has if it is Debian, else this.
 const SUITE: &str = "bookworm";
 
-/// What an image is called when nothing else is asked; the first is what the configuration expects.
-const DEFAULT_NAME: &str = "coinop-default";
+/// What an image of busybox is called when nothing else is asked.
 const BUSYBOX_NAME: &str = "coinop-busybox";
 
 #[derive(Debug, clap::Args)]
@@ -75,7 +80,51 @@ enum Root {
     Large(std::fs::File),
 }
 
+/// How soon after the first a signal is taken for the same one: timeout(1) and shells send it to the process and to its group.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
 pub(super) async fn run(args: BuildArgs, globals: &Globals) -> Result<ExitCode> {
+    let stop = Stop::default();
+    let mut signals = Signals::listen().context("signals can't be listened for")?;
+    let mut building = pin!(build(args, globals, &stop));
+    let mut heard: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            ended = &mut building => return ended,
+            signal = signals.next() => {
+                signal.context("signals can't be listened for")?;
+                match heard {
+                    Some(at) if at.elapsed() < SAME_SIGNAL => {}
+                    Some(_) => return Err(interrupted_again().into()),
+                    None => heard = Some(interrupted(&stop, globals.quiet).await?),
+                }
+            }
+        }
+    }
+}
+
+/// The first signal: what is being built is stopped and waited for, anything else ends at once. Gives when it was heard.
+async fn interrupted(stop: &Stop, quiet: bool) -> Result<Instant> {
+    let stop = stop.clone();
+    let cleans_up = tokio::task::spawn_blocking(move || stop.ask()).await.context("the build can't be stopped")?;
+    if !cleans_up {
+        return Err(CommandError::interrupted("interrupted")
+            .help("an engine that has the image already keeps it")
+            .into());
+    }
+    if !quiet {
+        eprintln!("stopping; {MMDEBSTRAP} cleans up");
+    }
+    Ok(Instant::now())
+}
+
+fn interrupted_again() -> CommandError {
+    CommandError::interrupted(format!("interrupted again, while {MMDEBSTRAP} cleaned up")).help(format!(
+        "what it left is {MMDEBSTRAP}.* in the folder for temporary files; unmount what /proc/mounts names below it first"
+    ))
+}
+
+async fn build(args: BuildArgs, globals: &Globals, stop: &Stop) -> Result<ExitCode> {
     check(&args)?;
     let settings = args.engines.settings(globals)?;
     let reference = reference(&args)?;
@@ -90,10 +139,10 @@ pub(super) async fn run(args: BuildArgs, globals: &Globals) -> Result<ExitCode> 
         engines.push((host.name.clone(), connect(host).await?.0));
     }
     let quiet = globals.quiet;
-    let (kind, with) = (args.kind, args.with.clone());
+    let (kind, with, stop) = (args.kind, args.with.clone(), stop.clone());
     let root = tokio::task::spawn_blocking(move || match args.kind {
         Kind::Busybox => busybox(&args.program),
-        Kind::Default => debian(args, quiet),
+        Kind::Default => debian(args, &stop, quiet),
     })
     .await
     .context("building was cut off")??;
@@ -166,7 +215,7 @@ fn text(built: &Built, is_listed: bool, reference: &str) -> String {
 
 fn reference(args: &BuildArgs) -> Result<String, CommandError> {
     let default = match args.kind {
-        Kind::Default => DEFAULT_NAME,
+        Kind::Default => DEFAULT_REFERENCE,
         Kind::Busybox => BUSYBOX_NAME,
     };
     let reference = args.name.clone().unwrap_or_else(|| default.to_owned());
@@ -192,13 +241,13 @@ fn busybox(program: &std::path::Path) -> Result<Root, CommandError> {
     })
 }
 
-fn debian(args: BuildArgs, quiet: bool) -> Result<Root, CommandError> {
+fn debian(args: BuildArgs, stop: &Stop, quiet: bool) -> Result<Root, CommandError> {
     let suite = args.suite.unwrap_or_else(own_suite);
     if !quiet {
         eprintln!("Building from Debian {suite}; this takes some minutes");
     }
     let debian = Debian { suite, mirror: args.mirror, packages: args.with };
-    let built = debian.build(|step| {
+    let built = debian.build(stop, |step| {
         if !quiet {
             eprintln!("  {step}");
         }
@@ -213,6 +262,7 @@ fn debian(args: BuildArgs, quiet: bool) -> Result<Root, CommandError> {
             DebianError::Failed { as_root: true, .. } => {
                 "can the packages' server be reached? --mirror names another".into()
             }
+            DebianError::Stopped => return CommandError::interrupted("interrupted: no image was built"),
             DebianError::Disk(_) => "it needs a gigabyte in the folder for temporary files (TMPDIR)".into(),
         };
         match error {

@@ -25,7 +25,9 @@ usually root. 'busybox' is a shell and its tools, from a static busybox, for try
 
 An image that bore the name before is removed when the new one is there, unless it has another name or a container uses it.
 
-Exit codes: 0 every engine has it, 1 not, 2 a command line or configuration to correct.
+Ctrl-C or SIGTERM has mmdebstrap clean up, which takes a moment; a second one ends at once.
+
+Exit codes: 0 every engine has it, 1 not, 2 a command line or configuration to correct, 130 interrupted.
 
 Examples:
   coinop sandbox image build
@@ -180,6 +182,18 @@ async fn connect(host: &HostSettings) -> Result<(Engine, EngineFacts), CommandEr
     asked.await.map_err(|error: EngineError| {
         CommandError::failure(format!("the container engine {} does not answer: {error}", host.name)).help(start(host))
     })
+}
+
+/// Fails as [`connect`] does when no engine answers: then that is to be mended, and nothing about images or runtimes.
+async fn any_answers(hosts: &[HostSettings]) -> Result<(), CommandError> {
+    let mut failed = None;
+    for host in hosts {
+        match connect(host).await {
+            Ok(_) => return Ok(()),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    failed.map_or(Ok(()), Err)
 }
 
 /// How an engine that does not answer is brought to it.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Engines, start};
 use crate::cli::Globals;
 use crate::cli::exit::Exit;
-use crate::sandbox::{HostReport, HostSettings, Hosts};
+use crate::sandbox::{HostReport, HostSettings, Hosts, TooOld};
 
 /// What was found, for scripts.
 #[derive(Debug, Serialize)]
@@ -27,6 +27,16 @@ struct OfEngine {
     cure: Option<String>,
     images: Vec<OfImage>,
     runtimes: Vec<OfRuntime>,
+    /// What works, but not all of it.
+    warnings: Vec<Warning>,
+}
+
+#[derive(Debug, Serialize)]
+struct Warning {
+    image: String,
+    runtime: String,
+    finding: String,
+    cure: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -76,6 +86,12 @@ fn of_engine(report: HostReport, settings: &HostSettings) -> OfEngine {
         kernel: proof.kernel,
         failures: proof.failures,
     });
+    let warnings = report.too_old.into_iter().map(|too_old| Warning {
+        finding: too_old.to_string(),
+        cure: TooOld::CURE,
+        runtime: too_old.runtime.to_string(),
+        image: too_old.image,
+    });
     OfEngine {
         host: report.host,
         version: report.engine.as_ref().ok().map(|facts| facts.version.clone()),
@@ -83,6 +99,7 @@ fn of_engine(report: HostReport, settings: &HostSettings) -> OfEngine {
         trouble: report.engine.err(),
         images: images.collect(),
         runtimes: runtimes.collect(),
+        warnings: warnings.collect(),
     }
 }
 
@@ -113,6 +130,9 @@ fn text(probed: &Probed) -> String {
                     let _ = writeln!(text, "    {failure}");
                 }
             }
+        }
+        for Warning { finding, cure, .. } in &engine.warnings {
+            let _ = writeln!(text, "  warning: image {finding}\n    cure: {cure}");
         }
     }
     text

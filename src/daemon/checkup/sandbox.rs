@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::Finding;
 use crate::config::{Config, Paths};
 use crate::daemon::wiring::agents;
-use crate::sandbox::{HostReport, Runtime};
+use crate::sandbox::images::build_command;
+use crate::sandbox::{HostReport, ImageSettings, Runtime, TooOld};
 
 /// Looks at every engine of the configuration, and runs a probe in a container of each runtime.
 pub(super) async fn engines(config: &Config, paths: &Paths) -> Vec<Finding> {
@@ -23,7 +24,8 @@ pub(super) async fn engines(config: &Config, paths: &Paths) -> Vec<Finding> {
     let offered = if sells_runs { usable(&reports, config.agents.sandbox_run.runtime) } else { Vec::new() };
     let shells = agents::without_shell(&hosts, config.agents.sandbox_run.runtime, &offered).await;
     hosts.shut_down().await;
-    let mut found: Vec<Finding> = reports.iter().flat_map(of_engine).collect();
+    let mut found: Vec<Finding> =
+        reports.iter().flat_map(|report| of_engine(report, &config.agents.sandbox.images)).collect();
     found.extend(config.agents.runtimes().into_iter().map(|wanted| {
         let works = |report: &&HostReport| {
             let runs = report.runtimes.iter().any(|(runtime, proof)| *runtime == wanted && proof.holds());
@@ -71,7 +73,7 @@ fn usable(reports: &[HostReport], runtime: Runtime) -> Vec<&str> {
     names.into_iter().collect()
 }
 
-fn of_engine(report: &HostReport) -> Vec<Finding> {
+fn of_engine(report: &HostReport, images: &[ImageSettings]) -> Vec<Finding> {
     let check = "sandbox.engine";
     let about = |finding: Finding| finding.about(&report.host);
     let facts = match &report.engine {
@@ -92,13 +94,16 @@ fn of_engine(report: &HostReport) -> Vec<Finding> {
     for (name, image) in &report.images {
         found.push(about(match image {
             Ok(digest) => Finding::ok("sandbox.image", format!("{name} is there ({digest})")),
-            Err(why) => Finding::failed(
-                "sandbox.image",
-                format!("{name}: {why}"),
-                "make it with 'coinop sandbox image build --name REFERENCE', or correct sandbox.images.reference",
-            ),
+            Err(why) => {
+                let reference = images.iter().find(|image| image.name == *name).map(|image| image.reference.as_str());
+                let command = build_command(reference.unwrap_or(name));
+                let cure = format!("make it with '{command}', or correct sandbox.images.reference");
+                Finding::failed("sandbox.image", format!("{name}: {why}"), cure)
+            }
         }));
     }
+    let warned = |too_old: &TooOld| about(Finding::warning("sandbox.image", too_old.to_string(), TooOld::CURE));
+    found.extend(report.too_old.iter().map(warned));
     // Without an image nothing can be tried, which is said of the image.
     let has_image = report.images.iter().any(|(_, image)| image.is_ok());
     for (runtime, proof) in report.runtimes.iter().filter(|(_, proof)| has_image || proof.holds()) {

@@ -134,7 +134,8 @@ impl DockerCell {
         Wire::of(&self.engine, self.name(), self.started)
     }
 
-    /// Stops all that runs in it, for good, but keeps the files readable. A cell that can't be stopped is removed.
+    /// Stops all that runs in it, for good, but keeps the files readable. A cell that can't be stopped is removed. Only
+    /// [`Engine::remove`] lets it go on again, for the moment that killing it takes.
     pub(super) async fn freeze(&self, state: &mut State, ended: Ended) {
         state.ended = Some(ended);
         if let Err(error) = self.pause().await {
@@ -148,7 +149,7 @@ impl DockerCell {
     }
 
     pub(super) async fn resume(&self) -> Result<(), EngineError> {
-        timed("resuming a cell", QUICK, self.engine.docker.unpause_container(self.name())).await
+        self.engine.resume(self.name()).await
     }
 
     /// Whether it is there, and if it ended why; `None` when the engine does not know it.

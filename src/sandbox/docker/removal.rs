@@ -15,9 +15,9 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::{debug, trace, warn};
 
-use super::engine::{Engine, timed};
+use super::engine::{Engine, QUICK, timed};
 use super::error::EngineError;
 use crate::sandbox::slots::Slot;
 
@@ -209,11 +209,24 @@ impl Removal {
 
 impl Engine {
     /// Kills and removes a container and the volume of its name. What is not there is gone.
+    ///
+    /// One that stands still, as at its time limit, is let go on just before: gVisor does not hear of being killed while it
+    /// stands still, and the engine waits ten seconds until it ends it in another way. Of what runs in between nothing counts:
+    /// nobody reads its files or outputs any more.
     pub(super) async fn remove(&self, name: &str) -> Result<(), EngineError> {
+        // Of most there is nothing to let go on, and the engine refuses. Whatever it says, the removal decides.
+        if let Err(error) = self.resume(name).await {
+            trace!(cell = name, %error, "Nothing to let go on before the removal");
+        }
         let container = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         absent_is_fine(timed("removing a cell", LIMIT, self.docker.remove_container(name, Some(container))).await)?;
         let volume = RemoveVolumeOptionsBuilder::new().force(true).build();
         absent_is_fine(timed("removing a workspace", LIMIT, self.docker.remove_volume(name, Some(volume))).await)
+    }
+
+    /// Lets what was stopped go on.
+    pub(super) async fn resume(&self, name: &str) -> Result<(), EngineError> {
+        timed("resuming a cell", QUICK, self.docker.unpause_container(name)).await
     }
 }
 

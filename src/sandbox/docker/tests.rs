@@ -1,12 +1,15 @@
 //! Leftovers, and what the engine is told of a cell.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use bollard::query_parameters::CreateContainerOptionsBuilder;
+use bollard::query_parameters::{CreateContainerOptionsBuilder, EventsOptionsBuilder};
+use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::labels::{EXPIRES, Identity, labels};
 use super::*;
+use crate::archive::ArchiveLimits;
 use crate::sandbox::{CellSpec, Command, Ended, Hosts, Runtime, Sandbox, SandboxError};
 use crate::testing::engine;
 
@@ -138,9 +141,45 @@ async fn a_cell_ends_by_itself_when_nobody_is_left_to_end_it() {
     let wait = engine.docker.wait_container(&name, None::<bollard::query_parameters::WaitContainerOptions>);
     let mut wait = Box::pin(wait);
     engine.docker.start_container(&name, None::<bollard::query_parameters::StartContainerOptions>).await.unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(60), futures::StreamExt::next(&mut wait)).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), wait.next()).await;
     assert!(ended.is_ok(), "it lives on");
     engine.remove(&name).await.unwrap();
+}
+
+/// Under gVisor killing what stands still takes the engine ten seconds more, for which the result and the slot would wait.
+#[tokio::test]
+async fn a_cell_that_stands_still_is_let_go_on_before_it_is_killed() {
+    for runtime in Runtime::ALL {
+        let Some(sandbox) = engine::sandbox(runtime).await else { continue };
+        let (_, engine) = engine::engine().await.unwrap();
+        let job = unique("stands still");
+        let cancel = CancellationToken::new();
+        let cell = sandbox.open(&engine::cell(&job, runtime), &cancel).await.unwrap();
+        let told = tokio::spawn(what_the_engine_tells_of(engine, job));
+        let slow = Command { timeout: Duration::from_secs(1), ..command("echo kept > file; sleep 1000") };
+        assert_eq!(cell.run(&slow, &cancel).await.unwrap().ended, Ended::TimedOut);
+        let limits = ArchiveLimits { bytes: 1 << 20, entries: 100 };
+        assert!(cell.get(None, limits).await.unwrap().is_some(), "its files can be read");
+        cell.close().await;
+        let told = tokio::time::timeout(Duration::from_secs(60), told).await.expect("it tells of the end").unwrap();
+        assert_eq!(told, ["pause", "unpause", "die"], "under {runtime}");
+    }
+}
+
+/// Of the job's container, until it is destroyed.
+async fn what_the_engine_tells_of(engine: Engine, job: String) -> Vec<String> {
+    let label = format!("{JOB_LABEL}={job}");
+    let filters = HashMap::from([
+        ("type", vec!["container"]),
+        ("label", vec![label.as_str()]),
+        ("event", vec!["pause", "unpause", "die", "destroy"]),
+    ]);
+    // Also what happened before the engine hears the question.
+    let since = (jiff::Timestamp::now() - jiff::SignedDuration::from_mins(1)).as_second().to_string();
+    let options = EventsOptionsBuilder::new().since(&since).filters(&filters).build();
+    let events = engine.docker.events(Some(options));
+    let actions = events.filter_map(|event| std::future::ready(event.expect("the engine answers").action));
+    actions.take_while(|action| std::future::ready(action != "destroy")).collect().await
 }
 
 #[tokio::test]
@@ -286,6 +325,23 @@ async fn the_default_image_has_what_it_promises() {
         }
         cell.close().await;
     }
+}
+
+#[tokio::test]
+async fn a_gvisor_that_is_too_old_for_an_image_is_told_with_it_and_offered_all_the_same() {
+    let Some(hosts) = engine::hosts_with_tools(&unique("instance"), Runtime::Runsc).await else { return };
+    let report = &hosts.report().await[0];
+    let cancel = CancellationToken::new();
+    // Of this machine's gVisor nobody knows how old it is.
+    let spec = CellSpec { image: engine::DEFAULT_IMAGE.into(), ..engine::cell("how old", Runtime::Runsc) };
+    let cell = hosts.open(&spec, &cancel).await.unwrap();
+    let ran = cell.run(&command("stat ."), &cancel).await.unwrap();
+    cell.close().await;
+    let too_old: Vec<_> = report.too_old.iter().map(|found| (found.runtime, found.image.as_str())).collect();
+    let expected: &[_] = if ran.exit_code == 0 { &[] } else { &[(Runtime::Runsc, engine::DEFAULT_IMAGE)] };
+    assert_eq!(too_old, expected, "busybox is fine in any case: {}", ran.stderr.text);
+    assert_eq!(hosts.images(Runtime::Runsc).await.unwrap().len(), 2, "both are offered");
+    hosts.shut_down().await;
 }
 
 fn command(shell: &str) -> Command {

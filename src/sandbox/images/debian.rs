@@ -4,7 +4,9 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::archive::OWNER;
 
@@ -63,25 +65,82 @@ pub enum DebianError {
         /// Whether it had the rights that it needs for certain.
         as_root: bool,
     },
+    /// Somebody did not want it any more.
+    #[error("the build was stopped")]
+    Stopped,
     /// No room, or no rights, for what it makes.
     #[error("the image can't be kept while it is built: {0}")]
     Disk(#[from] io::Error),
+}
+
+/// Stops a build from outside.
+///
+/// The builder has a tree of half a gigabyte with mounts in it, which only it can take away: it is asked to, and waited for. It
+/// must be able to speak meanwhile; a builder whose words nobody reads any more dies before it has cleaned up.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Arc<Mutex<Stopping>>);
+
+#[derive(Debug, Default)]
+struct Stopping {
+    asked: bool,
+    /// The builder's process, and the group of all that it starts.
+    builder: Option<u32>,
+}
+
+impl Stop {
+    /// Asks for it. Says whether there is a builder that cleans up now, for which [`Debian::build`] waits. Waits for another
+    /// process, a moment.
+    pub fn ask(&self) -> bool {
+        let mut stopping = self.lock();
+        stopping.asked = true;
+        // Held, so that the process is not waited for meanwhile and its number given to another.
+        stopping.builder.is_some_and(|builder| {
+            // Its whole group: by itself it would wait for the packages' programs, which know nothing of it.
+            let kill = ["-c", "kill -s TERM -- \"-$1\"", "sh", &builder.to_string()].map(str::to_owned);
+            let sent = Command::new("/bin/sh").args(kill).stdin(Stdio::null()).status();
+            sent.is_ok_and(|status| status.success())
+        })
+    }
+
+    fn is_asked(&self) -> bool {
+        self.lock().asked
+    }
+
+    /// Starts the builder, unless it was stopped before.
+    fn start(&self, command: &mut Command) -> Result<std::process::Child, DebianError> {
+        let mut stopping = self.lock();
+        if stopping.asked {
+            return Err(DebianError::Stopped);
+        }
+        let child = command.process_group(0).spawn().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => DebianError::NoProgram,
+            _ => DebianError::Disk(error),
+        })?;
+        stopping.builder = Some(child.id());
+        Ok(child)
+    }
+
+    /// It has said its last.
+    fn ended(&self) {
+        self.lock().builder = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stopping> {
+        self.0.lock().expect("nobody panics while holding it")
+    }
 }
 
 impl Debian {
     /// Builds the root file system, a tar file. Tells each step, and waits: minutes.
     ///
     /// # Errors
-    /// When it can't be built.
-    pub fn build(&self, mut tell: impl FnMut(&str)) -> Result<File, DebianError> {
+    /// When it can't be built, or was stopped.
+    pub fn build(&self, stop: &Stop, mut tell: impl FnMut(&str)) -> Result<File, DebianError> {
         let arguments = self.arguments()?;
         let mut root = tempfile::tempfile()?;
         let mut command = Command::new(MMDEBSTRAP);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::from(root.try_clone()?)).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => DebianError::NoProgram,
-            _ => DebianError::Disk(error),
-        })?;
+        let mut child = stop.start(&mut command)?;
         let mut lines: Vec<String> = Vec::new();
         let said = child.stderr.take().expect("it is piped");
         for line in BufReader::new(said).split(b'\n') {
@@ -97,7 +156,12 @@ impl Debian {
                 lines.remove(0);
             }
         }
-        if !child.wait()?.success() {
+        stop.ended();
+        let succeeded = child.wait()?.success();
+        if stop.is_asked() {
+            return Err(DebianError::Stopped);
+        }
+        if !succeeded {
             return Err(DebianError::Failed { lines, as_root: is_root() });
         }
         root.rewind()?;
@@ -158,6 +222,14 @@ mod tests {
         assert!(include.contains("ca-certificates,cargo,diffutils") && include.matches("git").count() == 1);
         assert_eq!(arguments[arguments.len() - 3..], ["bookworm", "-", "http://mirror.example/debian"]);
         assert_eq!(debian().arguments().unwrap().last().unwrap(), "-");
+    }
+
+    #[test]
+    fn what_is_stopped_before_it_begins_starts_nothing() {
+        let stop = Stop::default();
+        assert!(!stop.ask(), "there is no builder");
+        let built = debian().build(&stop, |step| panic!("{step}"));
+        assert!(matches!(built, Err(DebianError::Stopped)));
     }
 
     #[test]

@@ -4,12 +4,24 @@ mod busybox;
 mod debian;
 
 pub use busybox::{BusyboxError, busybox, tools};
-pub use debian::{Debian, DebianError, MMDEBSTRAP};
+pub use debian::{Debian, DebianError, MMDEBSTRAP, Stop};
 
 use bytes::Bytes;
 use futures::Stream;
 
 use super::docker::{Discarded, Engine, EngineError};
+
+/// What engines call the image that is made and expected when nothing else is said.
+pub const DEFAULT_REFERENCE: &str = "coinop-default";
+
+/// The command that makes an image of that reference, for whoever lacks it.
+pub fn build_command(reference: &str) -> String {
+    let command = "coinop sandbox image build";
+    if split_reference(reference) == split_reference(DEFAULT_REFERENCE) {
+        return command.to_owned();
+    }
+    format!("{command} --name {reference}")
+}
 
 /// Makes an image of a root file system, a tar stream, under a reference such as `coinop-default`. Gives its digest. A
 /// `comment` says where it comes from.
@@ -79,6 +91,16 @@ fn split_reference(reference: &str) -> (&str, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_command_that_makes_an_image_names_it_unless_it_is_the_usual_one() {
+        for usual in ["coinop-default", "coinop-default:latest"] {
+            assert_eq!(build_command(usual), "coinop sandbox image build");
+        }
+        for other in ["coinop-default:2", "rust"] {
+            assert_eq!(build_command(other), format!("coinop sandbox image build --name {other}"));
+        }
+    }
 
     #[test]
     fn a_port_is_no_tag() {
