@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bitcoin::hashes::{Hash as _, sha256};
 
-use super::delivery::{self, Check, Delivery, hand_over};
+use super::delivery::{self, Check, Delivery, Unfetched, hand_over};
 use super::flow;
 use super::folder::OutFile;
 use super::options::{OrderOptions, key_value};
@@ -280,7 +280,18 @@ fn artifacts(artifacts: &[Artifact], mut fetched: Fetched) -> (Vec<OutFile>, Vec
         let name: String = artifact.path.chars().filter(|c| !c.is_control()).take(MOST_SHOWN).collect();
         let content = match (&artifact.data, fetched.remove(&place)) {
             (Some(data), _) => inline(artifact, data).ok_or_else(|| "it has other bytes than its hash says".to_owned()),
-            (None, Some(fetched)) => fetched.map_err(|problem| problem.to_string()),
+            (None, Some(Err(problem))) => match Unfetched::of(&problem) {
+                Some(why) => {
+                    let where_it_is =
+                        if artifact.sealed.is_some() { "its address and key are" } else { "its address is" };
+                    let what =
+                        format!("the artifact '{name}' could not be fetched: {problem}; {where_it_is} in result.json");
+                    checks.push(Check::unfetched(what, why));
+                    continue;
+                }
+                None => Err(problem.to_string()),
+            },
+            (None, Some(Ok(content))) => Ok(content),
             (None, None) => continue,
         };
         let file = content.and_then(|content| {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::fetch::FetchError;
 use crate::job::sandbox_run::{CommandEnd, MissingArtifact, RunEnvironment, RunUsage};
 
 fn command(stdout: &str, exit_code: i64) -> CommandResult {
@@ -122,6 +123,32 @@ fn what_was_fetched_is_kept_like_what_came_in_the_result() {
     assert_eq!(paths(&delivery).last(), Some(&"artifacts/big"));
     let failed: Vec<&Check> = delivery.checks.iter().filter(|check| check.what().contains("is not kept")).collect();
     assert_eq!(failed.len(), 2, "{failed:?}");
+}
+
+#[test]
+fn what_could_not_be_fetched_says_where_it_is() {
+    let open = Artifact { url: Some("https://example.com/0".into()), data: None, ..artifact("open", b"x") };
+    let seal = SealedFile {
+        encryption_algorithm: "aes-gcm".into(),
+        decryption_key: "0".repeat(64),
+        decryption_nonce: "0".repeat(24),
+        sha256: "0".repeat(64),
+        size: 17,
+    };
+    let sealed = Artifact { sealed: Some(seal), path: "sealed".into(), ..open.clone() };
+    let result = result(vec![command("", 0)], vec![open, sealed]);
+    let gone = || Err(BlossomError::from(FetchError::Unreachable));
+    let delivery = deliver("{}", &result, [(0, gone()), (1, gone())].into(), false);
+    assert!(!paths(&delivery).iter().any(|path| path.starts_with("artifacts")));
+    let told: Vec<&str> = delivery.checks.iter().filter(|c| c.is_unfetched()).map(Check::what).collect();
+    assert_eq!(
+        told,
+        [
+            "the artifact 'open' could not be fetched: the URL could not be reached; its address is in result.json",
+            "the artifact 'sealed' could not be fetched: the URL could not be reached; its address and key are in \
+             result.json",
+        ]
+    );
 }
 
 #[test]

@@ -137,26 +137,15 @@ pub(super) async fn run(args: PatchArgs, options: &OrderOptions, globals: &Globa
 fn deliver(facts: &[(String, String)], whole: &Whole, here: Option<&Checkout>) -> Delivery {
     let diff = whole.text.as_str();
     let said = PatchFacts::read(facts);
-    let mut checks: Vec<Check> = delivery::cut(whole).map(|cut| Check::of(cut, false)).into_iter().collect();
-    let hash = sha256::Hash::hash(diff.as_bytes()).to_string();
-    checks.push(match said.patch_sha256.to_ascii_lowercase() {
-        told if told == hash => Check::of("the hash of the diff", true),
-        told if told.is_empty() => Check::open("the hash of the diff, which the provider does not say"),
-        _ => Check::of("the diff has another hash", false),
-    });
     let mut told = String::new();
-    match here.and_then(|here| here.tree_of(&said.commit)) {
-        None => checks.push(Check::open("whether it applies: this repository has not the commit it was made for")),
-        Some(tree) => match plan(diff, &tree) {
-            Ok(edits) => {
-                told.push_str(&format!("{}\n", stat(&edits)));
-                checks.push(Check::of("it applies to the commit it was made for", true));
-            }
-            Err(problem) => {
-                checks.push(Check::of(format!("it does not apply to the commit it was made for: {problem}"), false));
-            }
-        },
-    }
+    let checks = if whole.is_here() {
+        let (checks, stat) = checks(&said, whole, here);
+        told.extend(stat);
+        checks
+    } else {
+        // A part has another hash, and applies to nothing.
+        vec![Check::open("the diff, which is not all here")]
+    };
     match said.test_exit_code {
         Some(code) => {
             told.push_str(&format!("By the provider's word the test command exited with {code} after the patch.\n"));
@@ -174,6 +163,32 @@ fn deliver(facts: &[(String, String)], whole: &Whole, here: Option<&Checkout>) -
         files: vec![OutFile::new("patch.diff", diff), OutFile::new("result.json", facts)],
         checks,
         ..Delivery::default()
+    }
+}
+
+/// Whether the diff is what the provider says of it, and what it does where that can be seen.
+fn checks(said: &PatchFacts, whole: &Whole, here: Option<&Checkout>) -> (Vec<Check>, Option<String>) {
+    let diff = whole.text.as_str();
+    let mut checks: Vec<Check> = delivery::cut(whole).map(|cut| Check::of(cut, false)).into_iter().collect();
+    let hash = sha256::Hash::hash(diff.as_bytes()).to_string();
+    checks.push(match said.patch_sha256.to_ascii_lowercase() {
+        told if told == hash => Check::of("the hash of the diff", true),
+        told if told.is_empty() => Check::open("the hash of the diff, which the provider does not say"),
+        _ => Check::of("the diff has another hash", false),
+    });
+    let Some(tree) = here.and_then(|here| here.tree_of(&said.commit)) else {
+        checks.push(Check::open("whether it applies: this repository has not the commit it was made for"));
+        return (checks, None);
+    };
+    match plan(diff, &tree) {
+        Ok(edits) => {
+            checks.push(Check::of("it applies to the commit it was made for", true));
+            (checks, Some(format!("{}\n", stat(&edits))))
+        }
+        Err(problem) => {
+            checks.push(Check::of(format!("it does not apply to the commit it was made for: {problem}"), false));
+            (checks, None)
+        }
     }
 }
 
