@@ -202,7 +202,11 @@ fn deliver(content: &str, result: &RunResult, fetched: Fetched, passes_code: boo
         shown.push_str(&on_a_line(&command.stdout));
     }
     for missing in &result.missing_artifacts {
-        told.push_str(&format!("Not returned: {}: {}\n", missing.path, missing.why));
+        told.push_str(&not_returned(&missing.path, &missing.why));
+    }
+    for artifact in result.artifacts.iter().filter(|artifact| artifact.data.is_none() && artifact.url.is_none()) {
+        let why = artifact.why.as_deref().unwrap_or("the provider does not say why");
+        told.push_str(&not_returned(&artifact.path, why));
     }
     let mut checks: Vec<Check> = outputs(&result.command_results).into_iter().collect();
     if !result.artifacts.is_empty() {
@@ -241,6 +245,16 @@ fn on_a_line(text: &str) -> String {
     if text.is_empty() || text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") }
 }
 
+/// That a file is not among what came, and why.
+fn not_returned(path: &str, why: &str) -> String {
+    format!("Not returned: {}: {}\n", word(path), word(why))
+}
+
+/// A stranger's word for a line.
+fn word(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MOST_SHOWN).collect()
+}
+
 fn commands_table(commands: &[CommandResult]) -> String {
     let mut table = table::new(["", "command", "exit code", "time", ""]);
     for (place, command) in commands.iter().enumerate() {
@@ -260,14 +274,13 @@ fn commands_table(commands: &[CommandResult]) -> String {
 fn artifacts_table(artifacts: &[Artifact]) -> String {
     let mut table = table::new(["artifact", "bytes", "sha256", ""]);
     for artifact in artifacts {
-        let how = match (&artifact.data, &artifact.url, &artifact.why) {
-            (Some(_), ..) => "in the result",
-            (None, Some(url), _) => url,
-            (None, None, Some(why)) => why,
-            (None, None, None) => "not returned",
+        let how = match (&artifact.data, &artifact.url) {
+            (Some(_), _) => "in the result",
+            (None, Some(url)) => url.as_str(),
+            (None, None) => "not returned",
         };
-        let cells = [artifact.path.clone(), artifact.size.to_string(), artifact.sha256.clone(), how.to_owned()];
-        table.add_row(cells.map(|cell| cell.chars().filter(|c| !c.is_control()).take(MOST_SHOWN).collect::<String>()));
+        let size = artifact.size.to_string();
+        table.add_row([artifact.path.as_str(), &size, &artifact.sha256, how].map(word));
     }
     table.to_string()
 }
@@ -277,7 +290,7 @@ fn artifacts_table(artifacts: &[Artifact]) -> String {
 fn artifacts(artifacts: &[Artifact], mut fetched: Fetched) -> (Vec<OutFile>, Vec<Check>) {
     let (mut files, mut checks, mut good) = (Vec::new(), Vec::new(), 0);
     for (place, artifact) in artifacts.iter().enumerate() {
-        let name: String = artifact.path.chars().filter(|c| !c.is_control()).take(MOST_SHOWN).collect();
+        let name = word(&artifact.path);
         let content = match (&artifact.data, fetched.remove(&place)) {
             (Some(data), _) => inline(artifact, data).ok_or_else(|| "it has other bytes than its hash says".to_owned()),
             (None, Some(Err(problem))) => match Unfetched::of(&problem) {

@@ -98,6 +98,17 @@ fn what_the_commands_wrote_is_shown_and_kept() {
 }
 
 #[test]
+fn an_artifact_that_the_provider_keeps_is_told_of_in_a_line() {
+    let kept =
+        |path: &str, why: Option<&str>| Artifact { data: None, why: why.map(str::to_owned), ..artifact(path, b"x") };
+    let artifacts = vec![kept("big\n.bin", Some("the file server is full")), kept("other", None)];
+    let told = delivered(&result(vec![command("", 0)], artifacts), false).told;
+    assert!(told.contains("Not returned: big.bin: the file server is full\n"), "{told}");
+    assert!(told.contains("Not returned: other: the provider does not say why\n"), "{told}");
+    assert_eq!(told.matches("the file server is full").count(), 1, "{told}");
+}
+
+#[test]
 fn an_artifact_that_leads_elsewhere_or_is_another_is_never_written() {
     let mut other = artifact("kept", b"x");
     other.data = Some(BASE64_STANDARD.encode(b"y"));
