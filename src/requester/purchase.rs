@@ -61,8 +61,17 @@ pub struct Receipt {
     pub event: EventId,
     /// What was paid by this purchase.
     pub paid: Msat,
+    /// What the invoice asks that was chosen to be paid, by whomever; `None` where there was none.
+    pub invoice: Option<Msat>,
     /// The result.
     pub result: JobResult,
+}
+
+impl Receipt {
+    /// Whether it was paid from the customer's credit alone: it cost something, and there was no invoice.
+    pub fn is_from_credit(&self) -> bool {
+        self.invoice.is_none() && self.result.receipt.paid.is_some_and(|cost| !cost.is_zero())
+    }
 }
 
 /// What to do next.
@@ -210,6 +219,16 @@ impl Purchase {
         !self.over && (self.chosen.is_some() || !self.working.is_empty() || self.asked.iter().any(silent))
     }
 
+    /// Whether somebody began without an invoice: it is free, or runs on the customer's credit, or is paid afterwards.
+    pub fn runs_without_an_invoice(&self) -> bool {
+        self.chosen.is_none() && self.offers.is_empty() && !self.working.is_empty()
+    }
+
+    /// Whether somebody made an offer that counts.
+    pub fn has_an_offer(&self) -> bool {
+        !self.offers.is_empty()
+    }
+
     /// When [`Purchase::tick`] has something to decide at the latest.
     pub fn wake_at(&self) -> Timestamp {
         let end = later(self.began, self.limits.timeout);
@@ -252,7 +271,8 @@ impl Purchase {
             AnswerBody::Result(result) => {
                 self.over = true;
                 let paid = self.chosen.as_ref().filter(|_| self.paid).map_or(Msat::ZERO, |offer| offer.amount);
-                let receipt = Receipt { job: self.job, provider, event: answer.id, paid, result };
+                let invoice = self.chosen.as_ref().map(|offer| offer.amount);
+                let receipt = Receipt { job: self.job, provider, event: answer.id, paid, invoice, result };
                 vec![Step::Done(Box::new(receipt))]
             }
             AnswerBody::Feedback(feedback) => self.hear_feedback(provider, feedback, now, read),

@@ -167,7 +167,7 @@ pub(super) fn hand_over(
         globals.print(&printed, String::new)?;
     } else {
         if !globals.quiet {
-            put(&around(&delivery.told, &facts(told), &checks));
+            put(&around(&delivery.told, &facts(told, receipt.is_from_credit()), &checks));
         }
         show(&delivery.shown)?;
     }
@@ -242,7 +242,7 @@ fn around(told: &str, facts: &str, checks: &[Check]) -> String {
 }
 
 /// The receipt in a line.
-fn facts(told: &nip90::Receipt) -> String {
+fn facts(told: &nip90::Receipt, from_credit: bool) -> String {
     let mut facts = Vec::new();
     if let Some(model) = &told.model {
         facts.push(format!("model {model}"));
@@ -255,6 +255,9 @@ fn facts(told: &nip90::Receipt) -> String {
     }
     if let Some(cost) = told.paid {
         facts.push(format!("cost {cost}"));
+    }
+    if from_credit {
+        facts.push("paid from your credit".to_owned());
     }
     if let Some(credit) = told.credit.filter(|credit| !credit.is_zero()) {
         facts.push(format!("your credit there is {credit}"));
@@ -294,6 +297,13 @@ mod tests {
         );
         assert_eq!(around("", "", &[]), "");
         assert_eq!(around("a\u{1b}[2J", "", &[]), "a[2J\n");
+    }
+
+    #[test]
+    fn what_was_paid_from_credit_is_said() {
+        let told = nip90::Receipt { paid: Some(Msat::sat(6)), credit: Some(Msat::sat(4)), ..nip90::Receipt::default() };
+        assert_eq!(facts(&told, true), "cost 6 sat, paid from your credit, your credit there is 4 sat");
+        assert_eq!(facts(&told, false), "cost 6 sat, your credit there is 4 sat");
     }
 
     #[test]

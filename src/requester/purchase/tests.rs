@@ -165,6 +165,32 @@ fn a_free_result_is_taken_without_paying_anybody() {
 }
 
 #[test]
+fn what_costs_something_without_an_invoice_is_paid_from_credit() {
+    let costing = |cost: Msat| {
+        let AnswerBody::Result(mut result) = result(1).body else { unreachable!() };
+        result.receipt.paid = Some(cost);
+        answer(1, AnswerBody::Result(result))
+    };
+    let working = || answer(1, AnswerBody::Feedback(Feedback::of(Status::Processing)));
+    let bought = |buying: &mut Purchase, cost: Msat| match hear(buying, costing(cost), Msat::ZERO).pop() {
+        Some(Step::Done(receipt)) => receipt,
+        other => panic!("{other:?}"),
+    };
+    let mut on_credit = purchase(&[1], Msat::sat(30));
+    hear(&mut on_credit, working(), Msat::ZERO);
+    assert!(on_credit.runs_without_an_invoice());
+    assert!(bought(&mut on_credit, Msat::sat(5)).is_from_credit());
+    assert!(!bought(&mut purchase(&[1], Msat::sat(30)), Msat::ZERO).is_from_credit(), "it was free");
+
+    // Whoever paid the invoice.
+    let mut by_hand = purchase(&[1], Msat::sat(30));
+    hear(&mut by_hand, offer(1, Msat::sat(5)), Msat::sat(5));
+    hear(&mut by_hand, working(), Msat::ZERO);
+    assert!(!by_hand.runs_without_an_invoice());
+    assert!(!bought(&mut by_hand, Msat::sat(5)).is_from_credit());
+}
+
+#[test]
 fn the_log_of_a_failure_reaches_the_buyer_bounded_and_is_not_said_twice() {
     let failed = |text: Option<&str>, content: String| {
         let mut buying = purchase(&[1], Msat::sat(30));
