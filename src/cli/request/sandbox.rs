@@ -144,7 +144,7 @@ pub(super) async fn run(args: SandboxArgs, options: &OrderOptions, globals: &Glo
                 // They are only fetched for somebody who keeps them.
                 let wanted = if options.out.is_some() { result.artifacts.as_slice() } else { &[] };
                 let fetched = fetch(wanted, config).await;
-                deliver(&whole.text, &result, fetched, args.exit_code)
+                deliver(&whole.text, &result, &args.commands, fetched, args.exit_code)
             }
             Err(problem) => delivery::unreadable(&whole, &problem.to_string()),
         };
@@ -192,9 +192,9 @@ fn blob_of(artifact: &Artifact, url: &str) -> Option<Blob> {
     Some(Blob { seal: Some(seal), ..Blob::told(url, sha256, *size)? })
 }
 
-fn deliver(content: &str, result: &RunResult, fetched: Fetched, passes_code: bool) -> Delivery {
+fn deliver(content: &str, result: &RunResult, asked: &[String], fetched: Fetched, passes_code: bool) -> Delivery {
     let mut files = vec![OutFile::new("result.json", content)];
-    let (mut told, mut shown) = (format!("{}\n", commands_table(&result.command_results)), String::new());
+    let (mut told, mut shown) = (format!("{}\n", commands_table(&result.command_results, asked)), String::new());
     for (place, command) in result.command_results.iter().enumerate() {
         files.push(OutFile::new(&format!("commands/{place}.stdout"), command.stdout.as_bytes()));
         files.push(OutFile::new(&format!("commands/{place}.stderr"), command.stderr.as_bytes()));
@@ -255,18 +255,22 @@ fn word(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MOST_SHOWN).collect()
 }
 
-fn commands_table(commands: &[CommandResult]) -> String {
+/// What was run, and what was not because something before it failed.
+fn commands_table(commands: &[CommandResult], asked: &[String]) -> String {
+    let short = |command: &str| command.chars().take(SHORT_COMMAND).filter(|c| !c.is_control()).collect::<String>();
     let mut table = table::new(["", "command", "exit code", "time", ""]);
     for (place, command) in commands.iter().enumerate() {
-        let short: String = command.command.chars().take(SHORT_COMMAND).filter(|c| !c.is_control()).collect();
         let seconds = Duration::from_millis(command.duration_ms).as_secs_f64();
         table.add_row([
             place.to_string(),
-            short,
+            short(&command.command),
             command.exit_code.to_string(),
             format!("{seconds:.1} s"),
             command.ended.words().unwrap_or_default().to_owned(),
         ]);
+    }
+    for (place, command) in asked.iter().enumerate().skip(commands.len()) {
+        table.add_row([place.to_string(), short(command), String::new(), String::new(), "not run".to_owned()]);
     }
     table.to_string()
 }

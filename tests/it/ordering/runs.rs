@@ -54,6 +54,10 @@ async fn a_command_that_failed_is_a_result_and_its_code_is_passed_on_when_wanted
     let bought = order(&shopper, &args).await;
     assert_eq!(bought.status.code(), Some(0), "{}", err(&bought));
     assert!(err(&bought).contains("2 tests failed"));
+    let more = order(&shopper, &[&args[..], &["--cmd", "make install"]].concat()).await;
+    let told = err(&more);
+    let line = told.lines().find(|line| line.contains("make install")).unwrap_or_else(|| panic!("{told}"));
+    assert!(line.contains("not run"), "{told}");
     let passed_on = order(&shopper, &[&args[..], &["--exit-code", "--json"]].concat()).await;
     assert_eq!(passed_on.status.code(), Some(3), "{}", err(&passed_on));
     let printed: Value = serde_json::from_str(&out(&passed_on)).unwrap();
