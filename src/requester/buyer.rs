@@ -89,6 +89,8 @@ pub enum Progress {
     },
     /// A piece of output.
     Piece(String),
+    /// Nobody has answered a request that names nobody.
+    Unanswered,
     /// Somebody refused.
     Refused {
         /// Who.
@@ -268,6 +270,7 @@ impl Buyer {
                     Step::Passed { provider, why } => progress(Progress::Passed { provider, why }),
                     Step::Working { provider, text, queue } => progress(Progress::Working { provider, text, queue }),
                     Step::Piece(text) => progress(Progress::Piece(text)),
+                    Step::Unanswered => progress(Progress::Unanswered),
                     Step::Refused { provider, refusal } => progress(Progress::Refused { provider, refusal }),
                     Step::Pay(offer) => {
                         progress(Progress::Chosen(offer.clone()));

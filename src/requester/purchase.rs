@@ -99,6 +99,8 @@ pub enum Step {
     },
     /// A piece of output, in order, none twice.
     Piece(String),
+    /// Nobody has said anything yet to a request that names nobody. Comes at most once.
+    Unanswered,
     /// A provider will not do it.
     Refused {
         /// Which.
@@ -163,10 +165,15 @@ pub struct Purchase {
     working: BTreeSet<ProviderId>,
     next_piece: u32,
     pieces: BTreeMap<u32, String>,
+    /// That nobody answers was said.
+    told_unanswered: bool,
     /// The customer does not want it any more.
     called_off: bool,
     over: bool,
 }
+
+/// How long a request that names nobody may meet with silence before that is said: providers offer within seconds.
+const UNANSWERED_AFTER: SignedDuration = SignedDuration::from_secs(15);
 
 /// Pieces of partial output kept while an earlier one is missing.
 const MOST_EARLY_PIECES: usize = 256;
@@ -191,6 +198,7 @@ impl Purchase {
             working: BTreeSet::new(),
             next_piece: 0,
             pieces: BTreeMap::new(),
+            told_unanswered: false,
             called_off: false,
             over: false,
         }
@@ -235,8 +243,15 @@ impl Purchase {
         match (&self.chosen, self.first_offer) {
             (Some(offer), _) if self.waits_for_payment() => end.min(later(offer.expires_at, INVOICE_GRACE)),
             (None, Some(first)) => end.min(later(first, self.limits.offer_window)),
+            (None, None) if self.is_unanswered() => end.min(later(self.began, UNANSWERED_AFTER)),
             _ => end,
         }
+    }
+
+    /// Whether a request that names nobody has met with silence, and that was not said yet.
+    fn is_unanswered(&self) -> bool {
+        let somebody_spoke = self.first_offer.is_some() || !self.refused.is_empty() || !self.working.is_empty();
+        self.asked.is_empty() && !somebody_spoke && !self.told_unanswered && !self.called_off
     }
 
     /// The payment is being made. What is held can last longer than the time to pay.
@@ -354,6 +369,10 @@ impl Purchase {
                 vec![self.end(Ending::InvoiceExpired)]
             }
             (None, Some(first)) if now >= later(first, self.limits.offer_window) => self.choose(now),
+            (None, None) if self.is_unanswered() && now >= later(self.began, UNANSWERED_AFTER) => {
+                self.told_unanswered = true;
+                vec![Step::Unanswered]
+            }
             _ => Vec::new(),
         }
     }

@@ -13,6 +13,10 @@ use super::screen::plain;
 /// What to do about a payment in doubt.
 const ASK_AGAIN: &str = "it is never made twice; 'coinop payments list' asks the wallet what became of it";
 
+/// Why a request that names nobody may meet with silence, and how to find out.
+pub(super) const SILENCE: &str = "whoever can't do what is asked (a model or image they do not have, a name with a typo, too \
+                                  little money) says nothing to a request that names nobody: with --provider they say why";
+
 /// How the command ends.
 pub(super) fn failure(problem: &BuyError) -> CommandError {
     let told = CommandError::failure(plain(&problem.to_string()));
@@ -23,10 +27,9 @@ pub(super) fn failure(problem: &BuyError) -> CommandError {
                 _ => told.exit(3),
             },
             Ending::TooDear { .. } => told.exit(4).help("raise --max-cost, or ask for less work"),
-            Ending::NoOffer => told.exit(5).help(
-                "try other relays (--relay), a higher --max-cost, or wait longer (--timeout); whoever can't do what is \
-                     asked says nothing to a request that names nobody: with --provider they say why",
-            ),
+            Ending::NoOffer => told.exit(5).help(format!(
+                "try other relays (--relay), a higher --max-cost, or wait longer (--timeout); {SILENCE}"
+            )),
             Ending::NoResult if *fate == Fate::Returned => told.exit(5),
             Ending::NoResult if *fate == Fate::InDoubt => told.exit(5).help(ASK_AGAIN),
             Ending::NoResult => {

@@ -4,6 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::failure::SILENCE;
 use crate::cli::{Globals, pay_screen};
 use crate::job::id::ProviderId;
 use crate::requester::Progress;
@@ -122,6 +123,7 @@ impl Screen {
             Progress::Refused { provider, refusal } => {
                 self.say(&format!("{}… refused ({}): {refusal}", short(provider), refusal.code));
             }
+            Progress::Unanswered => self.say(&format!("Nobody has answered yet: {SILENCE}.")),
             Progress::CallingOff => {
                 self.say("Calling the order off… (once more ends at once)");
                 self.now("calling it off");

@@ -165,6 +165,24 @@ fn a_free_result_is_taken_without_paying_anybody() {
 }
 
 #[test]
+fn that_nobody_answers_is_said_once_when_the_request_names_nobody() {
+    let mut silent = purchase(&[], Msat::sat(30));
+    assert_eq!(silent.wake_at(), at(15));
+    assert!(silent.tick(at(14)).is_empty());
+    assert_eq!(silent.tick(at(15)), [Step::Unanswered]);
+    assert_eq!((silent.tick(at(16)), silent.wake_at()), (Vec::new(), at(60)));
+
+    // Whoever was asked by name, and whoever got any answer, waits for something.
+    let mut refused = purchase(&[], Msat::sat(30));
+    hear(&mut refused, error(1), Msat::ZERO);
+    let mut dear = purchase(&[], Msat::sat(3));
+    hear(&mut dear, offer(1, Msat::sat(5)), Msat::sat(5));
+    for mut other in [purchase(&[1], Msat::sat(30)), refused, dear] {
+        assert_eq!((other.wake_at(), other.tick(at(20))), (at(60), Vec::new()));
+    }
+}
+
+#[test]
 fn what_costs_something_without_an_invoice_is_paid_from_credit() {
     let costing = |cost: Msat| {
         let AnswerBody::Result(mut result) = result(1).body else { unreachable!() };
