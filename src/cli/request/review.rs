@@ -126,6 +126,7 @@ impl ReviewArgs {
         }
         if !self.file.is_empty() {
             self.repo.add_to(wanted, globals)?;
+            self.repo.warn_of_missing(&self.file, globals);
             wanted.list("file", &self.file);
             return Ok(());
         }
