@@ -114,6 +114,7 @@ impl Command {
 /// Parses the command line, runs the command and reports how it ended. All of `main` but process-wide set-up.
 pub fn main() -> ExitCode {
     let Cli { globals, command } = typed();
+    let globals = globals.or_of(|variable| std::env::var_os(variable));
     logging::start(&log_settings(&globals, &command), globals.verbose, globals.quiet);
     let ended = runtime().and_then(|runtime| {
         let ended = runtime.block_on(dispatch(command, &globals));
