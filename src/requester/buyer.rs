@@ -97,6 +97,10 @@ pub enum Progress {
         provider: ProviderId,
         /// Why.
         refusal: Refusal,
+        /// Whether they had begun, or were paid to.
+        had_begun: bool,
+        /// Whether the purchase ends with it.
+        is_the_end: bool,
     },
     /// The order is called off: the provider is being told.
     CallingOff,
@@ -271,7 +275,9 @@ impl Buyer {
                     Step::Working { provider, text, queue } => progress(Progress::Working { provider, text, queue }),
                     Step::Piece(text) => progress(Progress::Piece(text)),
                     Step::Unanswered => progress(Progress::Unanswered),
-                    Step::Refused { provider, refusal } => progress(Progress::Refused { provider, refusal }),
+                    Step::Refused { provider, refusal, had_begun, is_the_end } => {
+                        progress(Progress::Refused { provider, refusal, had_begun, is_the_end });
+                    }
                     Step::Pay(offer) => {
                         progress(Progress::Chosen(offer.clone()));
                         let (plan, too_late) = (&plan, &too_late);

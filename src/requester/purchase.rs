@@ -107,6 +107,10 @@ pub enum Step {
         provider: ProviderId,
         /// Why.
         refusal: Refusal,
+        /// Whether they had begun, or were chosen to.
+        had_begun: bool,
+        /// Whether the purchase ends with it, and for no other reason.
+        is_the_end: bool,
     },
     /// The end: here it is.
     Done(Box<Receipt>),
@@ -334,19 +338,25 @@ impl Purchase {
             Status::Partial => self.piece(feedback),
             Status::Error => {
                 let refusal = refusal_of(feedback);
-                let mut steps = vec![Step::Refused { provider, refusal: refusal.clone() }];
+                let had_begun = self.chosen.is_some() || self.working.contains(&provider);
                 self.offers.remove(&provider);
                 self.refused.insert(provider, refusal.clone());
                 // Without an invoice (free, or covered by credit) whoever began is who was chosen.
-                if self.chosen.is_some() || self.working.contains(&provider) && self.offers.is_empty() {
-                    steps.push(self.end(Ending::Failed(refusal)));
-                } else if self.everybody_answered() {
-                    if self.offers.is_empty() {
-                        steps.extend(self.give_up_choosing());
-                    } else {
-                        steps.extend(self.choose(now));
-                    }
-                }
+                let next = if self.chosen.is_some() || had_begun && self.offers.is_empty() {
+                    vec![self.end(Ending::Failed(refusal.clone()))]
+                } else if !self.everybody_answered() {
+                    Vec::new()
+                } else if self.offers.is_empty() {
+                    self.give_up_choosing()
+                } else {
+                    self.choose(now)
+                };
+                let is_the_end = next.iter().any(|step| match step {
+                    Step::Over(Ending::Failed(reason) | Ending::Refused(reason)) => *reason == refusal,
+                    _ => false,
+                });
+                let mut steps = vec![Step::Refused { provider, refusal, had_begun, is_the_end }];
+                steps.extend(next);
                 steps
             }
         }

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bitcoin::hashes::{Hash as _, sha256};
 
+use super::counted;
 use super::delivery::{self, Check, Delivery, Unfetched, hand_over};
 use super::flow;
 use super::folder::OutFile;
@@ -236,8 +237,13 @@ fn outputs(commands: &[CommandResult]) -> Option<Check> {
     });
     match whole.count() {
         0 => None,
-        count => Some(Check::of(format!("the hashes of {count} outputs"), true)),
+        count => Some(hashes(counted(count, "output", "outputs"), count)),
     }
+}
+
+/// That all of these are what the result says.
+fn hashes(of_what: String, count: usize) -> Check {
+    Check::of(format!("the {} of {of_what}", if count == 1 { "hash" } else { "hashes" }), true)
 }
 
 /// Each text ends with its line.
@@ -324,7 +330,7 @@ fn artifacts(artifacts: &[Artifact], mut fetched: Fetched) -> (Vec<OutFile>, Vec
         }
     }
     if good > 0 {
-        checks.push(Check::of(format!("the hashes of {good} artifacts"), true));
+        checks.push(hashes(counted(good, "artifact", "artifacts"), good));
     }
     (files, checks)
 }

@@ -92,7 +92,7 @@ fn what_the_commands_wrote_is_shown_and_kept() {
     assert_eq!(paths(&delivery), [&files[..], &["artifacts/a/b"]].concat());
     assert_eq!(
         delivery.checks,
-        [Check::of("the hashes of 2 outputs", true), Check::of("the hashes of 1 artifacts", true)]
+        [Check::of("the hashes of 2 outputs", true), Check::of("the hash of 1 artifact", true)]
     );
     assert_eq!(delivery.code, 0, "a command that failed is a result");
 }

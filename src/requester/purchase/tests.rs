@@ -232,7 +232,20 @@ fn too_dear_and_refused_and_silent_end_differently() {
     assert!(matches!(&steps[..], [_, Step::Over(Ending::TooDear { .. })]), "{steps:?}");
     let mut refused = purchase(&[1], Msat::sat(3));
     let steps = hear(&mut refused, error(1), Msat::ZERO);
-    assert!(matches!(&steps[..], [_, Step::Over(Ending::Refused(_))]), "{steps:?}");
+    assert!(
+        matches!(
+            &steps[..],
+            [Step::Refused { had_begun: false, is_the_end: true, .. }, Step::Over(Ending::Refused(_))]
+        ),
+        "{steps:?}"
+    );
+    let mut begun = purchase(&[1], Msat::sat(3));
+    hear(&mut begun, answer(1, AnswerBody::Feedback(Feedback::of(Status::Processing))), Msat::ZERO);
+    let steps = hear(&mut begun, error(1), Msat::ZERO);
+    assert!(matches!(&steps[..], [Step::Refused { had_begun: true, .. }, Step::Over(Ending::Failed(_))]), "{steps:?}");
+    let mut one_of_two = purchase(&[1, 2], Msat::sat(3));
+    let steps = hear(&mut one_of_two, error(1), Msat::ZERO);
+    assert!(matches!(&steps[..], [Step::Refused { is_the_end: false, .. }]), "{steps:?}");
     let mut silent = purchase(&[1], Msat::sat(3));
     assert!(matches!(&silent.tick(at(60))[..], [Step::Over(Ending::NoOffer)]));
 }

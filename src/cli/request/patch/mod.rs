@@ -21,6 +21,7 @@ pub use plan::{Edits, Found, Tree, plan};
 pub use tree::WorkTree;
 
 use super::checkout::Checkout;
+use super::counted;
 use super::delivery::{self, Check, Delivery, hand_over};
 use super::flow;
 use super::folder::OutFile;
@@ -216,7 +217,9 @@ fn stat(edits: &Edits) -> String {
         };
         table.add_row([how, edit.path.as_str()]);
     }
-    format!("{table}\n{} files, {} lines added, {} removed.", edits.edits.len(), edits.added, edits.removed)
+    let files = counted(edits.edits.len(), "file", "files");
+    let added = counted(edits.added, "line", "lines");
+    format!("{table}\n{files}, {added} added, {} removed.", edits.removed)
 }
 
 /// Applies the diff to the files here: all of it, or nothing.
@@ -233,14 +236,15 @@ fn apply(diff: &str, tree: &WorkTree, yes: bool, ask: &mut dyn Ask, globals: &Gl
     };
     let edits = plan(diff, tree).map_err(refused)?;
     if !yes && ask.is_there() {
-        let question = format!("Apply it: change {} files in {}?", edits.edits.len(), tree.root().display());
+        let files = counted(edits.edits.len(), "file", "files");
+        let question = format!("Apply it: change {files} in {}?", tree.root().display());
         if !ask.confirm(&question, false)? {
             return Err(CommandError::failure("the patch was not applied").into());
         }
     }
     tree.write(&edits.edits).map_err(refused)?;
     if !globals.quiet {
-        put(&format!("Applied: {} files changed.\n", edits.edits.len()));
+        put(&format!("Applied: {} changed.\n", counted(edits.edits.len(), "file", "files")));
     }
     Ok(())
 }
