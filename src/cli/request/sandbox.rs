@@ -13,7 +13,7 @@ use super::counted;
 use super::delivery::{self, Check, Delivery, Unfetched, hand_over};
 use super::flow;
 use super::folder::OutFile;
-use super::options::{OrderOptions, key_value};
+use super::options::{OrderOptions, key_value, mebibytes};
 use super::repo::RepoArgs;
 use super::wanted::Wanted;
 use super::whole;
@@ -81,10 +81,10 @@ pub(super) struct SandboxArgs {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     time: Option<Duration>,
     /// Memory, in MiB
-    #[arg(long, value_name = "MIB")]
+    #[arg(long, value_name = "MIB", value_parser = mebibytes)]
     memory: Option<u32>,
     /// Room for files, in MiB
-    #[arg(long, value_name = "MIB")]
+    #[arg(long, value_name = "MIB", value_parser = mebibytes)]
     disk: Option<u32>,
     /// Processors, such as 0.5
     #[arg(long)]
