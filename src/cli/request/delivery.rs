@@ -196,7 +196,7 @@ fn shortcomings(checks: &[Check]) -> Option<CommandError> {
             "fetch.allow_private = true in the configuration allows addresses that are not public, such as those of your \
              own network"
         } else {
-            "it can be fetched later, by any program: its hash says whether it is the right one"
+            "it can be fetched later, and its hash says whether it is the right one"
         });
     }
     (!told.is_empty()).then(|| CommandError::failure(told.join("; and ")).help(helps.join("; ")))
@@ -316,7 +316,7 @@ mod tests {
         assert!(!error.help_text().unwrap().contains("somebody else"), "{error:?}");
 
         let private = Check::unfetched("the artifact 'b' could not be fetched: not public", Unfetched::NotPublic);
-        let error = shortcomings(&[private.clone()]).unwrap();
+        let error = shortcomings(std::slice::from_ref(&private)).unwrap();
         assert!(error.help_text().unwrap().contains("fetch.allow_private"), "{error:?}");
 
         let both = shortcomings(&[Check::of("the artifact 'c' is not kept", false), private]).unwrap();
