@@ -65,8 +65,8 @@ pub enum BlossomError {
         /// Time allowed.
         limit: Duration,
     },
-    /// More than is put there.
-    #[error("the file has {bytes} bytes, more than the {limit} that are put there")]
+    /// More than is put there, or fetched.
+    #[error("the file has {bytes} bytes, more than the {limit} that are taken")]
     TooLarge {
         /// Bytes it has.
         bytes: u64,
@@ -106,6 +106,25 @@ impl BlossomError {
             Self::Refused { status, .. } => matches!(status, 408 | 425 | 429 | 500..),
             _ => false,
         }
+    }
+
+    /// Whether something was had that is not what was promised, or what was promised can't be; else nothing was had.
+    pub fn is_another(&self) -> bool {
+        match self {
+            Self::OtherFile | Self::BadAnswer | Self::Cipher => true,
+            Self::BadServer
+            | Self::Unreachable
+            | Self::Timeout { .. }
+            | Self::TooLarge { .. }
+            | Self::Refused { .. }
+            | Self::Unsigned
+            | Self::NotFetched(_) => false,
+        }
+    }
+
+    /// Whether nothing was fetched because the address is none of a public host.
+    pub fn is_not_public(&self) -> bool {
+        matches!(self, Self::NotFetched(FetchError::NotPublic))
     }
 }
 

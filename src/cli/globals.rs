@@ -1,5 +1,6 @@
 //! What every command takes: where things are, what to say, and how to get the password.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
@@ -16,12 +17,12 @@ use crate::store::Store;
 /// Options of every command.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Globals {
-    /// Keep everything (configuration, identity, database) in this folder instead of the XDG folders
-    #[arg(long, global = true, value_name = "FOLDER", env = "COINOP_HOME", help_heading = "Everywhere")]
+    /// Keep everything (configuration, identity, database) in this folder instead of the XDG folders (else: COINOP_HOME)
+    #[arg(long, global = true, value_name = "FOLDER", help_heading = "Everywhere")]
     pub home: Option<PathBuf>,
 
-    /// Read this configuration file
-    #[arg(long, global = true, value_name = "FILE", env = "COINOP_CONFIG", help_heading = "Everywhere")]
+    /// Read this configuration file (else: COINOP_CONFIG)
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Everywhere")]
     pub config: Option<PathBuf>,
 
     /// Print JSON for scripts
@@ -41,12 +42,27 @@ pub struct Globals {
     pub password_file: Option<PathBuf>,
 }
 
+/// Where everything is, when `--home` does not say it.
+const HOME_VARIABLE: &str = "COINOP_HOME";
+/// Where the configuration is, when `--config` does not say it.
+const CONFIG_VARIABLE: &str = "COINOP_CONFIG";
+
 /// What an existing password is asked with.
 const PASSWORD_QUESTION: &str = "Password of the identity";
 /// How often a mistyped new password may be tried again.
 const NEW_PASSWORD_TRIES: usize = 5;
 
 impl Globals {
+    /// With the places that the environment names and the command line does not. It is not read by clap, which would show them
+    /// as typed, and needed, wherever it says how a command is used.
+    #[must_use]
+    pub(super) fn or_of(mut self, variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let place = |name| variable(name).filter(|place| !place.is_empty()).map(PathBuf::from);
+        self.home = self.home.or_else(|| place(HOME_VARIABLE));
+        self.config = self.config.or_else(|| place(CONFIG_VARIABLE));
+        self
+    }
+
     /// Where things are.
     ///
     /// # Errors
@@ -192,4 +208,18 @@ pub(super) fn new_password(given: Option<Password>, ask: &mut dyn Ask, force_wea
 fn no_password() -> CommandError {
     CommandError::usage("a password is needed, and there is no terminal to ask for it")
         .help("give --password-file, or set COINOP_PASSWORD, or load the systemd credential coinop-password")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_typed_goes_before_the_environment_and_nothing_names_no_place() {
+        let variable = |name: &str| Some(OsString::from(if name == HOME_VARIABLE { "/home" } else { "" }));
+        let of_environment = Globals::default().or_of(variable);
+        assert_eq!((of_environment.home, of_environment.config), (Some("/home".into()), None));
+        let typed = Globals { home: Some("/typed".into()), ..Globals::default() }.or_of(variable);
+        assert_eq!(typed.home, Some("/typed".into()));
+    }
 }

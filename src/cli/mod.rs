@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::{Config, LogSettings};
 
@@ -20,6 +20,7 @@ pub mod doctor;
 pub mod earnings;
 pub mod exit;
 pub mod globals;
+mod help;
 pub mod identity;
 pub mod init;
 pub mod jobs;
@@ -56,7 +57,7 @@ const BLOCKED_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A coin-operated machine for compute: sell inference for Lightning payments over Nostr (NIP-90), and buy it
 #[derive(Debug, Parser)]
-#[command(name = "coinop", version, after_help = EXIT_CODES, propagate_version = true, max_term_width = 100)]
+#[command(name = "coinop", version, after_help = EXIT_CODES, propagate_version = true, max_term_width = 120)]
 pub struct Cli {
     #[command(flatten)]
     globals: Globals,
@@ -112,7 +113,8 @@ impl Command {
 
 /// Parses the command line, runs the command and reports how it ended. All of `main` but process-wide set-up.
 pub fn main() -> ExitCode {
-    let Cli { globals, command } = Cli::parse();
+    let Cli { globals, command } = typed();
+    let globals = globals.or_of(|variable| std::env::var_os(variable));
     logging::start(&log_settings(&globals, &command), globals.verbose, globals.quiet);
     let ended = runtime().and_then(|runtime| {
         let ended = runtime.block_on(dispatch(command, &globals));
@@ -123,6 +125,13 @@ pub fn main() -> ExitCode {
         eprint!("{}", report::render(&error));
         ExitCode::from(report::code(&error))
     })
+}
+
+/// The command line, if it can be read; else clap says why not and ends the process.
+fn typed() -> Cli {
+    let mut command = help::reflowed(Cli::command());
+    let mut matches = command.get_matches_mut();
+    Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|problem| problem.format(&mut command).exit())
 }
 
 async fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode> {
@@ -166,8 +175,6 @@ fn log_settings(globals: &Globals, command: &Command) -> LogSettings {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

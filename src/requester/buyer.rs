@@ -89,12 +89,18 @@ pub enum Progress {
     },
     /// A piece of output.
     Piece(String),
+    /// Nobody has answered a request that names nobody.
+    Unanswered,
     /// Somebody refused.
     Refused {
         /// Who.
         provider: ProviderId,
         /// Why.
         refusal: Refusal,
+        /// Whether they had begun, or were paid to.
+        had_begun: bool,
+        /// Whether the purchase ends with it.
+        is_the_end: bool,
     },
     /// The order is called off: the provider is being told.
     CallingOff,
@@ -268,7 +274,10 @@ impl Buyer {
                     Step::Passed { provider, why } => progress(Progress::Passed { provider, why }),
                     Step::Working { provider, text, queue } => progress(Progress::Working { provider, text, queue }),
                     Step::Piece(text) => progress(Progress::Piece(text)),
-                    Step::Refused { provider, refusal } => progress(Progress::Refused { provider, refusal }),
+                    Step::Unanswered => progress(Progress::Unanswered),
+                    Step::Refused { provider, refusal, had_begun, is_the_end } => {
+                        progress(Progress::Refused { provider, refusal, had_begun, is_the_end });
+                    }
                     Step::Pay(offer) => {
                         progress(Progress::Chosen(offer.clone()));
                         let (plan, too_late) = (&plan, &too_late);

@@ -29,6 +29,8 @@ pub struct CalledOff {
     pub amount: Option<Msat>,
     /// Whether that invoice was shown, to be paid by somebody else.
     pub was_shown: bool,
+    /// Whether somebody was at work without an invoice: for nothing, or on the customer's credit.
+    pub without_an_invoice: bool,
     /// What became of the money.
     pub fate: Fate,
 }
@@ -49,6 +51,7 @@ impl Buyer {
         progress: &mut impl FnMut(Progress),
     ) -> Result<super::Receipt, BuyError> {
         purchase.call_off();
+        let was_offered = purchase.has_an_offer();
         progress(Progress::CallingOff);
         let mut telling = pin!(self.tell(cancellation));
         let mut taken = None;
@@ -79,6 +82,8 @@ impl Buyer {
         let amount = purchase.chosen().map(|offer| offer.amount);
         Err(BuyError::CalledOff(Box::new(CalledOff {
             taken: taken.unwrap_or(0),
+            // Whoever answers without having asked for a payment had begun.
+            without_an_invoice: purchase.runs_without_an_invoice() || word.is_some() && !was_offered,
             may_be_at_work: word.is_none() && purchase.may_be_at_work(),
             word,
             amount,

@@ -61,8 +61,17 @@ pub struct Receipt {
     pub event: EventId,
     /// What was paid by this purchase.
     pub paid: Msat,
+    /// What the invoice asks that was chosen to be paid, by whomever; `None` where there was none.
+    pub invoice: Option<Msat>,
     /// The result.
     pub result: JobResult,
+}
+
+impl Receipt {
+    /// Whether it was paid from the customer's credit alone: it cost something, and there was no invoice.
+    pub fn is_from_credit(&self) -> bool {
+        self.invoice.is_none() && self.result.receipt.paid.is_some_and(|cost| !cost.is_zero())
+    }
 }
 
 /// What to do next.
@@ -90,12 +99,18 @@ pub enum Step {
     },
     /// A piece of output, in order, none twice.
     Piece(String),
+    /// Nobody has said anything yet to a request that names nobody. Comes at most once.
+    Unanswered,
     /// A provider will not do it.
     Refused {
         /// Which.
         provider: ProviderId,
         /// Why.
         refusal: Refusal,
+        /// Whether they had begun, or were chosen to.
+        had_begun: bool,
+        /// Whether the purchase ends with it, and for no other reason.
+        is_the_end: bool,
     },
     /// The end: here it is.
     Done(Box<Receipt>),
@@ -154,10 +169,15 @@ pub struct Purchase {
     working: BTreeSet<ProviderId>,
     next_piece: u32,
     pieces: BTreeMap<u32, String>,
+    /// That nobody answers was said.
+    told_unanswered: bool,
     /// The customer does not want it any more.
     called_off: bool,
     over: bool,
 }
+
+/// How long a request that names nobody may meet with silence before that is said: providers offer within seconds.
+const UNANSWERED_AFTER: SignedDuration = SignedDuration::from_secs(15);
 
 /// Pieces of partial output kept while an earlier one is missing.
 const MOST_EARLY_PIECES: usize = 256;
@@ -182,6 +202,7 @@ impl Purchase {
             working: BTreeSet::new(),
             next_piece: 0,
             pieces: BTreeMap::new(),
+            told_unanswered: false,
             called_off: false,
             over: false,
         }
@@ -210,14 +231,31 @@ impl Purchase {
         !self.over && (self.chosen.is_some() || !self.working.is_empty() || self.asked.iter().any(silent))
     }
 
+    /// Whether somebody began without an invoice: it is free, or runs on the customer's credit, or is paid afterwards.
+    pub fn runs_without_an_invoice(&self) -> bool {
+        self.chosen.is_none() && self.offers.is_empty() && !self.working.is_empty()
+    }
+
+    /// Whether somebody made an offer that counts.
+    pub fn has_an_offer(&self) -> bool {
+        !self.offers.is_empty()
+    }
+
     /// When [`Purchase::tick`] has something to decide at the latest.
     pub fn wake_at(&self) -> Timestamp {
         let end = later(self.began, self.limits.timeout);
         match (&self.chosen, self.first_offer) {
             (Some(offer), _) if self.waits_for_payment() => end.min(later(offer.expires_at, INVOICE_GRACE)),
             (None, Some(first)) => end.min(later(first, self.limits.offer_window)),
+            (None, None) if self.is_unanswered() => end.min(later(self.began, UNANSWERED_AFTER)),
             _ => end,
         }
+    }
+
+    /// Whether a request that names nobody has met with silence, and that was not said yet.
+    fn is_unanswered(&self) -> bool {
+        let somebody_spoke = self.first_offer.is_some() || !self.refused.is_empty() || !self.working.is_empty();
+        self.asked.is_empty() && !somebody_spoke && !self.told_unanswered && !self.called_off
     }
 
     /// The payment is being made. What is held can last longer than the time to pay.
@@ -252,7 +290,8 @@ impl Purchase {
             AnswerBody::Result(result) => {
                 self.over = true;
                 let paid = self.chosen.as_ref().filter(|_| self.paid).map_or(Msat::ZERO, |offer| offer.amount);
-                let receipt = Receipt { job: self.job, provider, event: answer.id, paid, result };
+                let invoice = self.chosen.as_ref().map(|offer| offer.amount);
+                let receipt = Receipt { job: self.job, provider, event: answer.id, paid, invoice, result };
                 vec![Step::Done(Box::new(receipt))]
             }
             AnswerBody::Feedback(feedback) => self.hear_feedback(provider, feedback, now, read),
@@ -299,19 +338,25 @@ impl Purchase {
             Status::Partial => self.piece(feedback),
             Status::Error => {
                 let refusal = refusal_of(feedback);
-                let mut steps = vec![Step::Refused { provider, refusal: refusal.clone() }];
+                let had_begun = self.chosen.is_some() || self.working.contains(&provider);
                 self.offers.remove(&provider);
                 self.refused.insert(provider, refusal.clone());
                 // Without an invoice (free, or covered by credit) whoever began is who was chosen.
-                if self.chosen.is_some() || self.working.contains(&provider) && self.offers.is_empty() {
-                    steps.push(self.end(Ending::Failed(refusal)));
-                } else if self.everybody_answered() {
-                    if self.offers.is_empty() {
-                        steps.extend(self.give_up_choosing());
-                    } else {
-                        steps.extend(self.choose(now));
-                    }
-                }
+                let next = if self.chosen.is_some() || had_begun && self.offers.is_empty() {
+                    vec![self.end(Ending::Failed(refusal.clone()))]
+                } else if !self.everybody_answered() {
+                    Vec::new()
+                } else if self.offers.is_empty() {
+                    self.give_up_choosing()
+                } else {
+                    self.choose(now)
+                };
+                let is_the_end = next.iter().any(|step| match step {
+                    Step::Over(Ending::Failed(reason) | Ending::Refused(reason)) => *reason == refusal,
+                    _ => false,
+                });
+                let mut steps = vec![Step::Refused { provider, refusal, had_begun, is_the_end }];
+                steps.extend(next);
                 steps
             }
         }
@@ -334,6 +379,10 @@ impl Purchase {
                 vec![self.end(Ending::InvoiceExpired)]
             }
             (None, Some(first)) if now >= later(first, self.limits.offer_window) => self.choose(now),
+            (None, None) if self.is_unanswered() && now >= later(self.began, UNANSWERED_AFTER) => {
+                self.told_unanswered = true;
+                vec![Step::Unanswered]
+            }
             _ => Vec::new(),
         }
     }

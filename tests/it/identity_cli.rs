@@ -251,3 +251,19 @@ fn completions_and_help_work_for_every_shell() {
     assert!(run(&mut home.bare(), &["--help"]).out.contains("Exit codes"));
     assert_eq!(run(&mut home.bare(), &["identity", "sell"]).code, 2);
 }
+
+#[test]
+fn the_folder_is_named_by_a_variable_too_and_that_is_not_shown_as_typed() {
+    let home = Home::new();
+    let coinop = || {
+        let mut command = Command::cargo_bin("coinop").unwrap();
+        command.env_clear().env("COINOP_HOME", home.home()).env("COINOP_PASSWORD", PASSWORD);
+        command
+    };
+    let made = run(&mut coinop(), &["identity", "new"]);
+    assert_eq!(made.code, 0, "{}", made.err);
+    assert!(home.home().join("identity.keystore").exists());
+    let wrong = run(&mut coinop(), &["request", "sandbox"]);
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.err.contains("--cmd <COMMAND>") && !wrong.err.contains("--home"), "{}", wrong.err);
+}

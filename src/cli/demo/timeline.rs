@@ -66,6 +66,7 @@ impl Timeline {
             Progress::Returned { amount } => self.tell(some, None, "wallet", "came back".into(), Some(amount)),
             Progress::Working { .. } => self.tell(some, Some(7000), "provider", "processing".into(), None),
             Progress::Piece(_) => self.tell(some, Some(7000), "provider", "partial".into(), None),
+            Progress::Unanswered => self.tell(some, None, "customer", "hears from nobody".into(), None),
             Progress::CallingOff => self.tell(some, Some(5), "customer", "calls the order off".into(), None),
             Progress::Refused { refusal, .. } => {
                 self.tell(some, Some(7000), "provider", format!("error {}: {refusal}", refusal.code), None);

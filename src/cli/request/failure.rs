@@ -13,6 +13,10 @@ use super::screen::plain;
 /// What to do about a payment in doubt.
 const ASK_AGAIN: &str = "it is never made twice; 'coinop payments list' asks the wallet what became of it";
 
+/// Why a request that names nobody may meet with silence, and how to find out.
+pub(super) const SILENCE: &str = "whoever can't do what is asked (a model or image they do not have, a name with a typo, too \
+                                  little money) says nothing to a request that names nobody: with --provider they say why";
+
 /// How the command ends.
 pub(super) fn failure(problem: &BuyError) -> CommandError {
     let told = CommandError::failure(plain(&problem.to_string()));
@@ -23,10 +27,9 @@ pub(super) fn failure(problem: &BuyError) -> CommandError {
                 _ => told.exit(3),
             },
             Ending::TooDear { .. } => told.exit(4).help("raise --max-cost, or ask for less work"),
-            Ending::NoOffer => told.exit(5).help(
-                "try other relays (--relay), a higher --max-cost, or wait longer (--timeout); whoever can't do what is \
-                     asked says nothing to a request that names nobody: with --provider they say why",
-            ),
+            Ending::NoOffer => told.exit(5).help(format!(
+                "try other relays (--relay), a higher --max-cost, or wait longer (--timeout); {SILENCE}"
+            )),
             Ending::NoResult if *fate == Fate::Returned => told.exit(5),
             Ending::NoResult if *fate == Fate::InDoubt => told.exit(5).help(ASK_AGAIN),
             Ending::NoResult => {
@@ -78,6 +81,9 @@ pub(super) fn called_off(how: &CalledOff, job: JobId, keeps_key: bool) -> Comman
         (Fate::NotPaid, Some(_)) if how.was_shown => {
             format!("do not pay the invoice any more; what was paid already becomes {credit}")
         }
+        (Fate::NotPaid, None) if how.without_an_invoice && keeps_key => {
+            format!("no invoice was paid; if the job ran on {credit}, what is not charged for it is credit again")
+        }
         _ => "nothing was paid".to_owned(),
     };
     // Whoever looks later needs its name.
@@ -117,6 +123,7 @@ mod tests {
         may_be_at_work: true,
         amount: Some(Msat::sat(21)),
         was_shown: false,
+        without_an_invoice: false,
         fate: Fate::InDoubt,
     };
 
@@ -134,6 +141,12 @@ mod tests {
         }
         let word = Some(Refusal::new(Code::Cancelled, "cancelled as you asked; 21 sat became credit"));
         let paid = told(&CalledOff { word: word.clone(), fate: Fate::Paid, ..SILENT });
+        let on_credit =
+            CalledOff { word: word.clone(), amount: None, without_an_invoice: true, fate: Fate::NotPaid, ..SILENT };
+        let of_no_key = called_off(&on_credit, JobId([0xab; 32]), false);
+        assert_eq!(of_no_key.help_text(), Some("nothing was paid"), "a new key has no credit");
+        let on_credit = told(&on_credit);
+        assert!(on_credit.contains("is credit again") && !on_credit.contains("nothing was paid"), "{on_credit}");
         assert!(paid.contains("21 sat became credit") && paid.contains("21 sat was paid"), "{paid}");
         let returned = told(&CalledOff { word, fate: Fate::Returned, ..SILENT });
         assert!(returned.contains("came back: nothing was paid") && !returned.contains("abababab"), "{returned}");

@@ -115,6 +115,11 @@ pub async fn run(args: RequestArgs, globals: &Globals) -> Result<ExitCode> {
     }
 }
 
+/// How many there are, in words.
+fn counted<N: std::fmt::Display + PartialEq + From<u8>>(count: N, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == N::from(1) { one } else { more })
+}
+
 /// A problem with everything that led to it.
 fn in_full(problem: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(problem.source(), |cause| cause.source());
@@ -144,6 +149,12 @@ mod tests {
             Some(Kind::Text(args)) => args.prompt,
             Some(_) => None,
         }
+    }
+
+    #[test]
+    fn one_of_something_is_not_told_as_several() {
+        let told = [0_u64, 1, 2].map(|count| counted(count, "file", "files"));
+        assert_eq!(told, ["0 files", "1 file", "2 files"]);
     }
 
     #[test]

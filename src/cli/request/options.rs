@@ -99,9 +99,23 @@ pub(super) fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Reads MiB.
+pub(super) fn mebibytes(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "write MiB as a whole number, such as 2048".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mebibytes_are_a_whole_number_and_that_is_said() {
+        assert_eq!(mebibytes("2048"), Ok(2048));
+        for wrong in ["2GB", "1.5", "-1", "", "4294967296"] {
+            let problem = mebibytes(wrong).unwrap_err();
+            assert!(problem.contains("MiB as a whole number, such as 2048"), "{problem}");
+        }
+    }
 
     #[test]
     fn a_parameter_is_written_with_an_equals_sign() {

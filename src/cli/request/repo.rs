@@ -6,10 +6,12 @@ use anyhow::Result;
 
 use super::checkout::{self, Checkout, CheckoutError};
 use super::in_full;
+use super::patch::{Found, Tree as _};
 use super::screen::put;
 use super::wanted::Wanted;
 use crate::cli::Globals;
 use crate::cli::exit::CommandError;
+use crate::job::RelativePath;
 
 /// Digits of a commit that name it well enough for a line.
 const SHORT_COMMIT: usize = 12;
@@ -69,6 +71,33 @@ impl RepoArgs {
         }
         wanted.url(address, "repo");
         Ok(())
+    }
+
+    /// Says which of these files the ordered commit has not, where it is one of the repository here.
+    pub(super) fn warn_of_missing(&self, files: &[RelativePath], globals: &Globals) {
+        if globals.quiet || self.repo.is_some() {
+            return;
+        }
+        // What is wrong with the repository is said by whoever needs it.
+        let Ok(here) = Checkout::around(Path::new(".")) else { return };
+        for warning in self.missing(&here, files) {
+            put(&format!("{warning}\n"));
+        }
+    }
+
+    /// A branch or tag may be another one at the remote: only a commit tells for certain.
+    fn missing(&self, here: &Checkout, files: &[RelativePath]) -> Vec<String> {
+        let commit = self.reference.clone().or_else(|| here.commit().ok());
+        let Some((commit, tree)) = commit.and_then(|commit| here.tree_of(&commit).map(|tree| (commit, tree))) else {
+            return Vec::new();
+        };
+        let short: String = commit.chars().take(SHORT_COMMIT).collect();
+        let warning = |file: &RelativePath| match tree.find(file) {
+            Ok(Found::Nothing) => Some(format!("Warning: {file} is not in commit {short}.")),
+            Ok(Found::Other) => Some(format!("Warning: {file} is no file in commit {short}.")),
+            Ok(Found::File { .. }) | Err(_) => None,
+        };
+        files.iter().filter_map(warning).collect()
     }
 
     fn choose(&self, folder: &Path, mut say: impl FnMut(&str)) -> Result<(String, Option<String>)> {

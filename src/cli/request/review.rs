@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::checkout::{Checkout, CheckoutError};
+use super::counted;
 use super::delivery::{self, Check, Delivery, hand_over};
 use super::flow;
 use super::folder::OutFile;
@@ -126,6 +127,7 @@ impl ReviewArgs {
         }
         if !self.file.is_empty() {
             self.repo.add_to(wanted, globals)?;
+            self.repo.warn_of_missing(&self.file, globals);
             wanted.list("file", &self.file);
             return Ok(());
         }
@@ -156,7 +158,8 @@ fn local_change(here: &Checkout, globals: &Globals) -> Result<String> {
             .into());
     }
     if !globals.quiet {
-        put(&format!("Change: {} files that are not committed.\n", change.files));
+        let (files, are) = (counted(change.files, "file", "files"), if change.files == 1 { "is" } else { "are" });
+        put(&format!("Change: {files} that {are} not committed.\n"));
     }
     Ok(change.diff)
 }
@@ -189,8 +192,8 @@ pub(super) async fn run(args: ReviewArgs, options: &OrderOptions, globals: &Glob
 }
 
 fn deliver(content: &str, review: &Review) -> Delivery {
-    let files = review.stats.files_reviewed;
-    let told = format!("Reviewed: {files} files, {} lines.\n", review.stats.lines_reviewed);
+    let files = counted(review.stats.files_reviewed, "file", "files");
+    let told = format!("Reviewed: {files}, {}.\n", counted(review.stats.lines_reviewed, "line", "lines"));
     let result: Option<Value> = serde_json::from_str(content).ok();
     Delivery {
         checks: vec![seal(review, result.as_ref())],

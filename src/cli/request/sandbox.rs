@@ -9,10 +9,11 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bitcoin::hashes::{Hash as _, sha256};
 
-use super::delivery::{self, Check, Delivery, hand_over};
+use super::counted;
+use super::delivery::{self, Check, Delivery, Unfetched, hand_over};
 use super::flow;
 use super::folder::OutFile;
-use super::options::{OrderOptions, key_value};
+use super::options::{OrderOptions, key_value, mebibytes};
 use super::repo::RepoArgs;
 use super::wanted::Wanted;
 use super::whole;
@@ -80,10 +81,10 @@ pub(super) struct SandboxArgs {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     time: Option<Duration>,
     /// Memory, in MiB
-    #[arg(long, value_name = "MIB")]
+    #[arg(long, value_name = "MIB", value_parser = mebibytes)]
     memory: Option<u32>,
     /// Room for files, in MiB
-    #[arg(long, value_name = "MIB")]
+    #[arg(long, value_name = "MIB", value_parser = mebibytes)]
     disk: Option<u32>,
     /// Processors, such as 0.5
     #[arg(long)]
@@ -144,7 +145,7 @@ pub(super) async fn run(args: SandboxArgs, options: &OrderOptions, globals: &Glo
                 // They are only fetched for somebody who keeps them.
                 let wanted = if options.out.is_some() { result.artifacts.as_slice() } else { &[] };
                 let fetched = fetch(wanted, config).await;
-                deliver(&whole.text, &result, fetched, args.exit_code)
+                deliver(&whole.text, &result, &args.commands, fetched, args.exit_code)
             }
             Err(problem) => delivery::unreadable(&whole, &problem.to_string()),
         };
@@ -192,9 +193,9 @@ fn blob_of(artifact: &Artifact, url: &str) -> Option<Blob> {
     Some(Blob { seal: Some(seal), ..Blob::told(url, sha256, *size)? })
 }
 
-fn deliver(content: &str, result: &RunResult, fetched: Fetched, passes_code: bool) -> Delivery {
+fn deliver(content: &str, result: &RunResult, asked: &[String], fetched: Fetched, passes_code: bool) -> Delivery {
     let mut files = vec![OutFile::new("result.json", content)];
-    let (mut told, mut shown) = (format!("{}\n", commands_table(&result.command_results)), String::new());
+    let (mut told, mut shown) = (format!("{}\n", commands_table(&result.command_results, asked)), String::new());
     for (place, command) in result.command_results.iter().enumerate() {
         files.push(OutFile::new(&format!("commands/{place}.stdout"), command.stdout.as_bytes()));
         files.push(OutFile::new(&format!("commands/{place}.stderr"), command.stderr.as_bytes()));
@@ -202,7 +203,11 @@ fn deliver(content: &str, result: &RunResult, fetched: Fetched, passes_code: boo
         shown.push_str(&on_a_line(&command.stdout));
     }
     for missing in &result.missing_artifacts {
-        told.push_str(&format!("Not returned: {}: {}\n", missing.path, missing.why));
+        told.push_str(&not_returned(&missing.path, &missing.why));
+    }
+    for artifact in result.artifacts.iter().filter(|artifact| artifact.data.is_none() && artifact.url.is_none()) {
+        let why = artifact.why.as_deref().unwrap_or("the provider does not say why");
+        told.push_str(&not_returned(&artifact.path, why));
     }
     let mut checks: Vec<Check> = outputs(&result.command_results).into_iter().collect();
     if !result.artifacts.is_empty() {
@@ -232,8 +237,13 @@ fn outputs(commands: &[CommandResult]) -> Option<Check> {
     });
     match whole.count() {
         0 => None,
-        count => Some(Check::of(format!("the hashes of {count} outputs"), true)),
+        count => Some(hashes(counted(count, "output", "outputs"), count)),
     }
+}
+
+/// That all of these are what the result says.
+fn hashes(of_what: String, count: usize) -> Check {
+    Check::of(format!("the {} of {of_what}", if count == 1 { "hash" } else { "hashes" }), true)
 }
 
 /// Each text ends with its line.
@@ -241,18 +251,32 @@ fn on_a_line(text: &str) -> String {
     if text.is_empty() || text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") }
 }
 
-fn commands_table(commands: &[CommandResult]) -> String {
+/// That a file is not among what came, and why.
+fn not_returned(path: &str, why: &str) -> String {
+    format!("Not returned: {}: {}\n", word(path), word(why))
+}
+
+/// A stranger's word for a line.
+fn word(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MOST_SHOWN).collect()
+}
+
+/// What was run, and what was not because something before it failed.
+fn commands_table(commands: &[CommandResult], asked: &[String]) -> String {
+    let short = |command: &str| command.chars().take(SHORT_COMMAND).filter(|c| !c.is_control()).collect::<String>();
     let mut table = table::new(["", "command", "exit code", "time", ""]);
     for (place, command) in commands.iter().enumerate() {
-        let short: String = command.command.chars().take(SHORT_COMMAND).filter(|c| !c.is_control()).collect();
         let seconds = Duration::from_millis(command.duration_ms).as_secs_f64();
         table.add_row([
             place.to_string(),
-            short,
+            short(&command.command),
             command.exit_code.to_string(),
             format!("{seconds:.1} s"),
             command.ended.words().unwrap_or_default().to_owned(),
         ]);
+    }
+    for (place, command) in asked.iter().enumerate().skip(commands.len()) {
+        table.add_row([place.to_string(), short(command), String::new(), String::new(), "not run".to_owned()]);
     }
     table.to_string()
 }
@@ -260,14 +284,13 @@ fn commands_table(commands: &[CommandResult]) -> String {
 fn artifacts_table(artifacts: &[Artifact]) -> String {
     let mut table = table::new(["artifact", "bytes", "sha256", ""]);
     for artifact in artifacts {
-        let how = match (&artifact.data, &artifact.url, &artifact.why) {
-            (Some(_), ..) => "in the result",
-            (None, Some(url), _) => url,
-            (None, None, Some(why)) => why,
-            (None, None, None) => "not returned",
+        let how = match (&artifact.data, &artifact.url) {
+            (Some(_), _) => "in the result",
+            (None, Some(url)) => url.as_str(),
+            (None, None) => "not returned",
         };
-        let cells = [artifact.path.clone(), artifact.size.to_string(), artifact.sha256.clone(), how.to_owned()];
-        table.add_row(cells.map(|cell| cell.chars().filter(|c| !c.is_control()).take(MOST_SHOWN).collect::<String>()));
+        let size = artifact.size.to_string();
+        table.add_row([artifact.path.as_str(), &size, &artifact.sha256, how].map(word));
     }
     table.to_string()
 }
@@ -277,10 +300,21 @@ fn artifacts_table(artifacts: &[Artifact]) -> String {
 fn artifacts(artifacts: &[Artifact], mut fetched: Fetched) -> (Vec<OutFile>, Vec<Check>) {
     let (mut files, mut checks, mut good) = (Vec::new(), Vec::new(), 0);
     for (place, artifact) in artifacts.iter().enumerate() {
-        let name: String = artifact.path.chars().filter(|c| !c.is_control()).take(MOST_SHOWN).collect();
+        let name = word(&artifact.path);
         let content = match (&artifact.data, fetched.remove(&place)) {
             (Some(data), _) => inline(artifact, data).ok_or_else(|| "it has other bytes than its hash says".to_owned()),
-            (None, Some(fetched)) => fetched.map_err(|problem| problem.to_string()),
+            (None, Some(Err(problem))) => match Unfetched::of(&problem) {
+                Some(why) => {
+                    let where_it_is =
+                        if artifact.sealed.is_some() { "its address and key are" } else { "its address is" };
+                    let what =
+                        format!("the artifact '{name}' could not be fetched: {problem}; {where_it_is} in result.json");
+                    checks.push(Check::unfetched(what, why));
+                    continue;
+                }
+                None => Err(problem.to_string()),
+            },
+            (None, Some(Ok(content))) => Ok(content),
             (None, None) => continue,
         };
         let file = content.and_then(|content| {
@@ -296,7 +330,7 @@ fn artifacts(artifacts: &[Artifact], mut fetched: Fetched) -> (Vec<OutFile>, Vec
         }
     }
     if good > 0 {
-        checks.push(Check::of(format!("the hashes of {good} artifacts"), true));
+        checks.push(hashes(counted(good, "artifact", "artifacts"), good));
     }
     (files, checks)
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::fetch::FetchError;
 use crate::job::sandbox_run::{CommandEnd, MissingArtifact, RunEnvironment, RunUsage};
 
 fn command(stdout: &str, exit_code: i64) -> CommandResult {
@@ -42,7 +43,7 @@ fn result(commands: Vec<CommandResult>, artifacts: Vec<Artifact>) -> RunResult {
 }
 
 fn delivered(result: &RunResult, passes_code: bool) -> Delivery {
-    deliver(&serde_json::to_string(result).unwrap(), result, Fetched::new(), passes_code)
+    deliver(&serde_json::to_string(result).unwrap(), result, &[], Fetched::new(), passes_code)
 }
 
 fn paths(delivery: &Delivery) -> Vec<&str> {
@@ -91,9 +92,29 @@ fn what_the_commands_wrote_is_shown_and_kept() {
     assert_eq!(paths(&delivery), [&files[..], &["artifacts/a/b"]].concat());
     assert_eq!(
         delivery.checks,
-        [Check::of("the hashes of 2 outputs", true), Check::of("the hashes of 1 artifacts", true)]
+        [Check::of("the hashes of 2 outputs", true), Check::of("the hash of 1 artifact", true)]
     );
     assert_eq!(delivery.code, 0, "a command that failed is a result");
+}
+
+#[test]
+fn commands_behind_one_that_failed_are_told_as_not_run() {
+    let asked = ["make test", "make install", "make clean"].map(str::to_owned);
+    let told = commands_table(&[command("", 2)], &asked);
+    let not_run: Vec<&str> = told.lines().filter(|line| line.contains("not run")).collect();
+    assert!(matches!(&not_run[..], [first, second] if first.contains("make install") && second.contains("make clean")));
+    assert!(!commands_table(&[command("", 0), command("", 0), command("", 0)], &asked).contains("not run"));
+}
+
+#[test]
+fn an_artifact_that_the_provider_keeps_is_told_of_in_a_line() {
+    let kept =
+        |path: &str, why: Option<&str>| Artifact { data: None, why: why.map(str::to_owned), ..artifact(path, b"x") };
+    let artifacts = vec![kept("big\n.bin", Some("the file server is full")), kept("other", None)];
+    let told = delivered(&result(vec![command("", 0)], artifacts), false).told;
+    assert!(told.contains("Not returned: big.bin: the file server is full\n"), "{told}");
+    assert!(told.contains("Not returned: other: the provider does not say why\n"), "{told}");
+    assert_eq!(told.matches("the file server is full").count(), 1, "{told}");
 }
 
 #[test]
@@ -118,10 +139,36 @@ fn what_was_fetched_is_kept_like_what_came_in_the_result() {
         |path: &str| Artifact { url: Some("https://example.com/0".into()), data: None, ..artifact(path, b"x") };
     let result = result(vec![command("", 0)], vec![elsewhere("big"), elsewhere("../up"), elsewhere("gone")]);
     let fetched: Fetched = [(0, Ok(b"x".to_vec())), (1, Ok(b"x".to_vec())), (2, Err(BlossomError::OtherFile))].into();
-    let delivery = deliver("{}", &result, fetched, false);
+    let delivery = deliver("{}", &result, &[], fetched, false);
     assert_eq!(paths(&delivery).last(), Some(&"artifacts/big"));
     let failed: Vec<&Check> = delivery.checks.iter().filter(|check| check.what().contains("is not kept")).collect();
     assert_eq!(failed.len(), 2, "{failed:?}");
+}
+
+#[test]
+fn what_could_not_be_fetched_says_where_it_is() {
+    let open = Artifact { url: Some("https://example.com/0".into()), data: None, ..artifact("open", b"x") };
+    let seal = SealedFile {
+        encryption_algorithm: "aes-gcm".into(),
+        decryption_key: "0".repeat(64),
+        decryption_nonce: "0".repeat(24),
+        sha256: "0".repeat(64),
+        size: 17,
+    };
+    let sealed = Artifact { sealed: Some(seal), path: "sealed".into(), ..open.clone() };
+    let result = result(vec![command("", 0)], vec![open, sealed]);
+    let gone = || Err(BlossomError::from(FetchError::Unreachable));
+    let delivery = deliver("{}", &result, &[], [(0, gone()), (1, gone())].into(), false);
+    assert!(!paths(&delivery).iter().any(|path| path.starts_with("artifacts")));
+    let told: Vec<&str> = delivery.checks.iter().filter(|c| c.is_unfetched()).map(Check::what).collect();
+    assert_eq!(
+        told,
+        [
+            "the artifact 'open' could not be fetched: the URL could not be reached; its address is in result.json",
+            "the artifact 'sealed' could not be fetched: the URL could not be reached; its address and key are in \
+             result.json",
+        ]
+    );
 }
 
 #[test]

@@ -4,7 +4,10 @@ use std::io::{IsTerminal as _, Write as _};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::counted;
+use super::failure::SILENCE;
 use crate::cli::{Globals, pay_screen};
+use crate::job::Refusal;
 use crate::job::id::ProviderId;
 use crate::requester::Progress;
 
@@ -86,7 +89,8 @@ impl Screen {
         let short = |provider: ProviderId| provider.to_string()[..SHORT_KEY].to_owned();
         match progress {
             Progress::Posted(report) => {
-                self.say(&format!("Posted to {} of {} relays.", report.accepted(), report.verdicts.len()));
+                let relays = counted(report.verdicts.len(), "relay", "relays");
+                self.say(&format!("Posted to {} of {relays}.", report.accepted()));
             }
             Progress::Offered(offer) => {
                 let terms = offer.terms.map_or_else(String::new, |terms| format!(" ({terms})"));
@@ -119,9 +123,11 @@ impl Screen {
                 self.say(&format!("{}… is working{text}", short(provider)));
                 self.now("processing");
             }
-            Progress::Refused { provider, refusal } => {
-                self.say(&format!("{}… refused ({}): {refusal}", short(provider), refusal.code));
+            Progress::Refused { provider, refusal, had_begun, is_the_end } => {
+                let who = short(provider);
+                self.say(&refused(&who, &refusal, had_begun, is_the_end));
             }
+            Progress::Unanswered => self.say(&format!("Nobody has answered yet: {SILENCE}.")),
             Progress::CallingOff => {
                 self.say("Calling the order off… (once more ends at once)");
                 self.now("calling it off");
@@ -174,6 +180,13 @@ impl Screen {
     }
 }
 
+/// That somebody will not do it, or could not. Of what ends the order the reason is told as the error.
+fn refused(who: &str, refusal: &Refusal, had_begun: bool, is_the_end: bool) -> String {
+    let how = if had_begun { "failed" } else { "refused" };
+    let why = if is_the_end { ".".to_owned() } else { format!(": {refusal}") };
+    format!("{who}… {how} ({}){why}", refusal.code)
+}
+
 /// Writes to standard error. A terminal that went away does not stop a purchase.
 pub(super) fn put(text: &str) {
     let mut err = std::io::stderr().lock();
@@ -188,10 +201,18 @@ pub(crate) fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::Code;
 
     #[test]
     fn a_strangers_text_can_not_command_the_terminal() {
         assert_eq!(plain("a\u{1b}[2Jb\u{7}\n"), "a[2Jb\n");
+    }
+
+    #[test]
+    fn a_reason_is_told_once_and_who_had_begun_has_failed() {
+        let refusal = Refusal::new(Code::BadRequest, "a long reason");
+        assert_eq!(refused("npub1", &refusal, false, false), "npub1… refused (bad-request): a long reason");
+        assert_eq!(refused("npub1", &refusal, true, true), "npub1… failed (bad-request).");
     }
 
     #[test]

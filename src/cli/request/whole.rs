@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::delivery::Check;
+use super::delivery::{Check, Unfetched};
 use super::flow::Bought;
 use crate::blossom::{self, Blob, BlossomError};
 use crate::config::Config;
@@ -25,6 +25,13 @@ pub(super) struct Whole {
     pub(super) checks: Vec<Check>,
 }
 
+impl Whole {
+    /// Whether it is all here, as far as this side can be to blame: nothing of it could not be fetched.
+    pub(super) fn is_here(&self) -> bool {
+        !self.checks.iter().any(Check::is_unfetched)
+    }
+}
+
 /// The result of a purchase.
 pub(super) async fn of(bought: &Bought, config: &Config) -> Whole {
     let result = &bought.receipt.result;
@@ -32,19 +39,28 @@ pub(super) async fn of(bought: &Bought, config: &Config) -> Whole {
     let Some(blob) = &result.file else {
         return Whole { text: result.content.clone(), cut_from, checks: Vec::new() };
     };
-    let fetched = fetch(config, blob).await.map_err(|problem| problem.to_string());
-    match fetched.and_then(|bytes| String::from_utf8(bytes).map_err(|_| "it is no text".to_owned())) {
+    match text_of(fetch(config, blob).await, &blob.url) {
         Ok(text) => {
             Whole { text, cut_from: None, checks: vec![Check::of("the hash of the file that it came as", true)] }
         }
-        Err(problem) => {
-            let what = format!("the whole is at {}, and could not be fetched from there: {problem}", blob.url);
-            Whole {
-                text: result.content.clone(),
-                cut_from: cut_from.or(Some(blob.size)),
-                checks: vec![Check::of(what, false)],
-            }
+        Err(check) => {
+            Whole { text: result.content.clone(), cut_from: cut_from.or(Some(blob.size)), checks: vec![check] }
         }
+    }
+}
+
+/// The text that was fetched, or what is said where there is none.
+fn text_of(fetched: Result<Vec<u8>, BlossomError>, url: &str) -> Result<String, Check> {
+    let wrong = |problem: &str| Check::of(format!("what lies at {url} is not the result: {problem}"), false);
+    match fetched {
+        Ok(bytes) => String::from_utf8(bytes).map_err(|_| wrong("it is no text")),
+        Err(problem) => Err(match Unfetched::of(&problem) {
+            None => wrong(&problem.to_string()),
+            Some(why) => {
+                let what = format!("the whole result is at {url}, and could not be fetched from there: {problem}");
+                Check::unfetched(what, why)
+            }
+        }),
     }
 }
 
@@ -58,4 +74,22 @@ pub(super) async fn fetch(config: &Config, blob: &Blob) -> Result<Vec<u8>, Bloss
         ..FetchLimits::default()
     };
     blossom::fetch(&Fetcher::new(limits), blob).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fetch::FetchError;
+
+    #[test]
+    fn a_file_that_can_not_be_had_is_told_from_another_one() {
+        let url = "https://example.com/0";
+        assert_eq!(text_of(Ok(b"fine".to_vec()), url).unwrap(), "fine");
+        let away = text_of(Err(FetchError::Unreachable.into()), url).unwrap_err();
+        assert!(away.is_unfetched() && away.what().contains(url), "{away:?}");
+        for wrong in [Err(BlossomError::OtherFile), Ok(vec![0xff])] {
+            let wrong = text_of(wrong, url).unwrap_err();
+            assert!(!wrong.is_unfetched() && wrong.what().contains("is not the result"), "{wrong:?}");
+        }
+    }
 }

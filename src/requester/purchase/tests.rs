@@ -165,6 +165,50 @@ fn a_free_result_is_taken_without_paying_anybody() {
 }
 
 #[test]
+fn that_nobody_answers_is_said_once_when_the_request_names_nobody() {
+    let mut silent = purchase(&[], Msat::sat(30));
+    assert_eq!(silent.wake_at(), at(15));
+    assert!(silent.tick(at(14)).is_empty());
+    assert_eq!(silent.tick(at(15)), [Step::Unanswered]);
+    assert_eq!((silent.tick(at(16)), silent.wake_at()), (Vec::new(), at(60)));
+
+    // Whoever was asked by name, and whoever got any answer, waits for something.
+    let mut refused = purchase(&[], Msat::sat(30));
+    hear(&mut refused, error(1), Msat::ZERO);
+    let mut dear = purchase(&[], Msat::sat(3));
+    hear(&mut dear, offer(1, Msat::sat(5)), Msat::sat(5));
+    for mut other in [purchase(&[1], Msat::sat(30)), refused, dear] {
+        assert_eq!((other.wake_at(), other.tick(at(20))), (at(60), Vec::new()));
+    }
+}
+
+#[test]
+fn what_costs_something_without_an_invoice_is_paid_from_credit() {
+    let costing = |cost: Msat| {
+        let AnswerBody::Result(mut result) = result(1).body else { unreachable!() };
+        result.receipt.paid = Some(cost);
+        answer(1, AnswerBody::Result(result))
+    };
+    let working = || answer(1, AnswerBody::Feedback(Feedback::of(Status::Processing)));
+    let bought = |buying: &mut Purchase, cost: Msat| match hear(buying, costing(cost), Msat::ZERO).pop() {
+        Some(Step::Done(receipt)) => receipt,
+        other => panic!("{other:?}"),
+    };
+    let mut on_credit = purchase(&[1], Msat::sat(30));
+    hear(&mut on_credit, working(), Msat::ZERO);
+    assert!(on_credit.runs_without_an_invoice());
+    assert!(bought(&mut on_credit, Msat::sat(5)).is_from_credit());
+    assert!(!bought(&mut purchase(&[1], Msat::sat(30)), Msat::ZERO).is_from_credit(), "it was free");
+
+    // Whoever paid the invoice.
+    let mut by_hand = purchase(&[1], Msat::sat(30));
+    hear(&mut by_hand, offer(1, Msat::sat(5)), Msat::sat(5));
+    hear(&mut by_hand, working(), Msat::ZERO);
+    assert!(!by_hand.runs_without_an_invoice());
+    assert!(!bought(&mut by_hand, Msat::sat(5)).is_from_credit());
+}
+
+#[test]
 fn the_log_of_a_failure_reaches_the_buyer_bounded_and_is_not_said_twice() {
     let failed = |text: Option<&str>, content: String| {
         let mut buying = purchase(&[1], Msat::sat(30));
@@ -188,7 +232,20 @@ fn too_dear_and_refused_and_silent_end_differently() {
     assert!(matches!(&steps[..], [_, Step::Over(Ending::TooDear { .. })]), "{steps:?}");
     let mut refused = purchase(&[1], Msat::sat(3));
     let steps = hear(&mut refused, error(1), Msat::ZERO);
-    assert!(matches!(&steps[..], [_, Step::Over(Ending::Refused(_))]), "{steps:?}");
+    assert!(
+        matches!(
+            &steps[..],
+            [Step::Refused { had_begun: false, is_the_end: true, .. }, Step::Over(Ending::Refused(_))]
+        ),
+        "{steps:?}"
+    );
+    let mut begun = purchase(&[1], Msat::sat(3));
+    hear(&mut begun, answer(1, AnswerBody::Feedback(Feedback::of(Status::Processing))), Msat::ZERO);
+    let steps = hear(&mut begun, error(1), Msat::ZERO);
+    assert!(matches!(&steps[..], [Step::Refused { had_begun: true, .. }, Step::Over(Ending::Failed(_))]), "{steps:?}");
+    let mut one_of_two = purchase(&[1, 2], Msat::sat(3));
+    let steps = hear(&mut one_of_two, error(1), Msat::ZERO);
+    assert!(matches!(&steps[..], [Step::Refused { is_the_end: false, .. }]), "{steps:?}");
     let mut silent = purchase(&[1], Msat::sat(3));
     assert!(matches!(&silent.tick(at(60))[..], [Step::Over(Ending::NoOffer)]));
 }

@@ -43,7 +43,26 @@ async fn a_result_that_no_event_has_room_for_is_fetched_whole_and_compared() {
     server.behave(Manners::KeepsAnother);
     let other = order(&shopper, &["sandbox", "--no-repo", "--cmd", "make test"]).await;
     assert_eq!(other.status.code(), Some(1), "{}", err(&other));
-    assert!(err(&other).contains("could not be fetched from there"), "{}", err(&other));
+    assert!(err(&other).contains("is not the result"), "{}", err(&other));
+    market.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_can_not_be_fetched_is_not_held_against_the_provider() {
+    let (_server, files) = file_server().await;
+    let long = "a line of the output\n".repeat(10_000);
+    let executor = Canned::delivering(&run_result(0, &long, "", &json!([])), &[]);
+    let market = selling(JobKind::SandboxRun, executor, Terms::Free).files(files).start().await;
+    let shopper = Shopper::at(&market, "").await;
+    // A server on this machine is none that strangers may send us to.
+    let careful = order(&shopper, &["sandbox", "--no-repo", "--cmd", "make test"]).await;
+    assert_eq!(careful.status.code(), Some(1), "{}", err(&careful));
+    for told in ["the whole result is at http", "could not be fetched from there", "fetch.allow_private"] {
+        assert!(err(&careful).contains(told), "{told}: {}", err(&careful));
+    }
+    for blame in ["is not what the provider says", "ask somebody else"] {
+        assert!(!err(&careful).contains(blame), "{blame}: {}", err(&careful));
+    }
     market.finish().await;
 }
 
@@ -70,10 +89,23 @@ async fn an_artifact_on_a_file_server_is_fetched_and_compared() {
     let careful = order(&shopper, &args).await;
     assert_eq!(careful.status.code(), Some(1), "{}", err(&careful));
     assert!(!folder.join("artifacts/large").exists());
+    for told in [
+        "the artifact 'large' could not be fetched",
+        "its address is in result.json",
+        "its address and key are in result.json",
+        "fetch.allow_private",
+    ] {
+        assert!(err(&careful).contains(told), "{told}: {}", err(&careful));
+    }
+    for blame in ["is not what the provider says", "ask somebody else"] {
+        assert!(!err(&careful).contains(blame), "{blame}: {}", err(&careful));
+    }
 
     allow_private(&shopper);
     let bought = order(&shopper, &args).await;
     assert_eq!(bought.status.code(), Some(1), "the other file is not what was promised: {}", err(&bought));
+    assert!(err(&bought).contains("the artifact 'another' is not kept"), "{}", err(&bought));
+    assert!(!err(&bought).contains("could not be fetched"), "{}", err(&bought));
     assert_eq!(read(folder.join("artifacts/large")), "large");
     assert_eq!(read(folder.join("artifacts/sealed")), "secret");
     assert!(!folder.join("artifacts/another").exists());

@@ -1,5 +1,7 @@
 //! An order that is interrupted while the job runs.
 
+use std::fs;
+use std::process::Command;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -68,4 +70,31 @@ async fn an_order_interrupted_while_the_job_runs_is_called_off_and_the_money_is_
         assert_eq!(listed["payments"][0]["state"], state, "{terms}");
         market.finish().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_on_credit_that_is_interrupted_says_that_the_credit_is_there_again() {
+    let executor = Arc::new(Endless::default());
+    let market = selling(JobKind::SandboxRun, executor.clone(), Terms::Prepay).start().await;
+    let shopper = Shopper::at(&market, "").await;
+    // Credit belongs to a key.
+    let password = shopper.path().join("pw");
+    fs::write(&password, "orbit velvet tundra seven").unwrap();
+    let with_password = |mut command: Command| {
+        command.arg("--password-file").arg(&password);
+        command
+    };
+    let made = run(with_password(shopper.command(&["identity", "new"]))).await;
+    assert!(made.status.success(), "{}", err(&made));
+
+    for (told, denied) in [("21 sat was paid", "is credit again"), ("is credit again", "nothing was paid")] {
+        let args = ["sandbox", "--no-repo", "--cmd", "make test"];
+        let ordering = with_password(command_in(shopper.path(), &shopper, &args)).spawn().unwrap();
+        within("the run", executor.began.notified()).await;
+        signal(&ordering, "INT");
+        let called_off = err(&ended(ordering).await);
+        assert!(called_off.contains("21 sat became credit"), "{called_off}");
+        assert!(called_off.contains(told) && !called_off.contains(denied), "{called_off}");
+    }
+    market.finish().await;
 }

@@ -80,3 +80,22 @@ async fn a_review_of_what_was_pushed_names_it_and_sends_nothing() {
         market.finish().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_the_commit_has_not_is_told_of_before_anybody_is_asked() {
+    let Some(here) = Repository::new() else { return };
+    let executor = Canned::delivering(&review(), &[]);
+    let (market, shopper) = market(JobKind::CodeReview, &executor, Terms::Free).await;
+    fs::write(here.file("new.py"), "print()\n").unwrap();
+    let files = ["review", "--file", "greeting", "--file", "new.py", "--file", "nope.py"];
+    let bought = order_in(here.path(), &shopper, &files).await;
+    let told = err(&bought);
+    let (warnings, _) = told.split_once("Posted").unwrap_or_else(|| panic!("{told}"));
+    assert!(warnings.contains("Warning: nope.py is not in commit "), "{told}");
+    assert!(warnings.contains("Warning: new.py is not in commit "), "{told}");
+    assert!(!warnings.contains("greeting is"), "{told}");
+    // Of a branch or tag only the remote knows what it is.
+    let named = order_in(here.path(), &shopper, &["review", "--ref", "v1", "--file", "nope.py"]).await;
+    assert!(!err(&named).contains("Warning: nope.py"), "{}", err(&named));
+    market.finish().await;
+}

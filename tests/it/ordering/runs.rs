@@ -28,7 +28,7 @@ async fn a_run_is_ordered_and_everything_of_it_is_written_down() {
     assert_eq!(executor.params(), pairs(&params));
 
     assert_eq!(out(&bought), "fine\n");
-    for told in ["make test", "1.2 s", "a warning", "the hashes of 1 artifacts", "cost 21 sat"] {
+    for told in ["make test", "1.2 s", "a warning", "the hash of 1 artifact", "cost 21 sat"] {
         assert!(err(&bought).contains(told), "{told}: {}", err(&bought));
     }
     assert_eq!(read(folder.join("result.json")), content);
@@ -54,6 +54,10 @@ async fn a_command_that_failed_is_a_result_and_its_code_is_passed_on_when_wanted
     let bought = order(&shopper, &args).await;
     assert_eq!(bought.status.code(), Some(0), "{}", err(&bought));
     assert!(err(&bought).contains("2 tests failed"));
+    let more = order(&shopper, &[&args[..], &["--cmd", "make install"]].concat()).await;
+    let told = err(&more);
+    let line = told.lines().find(|line| line.contains("make install")).unwrap_or_else(|| panic!("{told}"));
+    assert!(line.contains("not run"), "{told}");
     let passed_on = order(&shopper, &[&args[..], &["--exit-code", "--json"]].concat()).await;
     assert_eq!(passed_on.status.code(), Some(3), "{}", err(&passed_on));
     let printed: Value = serde_json::from_str(&out(&passed_on)).unwrap();
@@ -100,5 +104,7 @@ async fn a_failed_job_shows_the_end_of_its_log() {
     for told in ["did not end as expected", "line 1\nassertion failed\n", "nothing was paid"] {
         assert!(err(&failed).contains(told), "{told}: {}", err(&failed));
     }
+    assert_eq!(err(&failed).matches("did not end as expected").count(), 1, "said once: {}", err(&failed));
+    assert!(err(&failed).contains("failed (bad-request).") && !err(&failed).contains("refused"), "{}", err(&failed));
     market.finish().await;
 }

@@ -43,6 +43,7 @@ async fn what_can_be_wrong_here_is_said_before_anybody_is_asked() {
         (vec!["review", "--diff", full.to_str().unwrap()], "the diff can't be read"),
         (vec!["review", "--repo", address, "--file", "a", "--guidelines", no_file], "the guidelines can't be read"),
         (vec!["patch", "fix it", "--repo", address, "--context", no_file], "the context can't be read"),
+        (vec!["sandbox", "--no-repo", "--cmd", "x", "--memory", "2GB"], "MiB as a whole number, such as 2048"),
         (vec!["sandbox", "--no-repo", "--cmd", "x", "--out", no_folder], "can't be written"),
         (vec!["sandbox", "--no-repo", "--cmd", "x", "--out", "/proc/coinop"], "can't be written"),
         (vec!["sandbox", "--no-repo", "--cmd", "x", "--receipt", no_folder], "can't be written"),

@@ -21,6 +21,7 @@ pub use plan::{Edits, Found, Tree, plan};
 pub use tree::WorkTree;
 
 use super::checkout::Checkout;
+use super::counted;
 use super::delivery::{self, Check, Delivery, hand_over};
 use super::flow;
 use super::folder::OutFile;
@@ -137,26 +138,15 @@ pub(super) async fn run(args: PatchArgs, options: &OrderOptions, globals: &Globa
 fn deliver(facts: &[(String, String)], whole: &Whole, here: Option<&Checkout>) -> Delivery {
     let diff = whole.text.as_str();
     let said = PatchFacts::read(facts);
-    let mut checks: Vec<Check> = delivery::cut(whole).map(|cut| Check::of(cut, false)).into_iter().collect();
-    let hash = sha256::Hash::hash(diff.as_bytes()).to_string();
-    checks.push(match said.patch_sha256.to_ascii_lowercase() {
-        told if told == hash => Check::of("the hash of the diff", true),
-        told if told.is_empty() => Check::open("the hash of the diff, which the provider does not say"),
-        _ => Check::of("the diff has another hash", false),
-    });
     let mut told = String::new();
-    match here.and_then(|here| here.tree_of(&said.commit)) {
-        None => checks.push(Check::open("whether it applies: this repository has not the commit it was made for")),
-        Some(tree) => match plan(diff, &tree) {
-            Ok(edits) => {
-                told.push_str(&format!("{}\n", stat(&edits)));
-                checks.push(Check::of("it applies to the commit it was made for", true));
-            }
-            Err(problem) => {
-                checks.push(Check::of(format!("it does not apply to the commit it was made for: {problem}"), false));
-            }
-        },
-    }
+    let checks = if whole.is_here() {
+        let (checks, stat) = checks(&said, whole, here);
+        told.extend(stat);
+        checks
+    } else {
+        // A part has another hash, and applies to nothing.
+        vec![Check::open("the diff, which is not all here")]
+    };
     match said.test_exit_code {
         Some(code) => {
             told.push_str(&format!("By the provider's word the test command exited with {code} after the patch.\n"));
@@ -174,6 +164,32 @@ fn deliver(facts: &[(String, String)], whole: &Whole, here: Option<&Checkout>) -
         files: vec![OutFile::new("patch.diff", diff), OutFile::new("result.json", facts)],
         checks,
         ..Delivery::default()
+    }
+}
+
+/// Whether the diff is what the provider says of it, and what it does where that can be seen.
+fn checks(said: &PatchFacts, whole: &Whole, here: Option<&Checkout>) -> (Vec<Check>, Option<String>) {
+    let diff = whole.text.as_str();
+    let mut checks: Vec<Check> = delivery::cut(whole).map(|cut| Check::of(cut, false)).into_iter().collect();
+    let hash = sha256::Hash::hash(diff.as_bytes()).to_string();
+    checks.push(match said.patch_sha256.to_ascii_lowercase() {
+        told if told == hash => Check::of("the hash of the diff", true),
+        told if told.is_empty() => Check::open("the hash of the diff, which the provider does not say"),
+        _ => Check::of("the diff has another hash", false),
+    });
+    let Some(tree) = here.and_then(|here| here.tree_of(&said.commit)) else {
+        checks.push(Check::open("whether it applies: this repository has not the commit it was made for"));
+        return (checks, None);
+    };
+    match plan(diff, &tree) {
+        Ok(edits) => {
+            checks.push(Check::of("it applies to the commit it was made for", true));
+            (checks, Some(format!("{}\n", stat(&edits))))
+        }
+        Err(problem) => {
+            checks.push(Check::of(format!("it does not apply to the commit it was made for: {problem}"), false));
+            (checks, None)
+        }
     }
 }
 
@@ -201,7 +217,9 @@ fn stat(edits: &Edits) -> String {
         };
         table.add_row([how, edit.path.as_str()]);
     }
-    format!("{table}\n{} files, {} lines added, {} removed.", edits.edits.len(), edits.added, edits.removed)
+    let files = counted(edits.edits.len(), "file", "files");
+    let added = counted(edits.added, "line", "lines");
+    format!("{table}\n{files}, {added} added, {} removed.", edits.removed)
 }
 
 /// Applies the diff to the files here: all of it, or nothing.
@@ -218,14 +236,15 @@ fn apply(diff: &str, tree: &WorkTree, yes: bool, ask: &mut dyn Ask, globals: &Gl
     };
     let edits = plan(diff, tree).map_err(refused)?;
     if !yes && ask.is_there() {
-        let question = format!("Apply it: change {} files in {}?", edits.edits.len(), tree.root().display());
+        let files = counted(edits.edits.len(), "file", "files");
+        let question = format!("Apply it: change {files} in {}?", tree.root().display());
         if !ask.confirm(&question, false)? {
             return Err(CommandError::failure("the patch was not applied").into());
         }
     }
     tree.write(&edits.edits).map_err(refused)?;
     if !globals.quiet {
-        put(&format!("Applied: {} files changed.\n", edits.edits.len()));
+        put(&format!("Applied: {} changed.\n", counted(edits.edits.len(), "file", "files")));
     }
     Ok(())
 }
