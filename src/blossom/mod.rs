@@ -47,6 +47,9 @@ const MAX_REASON_BYTES: usize = 200;
 /// Where a server says why not, in the spellings of several years.
 const REASON_HEADERS: [&str; 3] = ["x-reason", "blossom-upload-message", "x-upload-error"];
 
+/// The name of a file that nobody has: no content has this hash that anybody knows of.
+const NO_FILE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
 /// Why a file is not there, or not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -193,6 +196,21 @@ impl Blossom {
             .build()
             .map_err(|_| BlossomError::Unreachable)?;
         Ok(Self { client, upload, config, codec })
+    }
+
+    /// Whether there is a server: it is asked for a file that nobody has, and any answer will do. Returns its status.
+    ///
+    /// # Errors
+    /// When nobody answers within the limit.
+    pub async fn answers(&self, limit: Duration) -> Result<u16, BlossomError> {
+        let mut nothing = self.upload.clone();
+        nothing.path_segments_mut().map_err(|()| BlossomError::BadServer)?.pop().push(NO_FILE);
+        let asking = self.client.head(nothing).send();
+        match tokio::time::timeout(limit, asking).await {
+            Ok(Ok(response)) => Ok(response.status().as_u16()),
+            Ok(Err(_)) => Err(BlossomError::Unreachable),
+            Err(_) => Err(BlossomError::Timeout { limit }),
+        }
     }
 
     /// Bytes of the largest file that is put there.

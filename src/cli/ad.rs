@@ -13,7 +13,9 @@ use super::exit::{CommandError, Exit};
 use super::{Globals, table};
 use crate::config::{Config, Paths};
 use crate::daemon::lock::ServeLock;
+use crate::daemon::service::AdPlan;
 use crate::daemon::wiring;
+use crate::daemon::wiring::agents::{Withheld, proven_ads};
 use crate::identity::Identity;
 use crate::nip90::handler_info::{Ad, AdPrice, Profile};
 use crate::nip90::{Codec, SignedEvent, kinds};
@@ -21,18 +23,22 @@ use crate::provider::{Advertiser, Clock};
 use crate::relays::{PublishReport, Publisher, RelayPool, RelayVerdict};
 
 const SHOW_EXAMPLES: &str = "\
-Signs what 'coinop ad publish' and 'coinop serve' would publish, and publishes nothing. The model is
-not loaded: its name is the configuration's. A provider that serves adds a heartbeat (kind 11998),
-unless ad.heartbeat is false.
+Signs what 'coinop ad publish' and 'coinop serve' would publish, and publishes nothing. Sandboxes are
+tried, which takes seconds; a kind whose sandbox does not work now is not offered, and is named with
+the reason. The model is not loaded: its name is the configuration's. A provider that serves adds a
+heartbeat (kind 11998), unless ad.heartbeat is false.
 
 Examples:
   coinop ad show
   coinop ad show --json | jq '.events[] | select(.kind == 31990) | .content | fromjson'";
 
 const PUBLISH_EXAMPLES: &str = "\
-'coinop serve' does this by itself, at its start and every ad.refresh, when ad.enabled is true.
+'coinop serve' does this by itself, at its start and every ad.refresh, when ad.enabled is true. A kind
+whose sandbox does not work now is left out, is named with the reason, and an ad for it that is out
+there is taken back.
 
-Exit codes: 0 as many relays as relays.quorum took each event, 1 fewer did, 2 a configuration to correct.
+Exit codes: 0 as many relays as relays.quorum took each event, 1 fewer did, or nothing that is sold works now,
+2 a configuration to correct.
 
 Examples:
   coinop ad publish
@@ -72,26 +78,29 @@ enum AdCommand {
 pub async fn run(args: AdArgs, globals: &Globals) -> Result<ExitCode> {
     let (paths, config) = globals.load_config()?;
     match args.command {
-        AdCommand::Show => show(globals, &config),
-        AdCommand::Publish => publish(globals, &config).await,
+        AdCommand::Show => show(globals, &paths, &config).await,
+        AdCommand::Publish => publish(globals, &paths, &config).await,
         AdCommand::Withdraw => withdraw(globals, &paths, config).await,
     }
 }
 
-fn show(globals: &Globals, config: &Config) -> Result<ExitCode> {
+async fn show(globals: &Globals, paths: &Paths, config: &Config) -> Result<ExitCode> {
     let identity = globals.open_identity(config)?;
-    let advertiser = advertiser(config, &identity, Arc::new(Nowhere));
+    let (plan, not_offered) = proven(globals, paths, config, &identity).await?;
+    let advertiser = advertiser(plan, config, &identity, Arc::new(Nowhere));
     let events = advertiser.events()?;
     let shown = Shown {
         npub: identity.npub(),
         published_by_serve: config.ad.enabled,
         events: events.iter().map(|event| serde_json::from_str(&event.json)).collect::<Result<_, _>>()?,
+        not_offered,
     };
     globals.print(&shown, || {
         let mut text = summary(&advertiser, &shown.npub);
         for event in &events {
             let _ = writeln!(text, "event {}  {}", event.id, what(event.kind));
         }
+        text.push_str(&left_out(&shown.not_offered));
         if !config.ad.enabled {
             text.push_str("\nad.enabled is false: 'coinop serve' does not publish it.\n");
         }
@@ -100,16 +109,39 @@ fn show(globals: &Globals, config: &Config) -> Result<ExitCode> {
     Ok(Exit::Ok.into())
 }
 
-async fn publish(globals: &Globals, config: &Config) -> Result<ExitCode> {
+async fn publish(globals: &Globals, paths: &Paths, config: &Config) -> Result<ExitCode> {
     if !config.sells() {
         return Err(CommandError::usage("there is nothing to advertise: nothing is sold")
             .help("set text.enabled or that of another kind to true; to take back an ad that is out there: coinop ad withdraw")
             .into());
     }
     let identity = globals.open_identity(config)?;
+    let (plan, not_offered) = proven(globals, paths, config, &identity).await?;
+    let nothing_works = plan.ads.is_empty();
     let pool = connect(config, &identity).await?;
-    let reports = advertiser(config, &identity, pool.clone()).publish().await;
-    finish(globals, config, &pool, reports?).await
+    let reports = advertiser(plan, config, &identity, pool.clone()).publish().await;
+    let ended = finish(globals, config, &pool, reports?, not_offered).await?;
+    if nothing_works {
+        return Err(CommandError::failure("nothing is advertised: nothing that is sold can be done now")
+            .help("'coinop doctor' says what is missing and what to do")
+            .into());
+    }
+    Ok(ended)
+}
+
+/// The ads of what works now. Says that it tries the sandboxes, because that takes a while.
+async fn proven(
+    globals: &Globals,
+    paths: &Paths,
+    config: &Config,
+    identity: &Identity,
+) -> Result<(AdPlan, Vec<LeftOut>)> {
+    if !globals.quiet && !config.agents.runtimes().is_empty() {
+        eprintln!("Trying the sandboxes that are sold …");
+    }
+    let (plan, withheld) = proven_ads(config, paths, identity).await?;
+    let left_out = |Withheld { kind, why }| LeftOut { kind: kind.request_kind(), name: kind.name(), why };
+    Ok((plan, withheld.into_iter().map(left_out).collect()))
 }
 
 async fn withdraw(globals: &Globals, paths: &Paths, mut config: Config) -> Result<ExitCode> {
@@ -121,8 +153,9 @@ async fn withdraw(globals: &Globals, paths: &Paths, mut config: Config) -> Resul
     config.text.enabled = true;
     config.agents.advertise_all();
     let pool = connect(&config, &identity).await?;
-    let reports = advertiser(&config, &identity, pool.clone()).withdraw().await;
-    finish(globals, &config, &pool, reports?).await
+    let plan = wiring::configured_ads(&config);
+    let reports = advertiser(plan, &config, &identity, pool.clone()).withdraw().await;
+    finish(globals, &config, &pool, reports?, Vec::new()).await
 }
 
 /// The relays, all of which are waited for: each one's verdict is wanted, not only the quorum's.
@@ -132,13 +165,13 @@ async fn connect(config: &Config, identity: &Identity) -> Result<Arc<RelayPool>>
     Ok(Arc::new(RelayPool::connect(pool, &identity.signer, None).await.context("the relays can't be used")?))
 }
 
-fn advertiser(config: &Config, identity: &Identity, publisher: Arc<dyn Publisher>) -> Advertiser {
-    let plan = wiring::configured_ads(config);
+fn advertiser(plan: AdPlan, config: &Config, identity: &Identity, publisher: Arc<dyn Publisher>) -> Advertiser {
     Advertiser {
         codec: Codec::new(identity.signer.clone(), wiring::read_limits(config)),
         publisher,
         clock: Clock::system(),
         ads: plan.ads,
+        withheld: plan.withheld,
         profile: plan.profile,
         relays: config.relays.urls.iter().map(ToString::to_string).collect(),
         heartbeat: plan.heartbeat,
@@ -153,6 +186,7 @@ async fn finish(
     config: &Config,
     pool: &RelayPool,
     reports: Vec<(SignedEvent, PublishReport)>,
+    not_offered: Vec<LeftOut>,
 ) -> Result<ExitCode> {
     let quorum = config.relays.quorum;
     let unreached: Vec<_> = pool.health().into_iter().filter(|relay| !relay.connected).collect();
@@ -166,7 +200,8 @@ async fn finish(
     };
     let told: Vec<Told> = reports.iter().map(|(event, report)| Told::of(event, report, quorum, why_silent)).collect();
     pool.shutdown().await;
-    globals.print(&Published { quorum, events: &told }, || text(&told))?;
+    let published = Published { quorum, events: &told, not_offered };
+    globals.print(&published, || text(&told) + &left_out(&published.not_offered))?;
     let missed = told.iter().filter(|told| !told.enough).count();
     if missed == 0 {
         return Ok(Exit::Ok.into());
@@ -193,12 +228,24 @@ struct Shown {
     published_by_serve: bool,
     /// Whole, signed Nostr events.
     events: Vec<serde_json::Value>,
+    /// Kinds that are sold and do not work now.
+    not_offered: Vec<LeftOut>,
+}
+
+/// A kind that is sold and does not work now.
+#[derive(Debug, Serialize)]
+struct LeftOut {
+    kind: u16,
+    name: &'static str,
+    why: String,
 }
 
 #[derive(Serialize)]
 struct Published<'a> {
     quorum: usize,
     events: &'a [Told],
+    /// Kinds that are sold and do not work now.
+    not_offered: Vec<LeftOut>,
 }
 
 /// What the relays said to one event.
@@ -251,6 +298,15 @@ fn what(kind: u16) -> &'static str {
         kinds::DELETION => "withdrawal",
         _ => "event",
     }
+}
+
+/// What is not offered, for people.
+fn left_out(kinds: &[LeftOut]) -> String {
+    let mut text = String::new();
+    for LeftOut { kind, name, why } in kinds {
+        let _ = writeln!(text, "not offered now: {name} ({kind}): {why}; 'coinop doctor' says what to do");
+    }
+    text
 }
 
 fn text(told: &[Told]) -> String {

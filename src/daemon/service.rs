@@ -3,6 +3,7 @@
 //! Start: store, relays (requests pile up in the inbox), provider, what an earlier process left, then intake. Stop: intake,
 //! the inbox's rest, runs (a grace period), the outbox's last words, the ads, the sockets, the database.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +54,8 @@ const TASK_GRACE: Duration = Duration::from_secs(10);
 pub struct AdPlan {
     /// One ad a kind served.
     pub ads: Vec<Ad>,
+    /// Kinds that are sold and not offered now: their ads are taken back.
+    pub withheld: Vec<JobKind>,
     /// Who we are.
     pub profile: Option<Profile>,
     /// Whether we say that we are here.
@@ -172,11 +175,13 @@ impl Service {
             None => Store::in_memory()?,
         };
         let codec = Codec::new(plan.signer.clone(), plan.read_limits);
-        let kinds: Vec<JobKind> = plan.settings.offers.keys().copied().collect();
-        kinds.iter().for_each(|kind| plan.metrics.sells(*kind));
+        let offered = plan.settings.offers.keys();
+        offered.clone().for_each(|kind| plan.metrics.sells(*kind));
+        // Whoever names us for what is not offered now hears so.
+        let kinds: BTreeSet<JobKind> = offered.chain(&plan.settings.withheld).copied().collect();
         let since = read_since(&store, &plan.relays, plan.clock.now()).await?;
         let (inbox_end, inbox) = Inbox::channel(codec.clone(), plan.inbox_room);
-        let intake = Intake { kinds, since, inbox: inbox_end };
+        let intake = Intake { kinds: kinds.into_iter().collect(), since, inbox: inbox_end };
         let urls = plan.relays.relays.clone();
         let relays = Arc::new(RelayPool::connect(plan.relays, &plan.signer, Some(intake)).await?);
         let desk = plan.desk.zip(plan.wallet.clone());
@@ -249,6 +254,7 @@ impl Service {
                 publisher: relays.clone(),
                 clock: plan.clock.clone(),
                 ads: ad.ads,
+                withheld: ad.withheld,
                 profile: ad.profile,
                 relays: urls,
                 heartbeat: ad.heartbeat,

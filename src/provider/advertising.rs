@@ -28,6 +28,9 @@ pub struct Advertiser {
     pub clock: Clock,
     /// One ad a kind served.
     pub ads: Vec<Ad>,
+    /// Kinds that are sold and not offered now: an ad of theirs that stands somewhere is taken back each time, because a
+    /// relay may have been away.
+    pub withheld: Vec<JobKind>,
     /// Who we are; none leaves a profile that is out there alone.
     pub profile: Option<Profile>,
     /// Where we read and write.
@@ -48,6 +51,9 @@ impl Advertiser {
     pub fn events(&self) -> Result<Vec<SignedEvent>, EncodeError> {
         let now = self.clock.now();
         let mut events = Vec::new();
+        if !self.withheld.is_empty() {
+            events.push(self.codec.withdrawal(&self.withheld, now)?);
+        }
         if let Some(profile) = &self.profile {
             events.push(self.codec.profile(profile, now)?);
         }
@@ -58,7 +64,7 @@ impl Advertiser {
         Ok(events)
     }
 
-    /// Publishes ads, profile and relay list.
+    /// Publishes ads, profile and relay list, and takes back what is withheld.
     ///
     /// # Errors
     /// [`EncodeError`] when an event can't be signed. What each relay said is in the reports.

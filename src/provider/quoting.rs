@@ -13,7 +13,7 @@ use super::{HOLD_SLACK, Moment, Offer, PREPARE_LIMIT, Provider};
 use crate::executor::Prepared;
 use crate::job::admission::{Turned, too_dear, too_late};
 use crate::job::queue::{Lane, Ticket};
-use crate::job::{Code, Job, JobEvent, JobRequest, QuoteDraft, Refusal, Terms};
+use crate::job::{Code, Job, JobEvent, JobKind, JobRequest, QuoteDraft, Refusal, Terms};
 use crate::lnurl::Target;
 use crate::money::Msat;
 use crate::nip90::ReplyTo;
@@ -32,8 +32,10 @@ impl Provider {
     pub(super) async fn quote(self: &Arc<Self>, request: JobRequest) -> Result<(), StoreError> {
         let now = self.parts.clock.now();
         let Some(offer) = self.settings.offers.get(&request.kind).copied() else {
-            let refusal = Refusal::unsupported(format!("this provider does not offer {}", request.kind));
-            return self.turn_away(&request, Turned::away(&request, refusal)).await;
+            if !self.settings.rules.may_speak(request.customer) {
+                return Ok(());
+            }
+            return self.turn_away(&request, Turned::away(&request, self.not_offered(request.kind))).await;
         };
         match self.census.admit(&request, &self.settings.rules, now) {
             None => return Ok(()),
@@ -51,8 +53,7 @@ impl Provider {
         }
         let Some(executor) = self.parts.router.get(request.kind) else {
             self.census.leave(request.id);
-            let refusal = Refusal::unsupported(format!("this provider does not offer {}", request.kind));
-            return self.turn_away(&request, Turned::away(&request, refusal)).await;
+            return self.turn_away(&request, Turned::away(&request, self.not_offered(request.kind))).await;
         };
         let preparing = AssertUnwindSafe(executor.prepare(&request)).catch_unwind();
         let prepared = tokio::select! {
@@ -127,6 +128,12 @@ impl Provider {
             }
         }
         Ok(())
+    }
+
+    /// Says that a kind is not offered; where it is sold at other times, that it is not now.
+    fn not_offered(&self, kind: JobKind) -> Refusal {
+        let now = if self.settings.withheld.contains(&kind) { " now" } else { "" };
+        Refusal::unsupported(format!("this provider does not offer {kind}{now}"))
     }
 
     /// Why nothing is sold for now to somebody for whom work was done in vain too often. Who never pays is not asked to.

@@ -1,6 +1,6 @@
 //! How the operator wants to sell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::job::admission::Rules;
@@ -54,6 +54,8 @@ impl Offer {
 pub struct Settings {
     /// What is sold, and for how much.
     pub offers: BTreeMap<JobKind, Offer>,
+    /// What the operator sells and can't be done now: whoever names us for it hears so.
+    pub withheld: BTreeSet<JobKind>,
     /// Who may order, and how much at once.
     pub rules: Rules,
     /// Jobs worked on at once; further ones wait their turn. 0 for as many as the executors have room for.
@@ -80,6 +82,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             offers: BTreeMap::new(),
+            withheld: BTreeSet::new(),
             rules: Rules::default(),
             jobs_running: 4,
             preparing: 64,

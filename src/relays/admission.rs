@@ -7,6 +7,10 @@
 //!
 //! The order is load-bearing: a forged copy of an event must not mark it as seen, a duplicate must not use up its author's
 //! rate, and what was refused for its rate must stay unseen, so that it can come again.
+//!
+//! What was seen is forgotten at a restart, and the relays tell the last minutes again. So what was written before we began
+//! is charged to an allowance of its own, large enough for all that its author may have sent in the time from which events are
+//! still taken: it uses up nothing of what is there for new ones. Once that time has passed, nothing so old is taken any more.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -159,20 +163,27 @@ pub struct Admission {
     max_skew: u64,
     seen: Mutex<LruCache<[u8; 32], ()>>,
     hand: Hand,
+    /// When we began, by our clock, in seconds since 1970.
+    began: u64,
     per_author: PerAuthor,
+    /// For what was written before we began.
+    of_before: PerAuthor,
     overall: Overall,
     counts: Mutex<AdmissionCounts>,
 }
 
 impl Admission {
-    /// An admission that has seen nothing yet.
-    pub fn new(limits: &IntakeLimits) -> Self {
+    /// An admission that has seen nothing yet, and begins now.
+    pub fn new(limits: &IntakeLimits, now: Timestamp) -> Self {
         let hand = Hand::default();
+        let of_before = quota(of_before(limits));
         Self {
             max_age: limits.max_request_age.as_secs(),
             max_skew: limits.max_clock_skew.as_secs(),
             seen: Mutex::new(LruCache::new(limits.remembered)),
+            began: u64::try_from(now.as_second()).unwrap_or(0),
             per_author: RateLimiter::new(quota(limits.per_author), DashMapStateStore::default(), hand.clone()),
+            of_before: RateLimiter::new(of_before, DashMapStateStore::default(), hand.clone()),
             overall: RateLimiter::direct_with_clock(quota(limits.overall), hand.clone()),
             hand,
             counts: Mutex::default(),
@@ -199,8 +210,10 @@ impl Admission {
         drop(seen);
         let admitted = self.count(verdict);
         if verdict.is_ok() && admitted.is_multiple_of(SWEEP_EVERY) {
-            self.per_author.retain_recent();
-            self.per_author.shrink_to_fit();
+            for authors in [&self.per_author, &self.of_before] {
+                authors.retain_recent();
+                authors.shrink_to_fit();
+            }
         }
         verdict
     }
@@ -236,7 +249,8 @@ impl Admission {
         // Never backwards: a corrected clock must not give anybody a second helping.
         self.hand.0.fetch_max(u64::try_from(now.as_nanosecond()).unwrap_or(0), Ordering::Relaxed);
         // The author first: one who sends too much must not use up what is there for all.
-        self.per_author.check_key(&arrival.author).map_err(|_| Rejection::AuthorRate)?;
+        let allowance = if arrival.created_at < self.began { &self.of_before } else { &self.per_author };
+        allowance.check_key(&arrival.author).map_err(|_| Rejection::AuthorRate)?;
         self.overall.check().map_err(|_| Rejection::OverallRate)
     }
 
@@ -262,6 +276,13 @@ impl Admission {
 
 fn quota(rate: Rate) -> Quota {
     Quota::per_minute(rate.per_minute).allow_burst(rate.burst)
+}
+
+/// What one author may have sent in all the time from which events are still taken.
+fn of_before(limits: &IntakeLimits) -> Rate {
+    let Rate { per_minute, burst } = limits.per_author;
+    let minutes = u32::try_from(limits.max_request_age.as_secs().div_ceil(60)).unwrap_or(u32::MAX);
+    Rate::per_minute(per_minute.get(), per_minute.get().saturating_mul(minutes).saturating_add(burst.get()))
 }
 
 #[cfg(test)]
@@ -290,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_receipt_counts_however_old_and_however_many_but_once() {
-        let admission = Admission::new(&limits());
+        let admission = Admission::new(&limits(), at(NOW - 1_000_000));
         let receipt = |id| Arrival { bounds: Bounds::Receipts, ..arrival(id, 1, NOW - 100_000) };
         for id in 0..100 {
             assert_eq!(admission.admit(&receipt(id), at(NOW)), Ok(()));
@@ -302,7 +323,7 @@ mod tests {
 
     #[test]
     fn an_event_is_taken_once() {
-        let admission = Admission::new(&limits());
+        let admission = Admission::new(&limits(), at(NOW - 1_000_000));
         assert_eq!(admission.admit(&arrival(1, 1, NOW), at(NOW)), Ok(()));
         assert_eq!(admission.glance(&arrival(1, 1, NOW), at(NOW)), Err(Rejection::Seen));
         assert_eq!(admission.admit(&arrival(1, 1, NOW), at(NOW)), Err(Rejection::Seen));
@@ -311,7 +332,7 @@ mod tests {
 
     #[test]
     fn duplicates_use_up_nobodys_rate() {
-        let admission = Admission::new(&limits());
+        let admission = Admission::new(&limits(), at(NOW - 1_000_000));
         assert_eq!(admission.admit(&arrival(1, 1, NOW), at(NOW)), Ok(()));
         for _ in 0..100 {
             assert_eq!(admission.admit(&arrival(1, 1, NOW), at(NOW)), Err(Rejection::Seen));
@@ -321,7 +342,7 @@ mod tests {
 
     #[test]
     fn old_and_future_events_are_refused_at_the_bounds() {
-        let admission = Admission::new(&limits());
+        let admission = Admission::new(&limits(), at(NOW - 1_000_000));
         assert_eq!(admission.glance(&arrival(1, 1, NOW - 600), at(NOW)), Ok(()));
         assert_eq!(admission.glance(&arrival(1, 1, NOW - 601), at(NOW)), Err(Rejection::TooOld));
         assert_eq!(admission.glance(&arrival(1, 1, NOW + 60), at(NOW)), Ok(()));
@@ -332,7 +353,7 @@ mod tests {
 
     #[test]
     fn an_author_over_the_rate_may_come_again_with_the_same_event() {
-        let admission = Admission::new(&limits());
+        let admission = Admission::new(&limits(), at(NOW - 1_000_000));
         assert_eq!(admission.admit(&arrival(1, 1, NOW), at(NOW)), Ok(()));
         assert_eq!(admission.admit(&arrival(2, 1, NOW), at(NOW)), Ok(()));
         assert_eq!(admission.admit(&arrival(3, 1, NOW), at(NOW)), Err(Rejection::AuthorRate));
@@ -342,8 +363,27 @@ mod tests {
     }
 
     #[test]
+    fn what_was_written_before_we_began_uses_up_nothing_of_what_is_there_for_new_events() {
+        let plenty = Rate::per_minute(6_000, 2_000);
+        let admission = Admission::new(&IntakeLimits { overall: plenty, ..limits() }, at(NOW));
+        let told_again = |number: u32| {
+            let mut id = [9; 32];
+            id[..4].copy_from_slice(&number.to_be_bytes());
+            Arrival { id, ..arrival(0, 1, NOW - 1) }
+        };
+        // All that ten minutes at one a second can hold, and two at once.
+        for number in 0..602 {
+            assert_eq!(admission.admit(&told_again(number), at(NOW)), Ok(()), "{number}");
+        }
+        assert_eq!(admission.admit(&told_again(602), at(NOW)), Err(Rejection::AuthorRate), "not without end");
+        assert_eq!(admission.admit(&arrival(1, 1, NOW), at(NOW)), Ok(()));
+        assert_eq!(admission.admit(&arrival(2, 1, NOW), at(NOW)), Ok(()));
+        assert_eq!(admission.admit(&arrival(3, 1, NOW), at(NOW)), Err(Rejection::AuthorRate), "new ones as ever");
+    }
+
+    #[test]
     fn everybody_together_is_bounded_too() {
-        let admission = Admission::new(&limits());
+        let admission = Admission::new(&limits(), at(NOW - 1_000_000));
         for author in 1..=3 {
             assert_eq!(admission.admit(&arrival(author, author, NOW), at(NOW)), Ok(()));
         }
@@ -353,7 +393,7 @@ mod tests {
 
     #[test]
     fn a_clock_set_back_gives_no_second_helping() {
-        let admission = Admission::new(&limits());
+        let admission = Admission::new(&limits(), at(NOW - 1_000_000));
         assert_eq!(admission.admit(&arrival(1, 1, NOW), at(NOW)), Ok(()));
         assert_eq!(admission.admit(&arrival(2, 1, NOW), at(NOW)), Ok(()));
         assert_eq!(admission.admit(&arrival(3, 1, NOW), at(NOW - 30)), Err(Rejection::AuthorRate));
@@ -367,7 +407,7 @@ mod tests {
             overall: Rate::per_minute(6000, 100),
             ..limits()
         };
-        let admission = Admission::new(&limits);
+        let admission = Admission::new(&limits, at(NOW - 1_000_000));
         for id in 1..=3 {
             assert_eq!(admission.admit(&arrival(id, 1, NOW), at(NOW)), Ok(()));
         }

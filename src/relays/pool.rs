@@ -139,7 +139,7 @@ impl RelayPool {
         }
         let limits = library_limits(&config.limits);
         let inbox = intake.as_ref().map(|intake| intake.inbox.sender());
-        let router = Arc::new(Router::new(Admission::new(&config.limits), inbox));
+        let router = Arc::new(Router::new(Admission::new(&config.limits, Timestamp::now()), inbox));
         let transport = Arc::new(Transport::new(
             urls.iter().map(|url| <&Url>::from(url).to_string()),
             config.allow_private,

@@ -46,4 +46,5 @@ mod stopping;
 mod streaming;
 mod walk;
 mod wallet_trouble;
+mod withheld;
 mod zaps;

@@ -5,6 +5,7 @@
 //! does not end in time is a finding like any other. Nothing secret is in a finding; words of relays and wallets are
 //! made one harmless line.
 
+mod file_server;
 mod files;
 mod machine;
 mod model;
@@ -41,6 +42,9 @@ const WALLET_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long engines may take to run a probe under each runtime.
 const SANDBOX_LIMIT: Duration = Duration::from_secs(180);
+
+/// How long a server of files may take to say anything at all.
+const FILES_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest a relay is waited for at each step, whatever `relays.publish_timeout` says: somebody watches.
 const RELAY_PATIENCE: Duration = Duration::from_secs(10);
@@ -254,6 +258,10 @@ impl Checkup {
         }
 
         checks.extend(work(&paths, &config, in_force, skip_model));
+        if let Some(files) = config.agents.files.clone() {
+            let look = async move || vec![file_server::answers(&files, FILES_PATIENCE).await];
+            checks.push(Check::new("file server", "files", FILES_PATIENCE * 2, look));
+        }
         if !config.agents.runtimes().is_empty() {
             let (known, there) = (config.clone(), paths.clone());
             let check =

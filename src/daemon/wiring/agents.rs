@@ -32,6 +32,10 @@ use crate::provider::Clock;
 use crate::repository::{Repositories, RepositoryLimits};
 use crate::sandbox::{self, Hosts, Image, Runtime, Sandbox};
 
+mod proven;
+
+pub use self::proven::{Withheld, proven_ads, take_back};
+
 /// The folder of fetched repositories, in the data folder.
 const REPOSITORIES_FOLDER: &str = "repositories";
 
@@ -177,30 +181,6 @@ impl OpenAgents {
             sweep_every: agents.sandbox.sweep_every,
             files: files.transpose()?,
         })
-    }
-
-    /// Takes out what can't be done now: nobody is promised a sandbox that was not seen to work.
-    pub fn keep_what_works(&self, config: &Config, sold: &mut Vec<Sold>) {
-        sold.retain(|sold| {
-            let (runtime, image) = match sold.kind {
-                JobKind::SandboxRun => (config.agents.sandbox_run.runtime, None),
-                JobKind::PatchGen => (config.agents.patch_gen.runtime, config.agents.patch_gen.image.as_deref()),
-                JobKind::TextGeneration | JobKind::RepoIndex | JobKind::CodeReview => return true,
-            };
-            let images = self.images.get(&runtime).map(Vec::as_slice).unwrap_or_default();
-            let works = images.iter().any(|found| image.is_none_or(|wanted| found.name == wanted));
-            if !works {
-                tracing::error!(
-                    "{} is not offered: no engine has a usable image and the runtime {runtime} ('coinop doctor' says why)",
-                    sold.kind
-                );
-            }
-            let has_git = sold.kind != JobKind::PatchGen || self.patches_with_git;
-            if works && !has_git {
-                tracing::error!("{} is not offered: its image has no git ('coinop doctor' says more)", sold.kind);
-            }
-            works && has_git
-        });
     }
 
     /// The images customers may choose from.

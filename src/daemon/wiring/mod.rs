@@ -16,7 +16,7 @@ use url::Url;
 use crate::config::{
     ClnSettings, Config, EndpointSettings, InferenceSettings, LdkSettings, Limits, LndSettings, Paths, WalletSettings,
 };
-use crate::daemon::service::{Plan, REFUNDS_EVERY, RefundPlan};
+use crate::daemon::service::{AdPlan, Plan, REFUNDS_EVERY, RefundPlan};
 use crate::executor::Router;
 use crate::executor::inference::TextExecutor;
 use crate::executor::sources::InputSource;
@@ -47,7 +47,7 @@ pub mod offers;
 pub mod sandbox;
 pub mod wallets;
 
-use self::agents::OpenAgents;
+use self::agents::{OpenAgents, Withheld};
 use self::inference::{OpenInference, model_terms};
 pub use self::offers::{Choices, ad_plan, check_terms, configured_ads, sold, terms_in_force};
 
@@ -277,10 +277,20 @@ pub async fn plan(
     let read_limits = read_limits(config);
     let codec = Codec::new(identity.signer.clone(), read_limits);
     let agents = OpenAgents::open(config, paths, &codec).await?;
-    agents.keep_what_works(config, &mut sold);
-    anyhow::ensure!(!sold.is_empty(), "nothing that is sold can be done: 'coinop doctor' says what is missing");
+    let mut withheld = BTreeSet::new();
+    for Withheld { kind, why } in agents.keep_what_works(config, &mut sold) {
+        tracing::error!("{kind} is not offered, and an ad for it is taken back: {why} ('coinop doctor' says more)");
+        withheld.insert(kind);
+    }
+    let withheld_kinds: Vec<JobKind> = withheld.iter().copied().collect();
+    if sold.is_empty() {
+        if config.ad.enabled {
+            agents::take_back(config, &identity.signer, &withheld_kinds).await;
+        }
+        anyhow::bail!("nothing that is sold can be done: 'coinop doctor' says what is missing");
+    }
     let terms = terms_in_force(&sold, wallet.as_deref());
-    let settings = offers::settings(config, &sold);
+    let settings = offers::settings(config, &sold, withheld);
     let choices = Choices { models, images: agents.images(config) };
     let us = identity.signer.provider_id();
     let text_limits = TextLimits {
@@ -336,7 +346,7 @@ pub async fn plan(
         zaps: zap_address(config)?,
         refunds: Some(refunds(config)),
         router: Box::new(router),
-        ad: config.ad.enabled.then(|| ad_plan(config, &sold, &choices, &terms)),
+        ad: config.ad.enabled.then(|| AdPlan { withheld: withheld_kinds, ..ad_plan(config, &sold, &choices, &terms) }),
         clock: Clock::system(),
         witness: Arc::new(()),
         metrics,

@@ -1,6 +1,6 @@
 //! What is sold, for how much, and what customers see of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 
@@ -87,9 +87,10 @@ pub fn terms_in_force(sold: &[Sold], wallet: Option<&dyn Wallet>) -> BTreeMap<Jo
 }
 
 /// How the provider sells.
-pub(super) fn settings(config: &Config, sold: &[Sold]) -> Settings {
+pub(super) fn settings(config: &Config, sold: &[Sold], withheld: BTreeSet<JobKind>) -> Settings {
     Settings {
         offers: offers(sold),
+        withheld,
         rules: Rules {
             allow: config.access.allow.clone(),
             deny: config.access.deny.clone(),
@@ -140,6 +141,7 @@ pub fn ad_plan(config: &Config, sold: &[Sold], choices: &Choices, terms: &BTreeM
     });
     AdPlan {
         ads: ads.collect(),
+        withheld: Vec::new(),
         // A profile is published only when the operator wrote one: it may be a person's key.
         profile: profile.name.is_some().then(|| Profile {
             name: name.clone(),
