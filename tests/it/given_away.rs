@@ -132,9 +132,11 @@ async fn who_calls_running_jobs_off_too_often_is_refused_before_an_invoice_and_o
     let market = market.start().await;
     let customer = market.customer().await;
     call_off(&customer, "hang once", &begun).await;
+    // What is paid makes up for as much.
     is_served(&customer, "work as well").await;
     one_run(&begun).await;
     call_off(&customer, "hang again", &begun).await;
+    call_off(&customer, "hang for ever", &begun).await;
     let text = is_turned_away(&market, customer.post(&told(&customer, "work now")).await).await;
     assert!(text.starts_with("2 of your jobs in the last hour"), "{text}");
     assert!(text.contains("machine's time") && text.contains("try again in about"), "{text}");

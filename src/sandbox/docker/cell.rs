@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, StartContainerOptions, StatsOptionsBuilder,
 };
@@ -32,6 +33,9 @@ pub(in crate::sandbox) const STARTING: Duration = Duration::from_secs(30);
 const CLOSING: Duration = Duration::from_secs(30);
 /// How long the engine may take for what is only told for the record.
 const MEASURING: Duration = Duration::from_secs(3);
+/// Waits for late news of the engine's: a little more than a second in all.
+const WAITS: usize = 6;
+const FIRST_WAIT: Duration = Duration::from_millis(20);
 
 /// A cell on a Docker engine.
 pub(in crate::sandbox) struct DockerCell {
@@ -144,12 +148,34 @@ impl DockerCell {
         }
     }
 
+    /// Stops all that runs in it, until it is resumed.
     pub(super) async fn pause(&self) -> Result<(), EngineError> {
-        timed("stopping a cell", QUICK, self.engine.docker.pause_container(self.name())).await
+        let once = || timed("stopping a cell", QUICK, self.engine.docker.pause_container(self.name()));
+        self.when_known(once).await
     }
 
     pub(super) async fn resume(&self) -> Result<(), EngineError> {
-        self.engine.resume(self.name()).await
+        self.when_known(|| self.engine.resume(self.name())).await
+    }
+
+    /// Does it, and once more while the engine refuses it to a container that runs: it takes in late what its containers tell
+    /// it, and may think for a moment that one stands still that was let go on just now, or the other way round.
+    async fn when_known<F: Future<Output = Result<(), EngineError>> + Send>(
+        &self,
+        act: impl Fn() -> F + Send + Sync,
+    ) -> Result<(), EngineError> {
+        let waits = ExponentialBuilder::new().with_min_delay(FIRST_WAIT).with_max_times(WAITS);
+        for wait in waits.build() {
+            let error = match act().await {
+                Err(error @ EngineError::Refused { .. }) if !error.is_absent() => error,
+                done => return done,
+            };
+            if !matches!(self.fate().await, Ok(Some(Fate::Running))) {
+                return Err(error);
+            }
+            tokio::time::sleep(wait).await;
+        }
+        act().await
     }
 
     /// Whether it is there, and if it ended why; `None` when the engine does not know it.

@@ -166,6 +166,26 @@ async fn a_cell_that_stands_still_is_let_go_on_before_it_is_killed() {
     }
 }
 
+#[tokio::test]
+async fn an_engine_that_knows_late_that_a_cell_goes_on_is_asked_again() {
+    for runtime in Runtime::ALL {
+        let Some(sandbox) = engine::sandbox(runtime).await else { continue };
+        let (_, engine) = engine::engine().await.unwrap();
+        let job = unique("late");
+        let cancel = CancellationToken::new();
+        let cell = sandbox.open(&engine::cell(&job, runtime), &cancel).await.unwrap();
+        cell.run(&command("echo kept > file"), &cancel).await.unwrap();
+        let found = engine.labelled(&format!("{JOB_LABEL}={job}")).await.unwrap();
+        let (name, _) = &found[0];
+        engine.docker.pause_container(name).await.unwrap();
+        let (path, limits) = ("file".parse().unwrap(), ArchiveLimits { bytes: 1 << 20, entries: 100 });
+        let (got, gone_on) = tokio::join!(cell.get(Some(&path), limits), engine.docker.unpause_container(name));
+        gone_on.unwrap();
+        assert!(got.unwrap().is_some(), "under {runtime}");
+        cell.close().await;
+    }
+}
+
 /// Of the job's container, until it is destroyed.
 async fn what_the_engine_tells_of(engine: Engine, job: String) -> Vec<String> {
     let label = format!("{JOB_LABEL}={job}");
