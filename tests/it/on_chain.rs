@@ -241,6 +241,9 @@ async fn a_held_payment_nobody_claims_comes_home_from_the_chain(network: Regtest
 
     assert_about(total(&alice), PURSE - CHANNEL.gift);
     assert_about(total(&bob), PURSE + CHANNEL.gift);
+    // The node takes in what the chain says after the money is there.
+    let failed = |event| matches!(event, Event::PaymentFailed { .. }).then_some(());
+    event("the payer's word that it failed", &alice, failed).await;
     let paid = alice.node().list_payments_with_filter(
         |payment| matches!(payment.kind, PaymentKind::Bolt11 { hash: of, .. } if of == hash),
     );
