@@ -42,6 +42,7 @@ mod relays;
 mod reviewing;
 mod sandbox_cli;
 mod sandbox_runs;
+mod scripted;
 mod stopping;
 mod streaming;
 mod walk;

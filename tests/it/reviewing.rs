@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coinop::executor::code_review::CodeReviewExecutor;
-use coinop::inference::http::ServerOptions;
-use coinop::inference::openai::{OpenAi, OpenAiConfig};
-use coinop::inference::{Inference, JsonSupport};
+use coinop::inference::JsonSupport;
 use coinop::job::code_review::{CodeReviewLimits, Review, Verdict};
 use coinop::job::{Code, Input, InputKind, JobKind, Params, Rates, Terms};
 use coinop::money::Msat;
@@ -14,9 +12,11 @@ use coinop::nip90::Order;
 use coinop::provider::Offer;
 use coinop::testing::input_sources::FixedInputs;
 use coinop::testing::market::{Customer, TestMarket};
-use coinop::testing::openai_server::{Manners, OpenAiServer};
+use coinop::testing::openai_server::OpenAiServer;
 use coinop::testing::scripted_model::{Says, ScriptedModel};
 use coinop::wallet::WalletError;
+
+use crate::scripted::{self, Scripted};
 
 const DIFF: &str =
     "--- a/add.sh\n+++ b/add.sh\n@@ -1,2 +1,2 @@\n #!/bin/sh\n-echo $(($1 + $2))\n+echo $(($1 + $2 + 1))\n";
@@ -40,25 +40,8 @@ struct Shop {
 
 /// A market in which a model that says this reviews, behind a real server's wire form.
 async fn shop<S: Into<Says>>(script: impl IntoIterator<Item = S>, terms: Terms) -> Shop {
-    // Clients want it chosen, as `main` does.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let model = ScriptedModel::saying(script);
-    let manners = Manners { vllm: true, ..Manners::default() };
-    let server = OpenAiServer::start(Arc::new(model.clone()), manners).await.unwrap();
-    let backend = OpenAi::new(OpenAiConfig {
-        url: server.url(),
-        key: None,
-        models: Vec::new(),
-        embeddings: Vec::new(),
-        context_tokens: None,
-        parameters: Some(1_000_000),
-        slots: 4,
-        bytes_per_token: 3,
-        json: JsonSupport::Schema,
-        options: ServerOptions::default(),
-    });
+    let Scripted { model, backend, server } = scripted::model(script, JsonSupport::Schema).await;
     let pages = FixedInputs::default().url("https://example.com/r/pull/7.diff", DIFF);
-    let backend: Arc<dyn Inference> = Arc::new(backend.unwrap());
     let executor = CodeReviewExecutor::new(backend, None, Arc::new(pages), CodeReviewLimits::default());
     let offer = Offer { rates: RATES, terms, free_per_day: 0, hold_for: Offer::hold_for(Duration::from_secs(600)) };
     let market = TestMarket::new().selling(JobKind::CodeReview, Arc::new(executor), offer).start().await;

@@ -1,8 +1,6 @@
 //! A buyer in a process of its own, frozen while it pays and killed.
 
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -26,15 +24,9 @@ use futures::stream::BoxStream;
 use jiff::{SignedDuration, Timestamp};
 use nostr::Keys;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 
 use super::PRICE;
-
-/// Where the child finds its [`Orders`].
-const ORDERS: &str = "COINOP_BUYING_CHILD";
-
-/// What stands before the lines meant for the parent: the test harness writes to the same place.
-const MARK: &str = "@@ ";
+use crate::crash::{MARK, ORDERS, Running};
 
 /// What the child is to do.
 #[derive(Clone, Serialize, Deserialize)]
@@ -150,45 +142,13 @@ async fn child() {
     }
 }
 
-/// The buyer's process, and what it says.
-struct Running {
-    process: Child,
-    lines: mpsc::UnboundedReceiver<String>,
+/// This test's process of its own.
+fn start(orders: &Orders) -> Running {
+    Running::start_child("buying::killed::child", orders)
 }
 
-/// A story that goes wrong leaves no process behind.
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Both fail when it has ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Running {
-    fn start(orders: &Orders) -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["buying::killed::child", "--exact", "--ignored", "--nocapture"])
-            .env(ORDERS, serde_json::to_string(orders).unwrap())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (say, lines) = mpsc::unbounded_channel();
-        let output = BufReader::new(process.stdout.take().unwrap());
-        std::thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                if let Some((_, told)) = line.split_once(MARK) {
-                    let _ = say.send(told.to_owned());
-                }
-            }
-        });
-        Self { process, lines }
-    }
-
-    async fn says(&mut self) -> String {
-        within("a word of the buyer's process", self.lines.recv()).await.expect("it does not end without a word")
-    }
+async fn says(buyer: &mut Running) -> String {
+    within("a word of the buyer's process", buyer.says()).await
 }
 
 /// The buyer is killed while it pays, and its successor finds the same invoice again. Returns the book afterwards, the
@@ -211,17 +171,15 @@ async fn killed(freeze: Freeze) -> (Spent, Msat) {
         book: folder.path().join("payments.db"),
         freeze: Some(freeze),
     };
-    let mut first = Running::start(&orders);
-    assert_eq!(first.says().await, "frozen");
-    // SIGKILL: it has no say in it.
-    first.process.kill().unwrap();
-    first.process.wait().unwrap();
+    let mut first = start(&orders);
+    assert_eq!(says(&mut first).await, "frozen");
+    first.kill();
     if freeze == Freeze::AfterPaying {
         market.moments().told(JobId(orders.request.id.0), "payment-settled").await;
     }
 
-    let mut second = Running::start(&Orders { freeze: None, ..orders.clone() });
-    let said = second.says().await;
+    let mut second = start(&Orders { freeze: None, ..orders.clone() });
+    let said = says(&mut second).await;
     match freeze {
         Freeze::BeforePaying => assert_eq!(said, "known paying"),
         // The result may be read before the invoice.

@@ -7,10 +7,7 @@ use std::time::Duration;
 use coinop::agent::{ModelWorker, Transcripts};
 use coinop::executor::Executor;
 use coinop::executor::patch_gen::PatchGenExecutor;
-use coinop::inference::Inference;
 use coinop::inference::JsonSupport;
-use coinop::inference::http::ServerOptions;
-use coinop::inference::openai::{OpenAi, OpenAiConfig};
 use coinop::job::patch_gen::PatchGenLimits;
 use coinop::job::{Failure, Input, InputKind, JobKind, JobRequest, Outcome, Params, Rates, Terms};
 use coinop::money::Msat;
@@ -20,10 +17,12 @@ use coinop::repository::{CommitId, Repositories, RepositoryLimits};
 use coinop::sandbox::{Hosts, Runtime};
 use coinop::testing::git_server::{GitRepository, GitServer};
 use coinop::testing::market::{Customer, Posted, TestMarket};
-use coinop::testing::openai_server::{Manners, OpenAiServer};
+use coinop::testing::openai_server::OpenAiServer;
 use coinop::testing::scripted_model::{Says, ScriptedModel};
-use coinop::testing::{engine, git_image};
+use coinop::testing::{engine, git_image, requests};
 use tokio_util::sync::CancellationToken;
+
+use crate::scripted::{self, Scripted};
 
 /// The price of a job, whatever it takes.
 pub const PRICE: Msat = Msat::sat(21);
@@ -75,30 +74,14 @@ impl Shop {
     }
 
     async fn on<S: Into<Says>>(hosts: Arc<Hosts>, script: impl IntoIterator<Item = S>) -> Option<Self> {
-        // Clients want it chosen, as `main` does.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let git = GitServer::start().await?;
         let repository = git.repository("adder");
         repository.write("add.sh", ADD).write("test.sh", TEST).write(".gitignore", "*.o\n");
         repository.write("sum.c", SUM).write("Makefile", MAKEFILE);
         repository.write("a folder/dos file.txt", "one\r\ntwo\r\n").write("no end", "a\nb").write("empty", "");
         let commit = repository.commit("first");
-        let model = ScriptedModel::saying(script);
-        let manners = Manners { vllm: true, ..Manners::default() };
-        let server = OpenAiServer::start(Arc::new(model.clone()), manners).await.unwrap();
-        let backend = OpenAi::new(OpenAiConfig {
-            url: server.url(),
-            key: None,
-            models: Vec::new(),
-            embeddings: Vec::new(),
-            context_tokens: None,
-            parameters: Some(1_000_000),
-            slots: 4,
-            bytes_per_token: 3,
-            json: JsonSupport::None,
-            options: ServerOptions::default(),
-        });
-        let worker = ModelWorker::new(Arc::new(backend.unwrap()) as Arc<dyn Inference>);
+        let Scripted { model, backend, server } = scripted::model(script, JsonSupport::None).await;
+        let worker = ModelWorker::new(backend);
         let folder = tempfile::tempdir().unwrap();
         Some(Self { hosts, git, repository, commit, model, worker, folder, _server: server })
     }
@@ -138,21 +121,7 @@ impl Shop {
     /// Does a job without a market.
     pub async fn makes(&self, params: &[(&str, &str)]) -> Result<Outcome, Failure> {
         let (inputs, params) = self.asks(params);
-        let request = JobRequest {
-            id: coinop::job::JobId([1; 32]),
-            customer: coinop::job::CustomerId([2; 32]),
-            kind: JobKind::PatchGen,
-            created_at: jiff::Timestamp::UNIX_EPOCH,
-            expires_at: None,
-            inputs,
-            params,
-            output: None,
-            bid: None,
-            addressed: true,
-            relays: Vec::new(),
-            encryption: None,
-            event_json: String::new(),
-        };
+        let request = JobRequest { inputs, params, ..requests::blank(JobKind::PatchGen) };
         let executor = self.executor(Runtime::Runc, small());
         let prepared = executor.prepare(&request).await?;
         executor.run(&prepared, None, &CancellationToken::new()).await
